@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note */
+/*
+ * port0 - bind TCP and UDP sockets to port 0, literally
+ *
+ * A socket asks for port 0 in two steps: it is marked, then bound.
+ *
+ *	int one = 1;
+ *
+ *	if (setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
+ *		...no module, or not a TCP or UDP socket...
+ *	addr.sin_port = 0;
+ *	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
+ *		...EADDRINUSE, EACCES, EINVAL as for any fixed port...
+ *
+ * Without the module setsockopt() fails with ENOPROTOOPT, so a program that
+ * checks it never ends up on an ephemeral port by mistake. Only bind() acts on
+ * the mark: a marked socket that listens, connects or sends without bind()
+ * gets an ephemeral port as ever.
+ */
+#ifndef _UAPI_PORT0_H
+#define _UAPI_PORT0_H
+
+/*
+ * int, 0 or 1; get and set. While 1, bind() to port 0 on this socket means
+ * exactly port 0. Level SOL_IP on AF_INET and AF_INET6 sockets, level SOL_IPV6
+ * on AF_INET6 sockets; both name the same mark.
+ *
+ *	EINVAL		optlen below sizeof(int), or a value other than 0 and 1
+ *	EFAULT		bad pointer
+ *	ENOPROTOOPT	not a TCP or UDP socket, or the module is not loaded
+ *	EBUSY		clearing the mark while the socket holds port 0
+ */
+#define IP_BIND_PORT_ZERO	0x7030
+#define IPV6_BIND_PORT_ZERO	0x7030
+
+/*
+ * int, get only: 1 if this socket holds port 0 now, by its own bind() or as a
+ * child accepted from a listener on port 0. Setting it fails with ENOPROTOOPT.
+ */
+#define IP_BOUND_PORT_ZERO	0x7031
+#define IPV6_BOUND_PORT_ZERO	0x7031
+
+#endif /* _UAPI_PORT0_H */
