@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The table of calls in flight, hashed by socket.
+ *
+ * Locking: each bucket has a raw spinlock, since hooks look calls up with
+ * preemption off. Linking, unlinking and finding all happen in task context
+ * only: port0_call_find() turns away anything that interrupted a task, which
+ * could otherwise spin on a lock that the interrupted task holds.
+ */
+#include <linux/hash.h>
+#include <linux/preempt.h>
+#include <linux/spinlock.h>
+#include <linux/wait.h>
+
+#include "call.h"
+
+#define PORT0_CALL_BITS		6
+
+static struct port0_call_bucket {
+	raw_spinlock_t lock;
+	struct hlist_head head;
+} ____cacheline_aligned_in_smp port0_calls[1 << PORT0_CALL_BITS];
+
+/* Where a bind() waits for another bind() on the same socket. */
+static DECLARE_WAIT_QUEUE_HEAD(port0_call_wait);
+
+static struct port0_call_bucket *port0_call_bucket(const struct sock *sk)
+{
+	return &port0_calls[hash_ptr(sk, PORT0_CALL_BITS)];
+}
+
+static bool port0_call_try_link(struct port0_call *call)
+{
+	struct port0_call_bucket *bucket = port0_call_bucket(call->sk);
+	struct port0_call *other;
+	bool linked = true;
+
+	raw_spin_lock(&bucket->lock);
+	if (call->kind == PORT0_CALL_BIND) {
+		hlist_for_each_entry(other, &bucket->head, node) {
+			if (other->sk == call->sk &&
+			    other->kind == PORT0_CALL_BIND) {
+				linked = false;
+				break;
+			}
+		}
+	}
+	if (linked)
+		hlist_add_head(&call->node, &bucket->head);
+	raw_spin_unlock(&bucket->lock);
+	return linked;
+}
+
+/**
+ * port0_call_begin - link a call, so that hooks below it find it
+ * @call: on the caller's stack, undefined before
+ * @sk: the socket, held by the caller for as long as the call lasts
+ * @kind: what the caller is about to do
+ *
+ * Binds on one socket are made to take turns. The kernel tells a second bind by
+ * inet_num, which a bind to port 0 leaves at 0; with turns, whether the socket
+ * holds port 0 cannot change between our question and the kernel's bind.
+ *
+ * Context: process, no locks held; may sleep.
+ * Return: 0, or -ERESTARTSYS if a bind was killed while it waited.
+ */
+int port0_call_begin(struct port0_call *call, const struct sock *sk,
+		     enum port0_call_kind kind)
+{
+	*call = (struct port0_call){
+		.sk = sk,
+		.task = current,
+		.kind = kind,
+	};
+	return wait_event_killable(port0_call_wait, port0_call_try_link(call));
+}
+
+/**
+ * port0_call_end - unlink a call
+ * @call: as linked by port0_call_begin()
+ *
+ * Context: process, no locks held.
+ */
+void port0_call_end(struct port0_call *call)
+{
+	struct port0_call_bucket *bucket = port0_call_bucket(call->sk);
+
+	raw_spin_lock(&bucket->lock);
+	hlist_del(&call->node);
+	raw_spin_unlock(&bucket->lock);
+
+	if (call->kind == PORT0_CALL_BIND && wq_has_sleeper(&port0_call_wait))
+		wake_up_all(&port0_call_wait);
+}
+
+/**
+ * port0_call_find - find the call that the current task is making
+ * @sk: the socket; compared, never dereferenced
+ * @kind: what the call must be
+ *
+ * Context: any; from an interrupt or a softirq it finds nothing, since what
+ * runs there does not run for the task.
+ * Return: the call, valid until the caller returns to it, or NULL.
+ */
+struct port0_call *port0_call_find(const struct sock *sk,
+				   enum port0_call_kind kind)
+{
+	struct port0_call_bucket *bucket = port0_call_bucket(sk);
+	struct port0_call *call, *found = NULL;
+
+	if (hlist_empty(&bucket->head) || !in_task())
+		return NULL;
+
+	raw_spin_lock(&bucket->lock);
+	hlist_for_each_entry(call, &bucket->head, node) {
+		if (call->sk == sk && call->task == current &&
+		    call->kind == kind) {
+			found = call;
+			break;
+		}
+	}
+	raw_spin_unlock(&bucket->lock);
+	return found;
+}
+
+/**
+ * port0_call_init - make the table ready
+ *
+ * Context: module load, before the first hook.
+ */
+void port0_call_init(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(port0_calls); i++)
+		raw_spin_lock_init(&port0_calls[i].lock);
+}

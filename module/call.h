@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Calls in flight: how a hook deep in the kernel knows that it runs below one
+ * of our replacements.
+ *
+ * A replacement puts a struct port0_call on its stack, links it, calls the
+ * kernel's own function and unlinks it. A hook that fires meanwhile finds it by
+ * socket and task. Only the task that linked a call ever finds it, so what is
+ * found stays valid for as long as the hook runs.
+ */
+#ifndef _PORT0_CALL_H
+#define _PORT0_CALL_H
+
+#include <linux/list.h>
+#include <linux/sched.h>
+#include <linux/types.h>
+
+struct sock;
+
+/**
+ * enum port0_call_kind - what the replacement is doing
+ * @PORT0_CALL_BIND: a bind(); one at a time on a socket
+ * @PORT0_CALL_SEND: a sendmsg() to port 0; any number at a time on a socket
+ */
+enum port0_call_kind {
+	PORT0_CALL_BIND,
+	PORT0_CALL_SEND,
+};
+
+/**
+ * struct port0_call - one call in flight
+ * @node: in the bucket of @sk
+ * @sk: the socket that the call is made on
+ * @task: the task that makes it
+ * @kind: what it is
+ * @flags: bind: the flags __inet_bind() was called with
+ * @stand_in: the kernel is being shown PORT0_STAND_IN for port 0
+ * @routed: send: the destination port has been set back to 0 in the flow
+ * @claimed: bind: the socket has been given port 0
+ */
+struct port0_call {
+	struct hlist_node node;
+	const struct sock *sk;
+	const struct task_struct *task;
+	enum port0_call_kind kind;
+	u32 flags;
+	bool stand_in;
+	bool routed;
+	bool claimed;
+};
+
+int port0_call_begin(struct port0_call *call, const struct sock *sk,
+		     enum port0_call_kind kind);
+void port0_call_end(struct port0_call *call);
+struct port0_call *port0_call_find(const struct sock *sk,
+				   enum port0_call_kind kind);
+void port0_call_init(void);
+
+#endif /* _PORT0_CALL_H */

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * port0 - bind TCP and UDP sockets to port 0, literally
+ *
+ * Load and unload. The order at load: hooks, a check that they do what they are
+ * for, then the socket options, so that nobody can ask before we can answer.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/init.h>
+#include <linux/module.h>
+#include <linux/moduleparam.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+
+#include "call.h"
+#include "hook.h"
+#include "port0.h"
+
+#define PORT0_VERSION	"0.1.0"
+
+/* The parameter "getname". */
+static bool port0_getname = true;
+module_param_named(getname, port0_getname, bool, 0444);
+MODULE_PARM_DESC(getname, "repair getpeername() and accept() towards a peer on port 0, on every socket (default: 1)");
+
+/* The parameter "hook". */
+static char *port0_hook = "ftrace";
+module_param_named(hook, port0_hook, charp, 0444);
+MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto for ftrace where the kernel has it (default: ftrace)");
+
+/* While loading, calls are redirected for the task that loads, and no other. */
+static struct task_struct *port0_loader;
+
+/**
+ * port0_enter - take a reference on the module for a call to be redirected
+ *
+ * Sockets may carry a mark from an earlier load, so hooks can fire before the
+ * module is sure that it will stay; such calls are let be.
+ *
+ * Context: any.
+ * Return: true if the call may be redirected; the replacement puts the
+ * reference. False while the module is being loaded or unloaded.
+ */
+bool port0_enter(void)
+{
+	const struct task_struct *loader = READ_ONCE(port0_loader);
+
+	if (unlikely(loader) && loader != current)
+		return false;
+	return try_module_get(THIS_MODULE);
+}
+
+static void port0_hooks_remove_all(void)
+{
+	int set;
+
+	for (set = PORT0_HOOK_SETS; set-- > 0;)
+		port0_hooks_disarm(set);
+
+	/*
+	 * No new call comes in. One that has put its reference may still be on
+	 * its last instructions in here; it does not sleep there.
+	 */
+	synchronize_rcu_tasks();
+}
+
+static int __init port0_hooks_install_all(void)
+{
+	int set, err;
+
+	for (set = 0; set < PORT0_HOOK_SETS; set++) {
+		if (set == PORT0_HOOKS_NAME && !port0_getname)
+			continue;
+		err = port0_hooks_arm(set);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int __init port0_init(void)
+{
+	int err;
+
+	BUILD_BUG_ON(BITS_PER_LONG != 64);
+	port0_call_init();
+	port0_loader = current;
+
+	err = port0_hooks_choose(port0_hook);
+	if (err)
+		return err;
+	err = port0_hooks_install_all();
+	if (err)
+		goto err_hooks;
+	err = port0_selfcheck();
+	if (err)
+		goto err_hooks;
+
+	/* All can be installed; these wait until somebody needs them. */
+	port0_hooks_disarm(PORT0_HOOKS_SEND);
+	port0_hooks_disarm(PORT0_HOOKS_RELEASE);
+
+	err = port0_sockopt_register();
+	if (err) {
+		pr_err("%s: cannot register the socket options: errno %d (another module has taken 0x7030 or 0x7031)\n",
+		       __func__, -err);
+		goto err_hooks;
+	}
+	WRITE_ONCE(port0_loader, NULL);
+	pr_info("version %s, hooks by %s\n", PORT0_VERSION,
+		port0_hooks_backend());
+	return 0;
+
+err_hooks:
+	port0_hooks_remove_all();
+	return err;
+}
+
+static void __exit port0_exit(void)
+{
+	port0_sockopt_unregister();
+	port0_hooks_remove_all();
+	pr_info("version %s unloaded\n", PORT0_VERSION);
+}
+
+module_init(port0_init);
+module_exit(port0_exit);
+
+MODULE_DESCRIPTION("Bind TCP and UDP sockets to port 0, literally");
+MODULE_AUTHOR("the port0 maintainers");
+MODULE_LICENSE("GPL");
+MODULE_VERSION(PORT0_VERSION);

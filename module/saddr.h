@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Whether two bound addresses meet. The kernel's inet_rcv_saddr_equal() answers
+ * this for two sockets, but newer kernels keep it to themselves, and a bind
+ * bucket remembers an address without a socket.
+ */
+#ifndef _PORT0_SADDR_H
+#define _PORT0_SADDR_H
+
+#include <net/addrconf.h>
+#include <net/ipv6.h>
+#include <net/sock.h>
+
+/**
+ * struct port0_saddr - the address that a socket is bound to
+ * @v6: its IPv6 address, NULL for an IPv4 socket
+ * @v4: its IPv4 address; 0 is any, and also what an IPv6 wildcard has
+ * @v6only: it takes no IPv4 traffic
+ */
+struct port0_saddr {
+	const struct in6_addr *v6;
+	__be32 v4;
+	bool v6only;
+};
+
+static inline struct port0_saddr port0_saddr_of(const struct sock *sk)
+{
+	return (struct port0_saddr){
+		.v6 = inet6_rcv_saddr(sk),
+		.v4 = sk->sk_rcv_saddr,
+		.v6only = ipv6_only_sock(sk),
+	};
+}
+
+static inline bool port0_saddr4_meets(const struct port0_saddr *a,
+				      const struct port0_saddr *b,
+				      bool wild_a, bool wild_b)
+{
+	if (b->v6only)
+		return false;
+	return a->v4 == b->v4 || (wild_a && !a->v4) || (wild_b && !b->v4);
+}
+
+/**
+ * port0_saddr_meets - mirror of inet_rcv_saddr_equal()
+ * @a: the address that is asking
+ * @b: the address that is there
+ * @wild_a: a wildcard in @a meets every address
+ * @wild_b: a wildcard in @b meets every address
+ *
+ * Not symmetric, as the kernel is not: an IPv4 wildcard meets an IPv6 address
+ * that is there, the other way round it does not.
+ */
+static inline bool port0_saddr_meets(const struct port0_saddr *a,
+				     const struct port0_saddr *b,
+				     bool wild_a, bool wild_b)
+{
+	bool mapped_a, mapped_b, any_a, any_b;
+
+	if (!IS_ENABLED(CONFIG_IPV6) || !a->v6)
+		return port0_saddr4_meets(a, b, wild_a, wild_b);
+
+	mapped_a = ipv6_addr_v4mapped(a->v6);
+	mapped_b = !b->v6 || ipv6_addr_v4mapped(b->v6);
+	if (mapped_a && mapped_b)
+		return port0_saddr4_meets(a, b, wild_a, wild_b);
+
+	any_a = ipv6_addr_any(a->v6);
+	any_b = b->v6 && ipv6_addr_any(b->v6);
+	if (any_a && any_b)
+		return true;
+	if (any_b && wild_b && !(b->v6only && mapped_a))
+		return true;
+	if (any_a && wild_a && !(a->v6only && mapped_b))
+		return true;
+	return b->v6 && ipv6_addr_equal(a->v6, b->v6);
+}
+
+/**
+ * port0_rcv_saddr_equal - port0_saddr_meets() for two sockets
+ * @sk: the socket that is asking
+ * @sk2: the socket that is there; may be a TIME_WAIT socket
+ * @wild: a wildcard on either side meets every address
+ */
+static inline bool port0_rcv_saddr_equal(const struct sock *sk,
+					 const struct sock *sk2, bool wild)
+{
+	struct port0_saddr a = port0_saddr_of(sk);
+	struct port0_saddr b = port0_saddr_of(sk2);
+
+	return port0_saddr_meets(&a, &b, wild, wild);
+}
+
+/* Mirrors inet_rcv_saddr_any(). */
+static inline bool port0_rcv_saddr_any(const struct sock *sk)
+{
+	if (IS_ENABLED(CONFIG_IPV6) && sk->sk_family == AF_INET6)
+		return ipv6_addr_any(&sk->sk_v6_rcv_saddr);
+	return !sk->sk_rcv_saddr;
+}
+
+/**
+ * port0_saddr_hash - the hash of a socket's address with port 0
+ * @sk: the socket
+ *
+ * What inet_bhashfn_portaddr() and udp's second table start from. The port is
+ * xored in, so for port 0 the address alone remains.
+ */
+static inline u32 port0_saddr_hash(const struct sock *sk)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		return ipv6_portaddr_hash(sock_net(sk), &sk->sk_v6_rcv_saddr,
+					  0);
+#endif
+	return ipv4_portaddr_hash(sock_net(sk), sk->sk_rcv_saddr, 0);
+}
+
+/* The same for a wildcard; both families hash it alike. */
+static inline u32 port0_saddr_hash_any(const struct sock *sk)
+{
+	return ipv4_portaddr_hash(sock_net(sk), htonl(INADDR_ANY), 0);
+}
+
+#endif /* _PORT0_SADDR_H */

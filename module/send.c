@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * sendto() to port 0 on a marked UDP socket.
+ *
+ * udp_sendmsg() refuses 0 in the address and believes everything else, so it is
+ * shown PORT0_STAND_IN, and while it runs the port in its flow is set back to 0
+ * at the one place that every datagram passes between the address and the
+ * header: the route lookup. Two more places look at the port on the way. A
+ * cgroup program gets to see the true 0; and a corked IPv4 socket copies its
+ * port once more after routing, where ip_append_data() is next.
+ */
+#include <net/inet_common.h>
+#include <net/ipv6.h>
+#include <net/udp.h>
+
+#include "call.h"
+#include "hook.h"
+#include "port0.h"
+
+/**
+ * port0_send_wants - tell whether a datagram is addressed to port 0
+ * @sk: a marked UDP socket
+ * @msg: what is being sent, its address in kernel memory
+ *
+ * An address that the kernel would not look at, or refuse for another reason,
+ * is left to it.
+ */
+bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
+{
+	const struct sockaddr_in *sin = msg->msg_name;
+
+	if (!sin || msg->msg_namelen < (int)sizeof(*sin) || sin->sin_port)
+		return false;
+	if (sk->sk_family == AF_INET6)
+		return sin->sin_family == AF_INET6 ||
+		       sin->sin_family == AF_INET;
+	return sin->sin_family == AF_INET || sin->sin_family == AF_UNSPEC;
+}
+
+/**
+ * port0_udp_sendmsg - send a datagram to port 0, in place of udp_sendmsg() and
+ * udpv6_sendmsg()
+ * @sk: a marked UDP socket
+ * @msg: what to send; the address is as it was when this returns
+ * @len: how much
+ *
+ * The kernel's own function is called through the socket's protocol, which
+ * IPV6_ADDRFORM may have changed meanwhile; both take either family's socket.
+ *
+ * Context: process, no locks held; a reference on the module is held and put.
+ * Return: what the kernel's function returns.
+ */
+int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
+{
+	struct sockaddr_in *sin = msg->msg_name;
+	struct port0_call call;
+	int err;
+
+	err = port0_call_begin(&call, sk, PORT0_CALL_SEND);
+	if (!err) {
+		sin->sin_port = htons(PORT0_STAND_IN);
+		call.stand_in = true;
+		err = READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
+		if (call.stand_in)
+			sin->sin_port = 0;
+		port0_call_end(&call);
+	}
+	module_put(THIS_MODULE);
+	return err;
+}
+
+static struct port0_call *port0_send_find(const struct sock *sk)
+{
+	struct port0_call *call = port0_call_find(sk, PORT0_CALL_SEND);
+
+	return call && call->stand_in ? call : NULL;
+}
+
+/**
+ * port0_send_route4 - put port 0 into the flow of a datagram under way
+ * @sk: whose route is looked up; may be NULL or no full socket
+ * @fl4: the flow
+ *
+ * Context: any; ip_route_output_flow() is being entered.
+ */
+void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
+{
+	struct port0_call *call = port0_send_find(sk);
+
+	if (call) {
+		fl4->fl4_dport = 0;
+		call->routed = true;
+	}
+}
+
+/**
+ * port0_send_route6 - put port 0 into the flow of a datagram under way
+ * @sk: whose route is looked up
+ * @fl6: the flow
+ *
+ * Context: process; ip6_sk_dst_lookup_flow() is being entered. A corked socket
+ * copies the flow only after this.
+ */
+void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
+{
+	if (port0_send_find(sk))
+		fl6->fl6_dport = 0;
+}
+
+/**
+ * port0_send_append - put port 0 into the flow of a socket being corked
+ * @sk: the socket
+ * @fl4: its flow, in the socket
+ *
+ * A call that has not asked for a route adds to a datagram that was begun
+ * before, whose address stands.
+ *
+ * Context: process, socket locked; ip_append_data() is being entered.
+ */
+void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
+{
+	struct port0_call *call = port0_send_find(sk);
+
+	if (call && call->routed)
+		fl4->fl4_dport = 0;
+}
+
+/**
+ * port0_send_runs_prog - tell whether a cgroup program is to see a datagram
+ * under way to port 0
+ * @sk: the socket
+ * @uaddr: the address that the program is to be run on
+ *
+ * Context: process, socket locked.
+ */
+bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
+{
+	return uaddr && port0_send_find(sk);
+}
+
+/**
+ * port0_cgroup_sock_addr_prog - run a sendmsg program on the true port 0, in
+ * place of __cgroup_bpf_run_filter_sock_addr()
+ * @PORT0_CGROUP_SOCK_ADDR_PARAMS: that function's parameters; of these, @sk is
+ * a socket with a call under way, and @uaddr has the stand-in
+ *
+ * A program may send the datagram to another port, which is then left alone.
+ *
+ * Context: process, socket locked; a reference on the module is held and put.
+ * Return: what the kernel's function returns.
+ */
+int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS)
+{
+	struct port0_call *call = port0_send_find(sk);
+	struct sockaddr_in *sin = (struct sockaddr_in *)uaddr;
+	int err;
+
+	sin->sin_port = 0;
+	err = port0_cgroup_sock_addr();
+	if (sin->sin_port)
+		call->stand_in = false;
+	else
+		sin->sin_port = htons(PORT0_STAND_IN);
+	module_put(THIS_MODULE);
+	return err;
+}

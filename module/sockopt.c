@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The socket options, as netfilter's private options at SOL_IP and SOL_IPV6.
+ *
+ * The kernel calls these handlers, with the module held, for option numbers that
+ * it does not know itself, and without the socket lock.
+ */
+#include <linux/netfilter.h>
+#include <linux/sockptr.h>
+#include <linux/uaccess.h>
+
+#include "hook.h"
+#include "port0.h"
+#include "uapi/port0.h"
+
+/* The hooks on udp_sendmsg() and its neighbours wait for the first who asks. */
+static int port0_sockopt_arm(const struct sock *sk)
+{
+	if (sk->sk_protocol != IPPROTO_UDP)
+		return 0;
+	return port0_hooks_arm(PORT0_HOOKS_SEND);
+}
+
+static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
+			     unsigned int optlen)
+{
+	int val, err = 0;
+
+	if (!port0_sock_is_ours(sk) || optname != IP_BIND_PORT_ZERO)
+		return -ENOPROTOOPT;
+	if (optlen < sizeof(val))
+		return -EINVAL;
+	if (copy_from_sockptr(&val, optval, sizeof(val)))
+		return -EFAULT;
+	if (val != 0 && val != 1)
+		return -EINVAL;
+
+	if (val) {
+		err = port0_sockopt_arm(sk);
+		if (err)
+			return err;
+	}
+
+	lock_sock(sk);
+	if (val)
+		__set_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+	else if (port0_sock_holds(sk))
+		err = -EBUSY;
+	else
+		__clear_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+	release_sock(sk);
+	return err;
+}
+
+static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
+			     int *optlen)
+{
+	int val;
+
+	if (!port0_sock_is_ours(sk))
+		return -ENOPROTOOPT;
+	if (*optlen < (int)sizeof(val))
+		return -EINVAL;
+
+	lock_sock(sk);
+	if (optname == IP_BIND_PORT_ZERO)
+		val = port0_sock_is_marked(sk);
+	else
+		val = port0_sock_holds(sk);
+	release_sock(sk);
+
+	if (copy_to_user(optval, &val, sizeof(val)))
+		return -EFAULT;
+	*optlen = sizeof(val);
+	return 0;
+}
+
+static struct nf_sockopt_ops port0_sockopts[] = {
+	{
+		.pf = PF_INET,
+		.set_optmin = IP_BIND_PORT_ZERO,
+		.set_optmax = IP_BOUND_PORT_ZERO + 1,
+		.set = port0_sockopt_set,
+		.get_optmin = IP_BIND_PORT_ZERO,
+		.get_optmax = IP_BOUND_PORT_ZERO + 1,
+		.get = port0_sockopt_get,
+		.owner = THIS_MODULE,
+	},
+#if IS_ENABLED(CONFIG_IPV6)
+	{
+		.pf = PF_INET6,
+		.set_optmin = IPV6_BIND_PORT_ZERO,
+		.set_optmax = IPV6_BOUND_PORT_ZERO + 1,
+		.set = port0_sockopt_set,
+		.get_optmin = IPV6_BIND_PORT_ZERO,
+		.get_optmax = IPV6_BOUND_PORT_ZERO + 1,
+		.get = port0_sockopt_get,
+		.owner = THIS_MODULE,
+	},
+#endif
+};
+
+/**
+ * port0_sockopt_register - offer the options to user space
+ *
+ * Context: module load, after everything else works.
+ * Return: 0; -EBUSY if another module has taken one of the numbers.
+ */
+int port0_sockopt_register(void)
+{
+	int i, err;
+
+	for (i = 0; i < ARRAY_SIZE(port0_sockopts); i++) {
+		err = nf_register_sockopt(&port0_sockopts[i]);
+		if (err)
+			goto err_unregister;
+	}
+	return 0;
+
+err_unregister:
+	while (i-- > 0)
+		nf_unregister_sockopt(&port0_sockopts[i]);
+	return err;
+}
+
+/**
+ * port0_sockopt_unregister - withdraw the options
+ *
+ * Context: module unload.
+ */
+void port0_sockopt_unregister(void)
+{
+	int i;
+
+	for (i = ARRAY_SIZE(port0_sockopts); i-- > 0;)
+		nf_unregister_sockopt(&port0_sockopts[i]);
+}

@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * TCP on port 0: a place in the bind hash, and connect() from there.
+ *
+ * inet_csk_get_port() has two halves, "this port" and "any port", and takes the
+ * second for 0. This is the first half for port 0, on the kernel's own tables
+ * and with its own rules, so that listen(), accept(), TIME_WAIT and close() find
+ * everything where they look for it. The second half cannot serve: it tests for
+ * conflicts as if nobody had asked for SO_REUSEADDR or SO_REUSEPORT.
+ *
+ * Locking, as there: the chain of the port in bhash, then that of the port and
+ * the address in bhash2, both with bottom halves off.
+ */
+#include <linux/slab.h>
+#include <net/sock_reuseport.h>
+
+#include "port0.h"
+#include "saddr.h"
+
+static struct inet_hashinfo *port0_hashinfo(const struct sock *sk)
+{
+	return sock_net(sk)->ipv4.tcp_death_row.hashinfo;
+}
+
+static struct inet_bind_hashbucket *port0_bhash2(const struct sock *sk,
+						 u32 hash)
+{
+	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
+
+	return &hinfo->bhash2[hash & (hinfo->bhash_size - 1)];
+}
+
+static struct inet_bind_bucket *
+port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk)
+{
+	int l3mdev = inet_sk_bound_l3mdev(sk);
+	struct inet_bind_bucket *tb;
+
+	inet_bind_bucket_for_each(tb, &head->chain)
+		if (net_eq(ib_net(tb), sock_net(sk)) && !tb->port &&
+		    tb->l3mdev == l3mdev)
+			return tb;
+	return NULL;
+}
+
+static bool port0_tb2_is_ours(const struct inet_bind2_bucket *tb2,
+			      const struct sock *sk, int l3mdev)
+{
+	return net_eq(ib2_net(tb2), sock_net(sk)) && !tb2->port &&
+	       tb2->l3mdev == l3mdev;
+}
+
+static struct inet_bind2_bucket *
+port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk)
+{
+	int l3mdev = inet_sk_bound_l3mdev(sk);
+	struct inet_bind2_bucket *tb2;
+
+	inet_bind_bucket_for_each(tb2, &head2->chain)
+		if (port0_tb2_is_ours(tb2, sk, l3mdev) &&
+		    port0_tb2_addr_match(tb2, sk))
+			return tb2;
+	return NULL;
+}
+
+/**
+ * struct port0_bidder - what the tests for conflict know of the bidding socket
+ * @sk: it
+ * @uid: its owner
+ * @reuse: it asks for SO_REUSEADDR and is not listening
+ * @group_ok: it is in no SO_REUSEPORT group, or in one that has closed members
+ */
+struct port0_bidder {
+	const struct sock *sk;
+	kuid_t uid;
+	bool reuse;
+	bool group_ok;
+};
+
+static struct port0_bidder port0_bidder_of(const struct sock *sk)
+{
+	struct port0_bidder bidder = {
+		.sk = sk,
+		.uid = port0_sk_uid(sk),
+		.reuse = sk->sk_reuse && sk->sk_state != TCP_LISTEN,
+	};
+	const struct sock_reuseport *group;
+
+	rcu_read_lock();
+	group = rcu_dereference(sk->sk_reuseport_cb);
+	bidder.group_ok = !group || READ_ONCE(group->num_closed_socks);
+	rcu_read_unlock();
+	return bidder;
+}
+
+/*
+ * Mirrors inet_bind_conflict() for a fixed port: whether @sk2 leaves no room,
+ * once their addresses are known to meet. @sk2 may be a TIME_WAIT socket, of
+ * which only struct sock_common is there; it has no uid to ask for.
+ */
+static bool port0_sock_conflicts(const struct port0_bidder *bidder,
+				 struct sock *sk2)
+{
+	const struct sock *sk = bidder->sk;
+	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
+
+	if (sk == sk2)
+		return false;
+	if (dev && dev2 && dev != dev2)
+		return false;
+	if (sk->sk_reuse && sk2->sk_reuse && sk2->sk_state != TCP_LISTEN)
+		return false;
+	return !sk->sk_reuseport || !sk2->sk_reuseport || !bidder->group_ok ||
+	       (sk2->sk_state != TCP_TIME_WAIT &&
+		!uid_eq(bidder->uid, port0_sk_uid(sk2)));
+}
+
+/* Mirrors __inet_bhash2_conflict(), for sockets of one tb2. */
+static bool port0_sock_conflicts2(const struct port0_bidder *bidder,
+				  struct sock *sk2)
+{
+	const struct sock *sk = bidder->sk;
+
+	if (ipv6_only_sock(sk2) &&
+	    (sk->sk_family == AF_INET ||
+	     ipv6_addr_v4mapped(inet6_rcv_saddr(sk))))
+		return false;
+	return port0_sock_conflicts(bidder, sk2);
+}
+
+/* Mirrors inet_bhash2_addr_any_conflict(). */
+static bool port0_any_conflicts(const struct port0_bidder *bidder)
+{
+	const struct sock *sk = bidder->sk;
+	int l3mdev = inet_sk_bound_l3mdev(sk);
+	struct inet_bind_hashbucket *head2;
+	struct inet_bind2_bucket *tb2;
+	bool conflicts = false;
+	struct sock *sk2;
+
+	head2 = port0_bhash2(sk, port0_saddr_hash_any(sk));
+	spin_lock(&head2->lock);
+	inet_bind_bucket_for_each(tb2, &head2->chain) {
+		if (!port0_tb2_is_ours(tb2, sk, l3mdev) ||
+		    !port0_tb2_addr_any(tb2, sk))
+			continue;
+		conflicts = port0_tb2_any(sk2, tb2,
+					  port0_sock_conflicts2(bidder, sk2));
+		if (conflicts)
+			break;
+	}
+	spin_unlock(&head2->lock);
+	return conflicts;
+}
+
+/* Mirrors sk_reuseport_match(). */
+static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
+				     const struct port0_bidder *bidder)
+{
+	struct port0_saddr fast = {
+		.v4 = tb->fast_rcv_saddr,
+		.v6only = tb->fast_ipv6_only,
+#if IS_ENABLED(CONFIG_IPV6)
+		.v6 = tb->fast_sk_family == AF_INET6 ?
+			&tb->fast_v6_rcv_saddr : NULL,
+#endif
+	};
+	struct port0_saddr saddr = port0_saddr_of(bidder->sk);
+
+	if (tb->fastreuseport <= 0 || !bidder->sk->sk_reuseport ||
+	    rcu_access_pointer(bidder->sk->sk_reuseport_cb) ||
+	    !uid_eq(tb->fastuid, bidder->uid))
+		return false;
+	return tb->fastreuseport == FASTREUSEPORT_ANY ||
+	       port0_saddr_meets(&fast, &saddr, true, false);
+}
+
+/* The kernel's fast path: no walk where everybody in the bucket shares. */
+static bool port0_tb_is_shared(const struct inet_bind_bucket *tb,
+			       const struct port0_bidder *bidder)
+{
+	return port0_tb_is_empty(tb) ||
+	       bidder->sk->sk_reuse == SK_FORCE_REUSE ||
+	       (tb->fastreuse > 0 && bidder->reuse) ||
+	       port0_tb_reuseport_match(tb, bidder);
+}
+
+/* Mirrors inet_csk_update_fastreuse(). */
+static void port0_tb_update_fastreuse(struct inet_bind_bucket *tb,
+				      const struct port0_bidder *bidder)
+{
+	const struct sock *sk = bidder->sk;
+	bool first = port0_tb_is_empty(tb);
+
+	if (first)
+		tb->fastreuse = bidder->reuse;
+	else if (!bidder->reuse)
+		tb->fastreuse = 0;
+
+	if (!sk->sk_reuseport) {
+		tb->fastreuseport = 0;
+		return;
+	}
+	if (!first && port0_tb_reuseport_match(tb, bidder))
+		return;
+	tb->fastreuseport = first ? FASTREUSEPORT_ANY : FASTREUSEPORT_STRICT;
+	tb->fastuid = bidder->uid;
+	tb->fast_rcv_saddr = sk->sk_rcv_saddr;
+	tb->fast_ipv6_only = ipv6_only_sock(sk);
+	tb->fast_sk_family = sk->sk_family;
+#if IS_ENABLED(CONFIG_IPV6)
+	tb->fast_v6_rcv_saddr = sk->sk_v6_rcv_saddr;
+#endif
+}
+
+static void port0_tb_link(struct inet_bind_bucket *tb,
+			  struct inet_bind_hashbucket *head,
+			  const struct sock *sk)
+{
+	write_pnet(&tb->ib_net, sock_net(sk));
+	tb->l3mdev = inet_sk_bound_l3mdev(sk);
+	tb->port = 0;
+	tb->fastreuse = 0;
+	tb->fastreuseport = 0;
+	port0_tb_init_owners(tb);
+	/* Newer kernels walk the chain under RCU too. */
+	hlist_add_head_rcu(&tb->node, &head->chain);
+}
+
+static void port0_tb2_link(struct inet_bind2_bucket *tb2,
+			   struct inet_bind_hashbucket *head2,
+			   struct inet_bind_bucket *tb, const struct sock *sk)
+{
+	write_pnet(&tb2->ib_net, sock_net(sk));
+	tb2->l3mdev = tb->l3mdev;
+	tb2->port = 0;
+	port0_tb2_init_owners(tb2, tb, sk);
+	hlist_add_head(&tb2->node, &head2->chain);
+}
+
+/*
+ * Mirrors inet_csk_get_port() for a port that is given, the port being 0. For a
+ * socket that has its place, as when it starts to listen, this tests it anew.
+ */
+static int port0_tcp_bind(struct sock *sk)
+{
+	struct inet_bind_bucket *tb = inet_csk(sk)->icsk_bind_hash, *new = NULL;
+	struct port0_bidder bidder = port0_bidder_of(sk);
+	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
+	struct inet_bind2_bucket *tb2, *new2 = NULL;
+	struct inet_bind_hashbucket *head, *head2;
+	bool bound = tb, shared, conflicts;
+	struct sock *sk2;
+	int err;
+
+	head = &hinfo->bhash[inet_bhashfn(sock_net(sk), 0, hinfo->bhash_size)];
+	head2 = port0_bhash2(sk, port0_saddr_hash(sk));
+
+	spin_lock_bh(&head->lock);
+	if (!tb)
+		tb = port0_tb_find(head, sk);
+	shared = !tb || port0_tb_is_shared(tb, &bidder);
+
+	err = -EADDRINUSE;
+	if (!shared && inet_use_hash2_on_bind(sk) &&
+	    port0_any_conflicts(&bidder))
+		goto unlock;
+
+	spin_lock(&head2->lock);
+	tb2 = bound ? inet_csk(sk)->icsk_bind2_hash : port0_tb2_find(head2, sk);
+	if (shared)
+		conflicts = false;
+	else if (inet_use_hash2_on_bind(sk))
+		conflicts = tb2 &&
+			    port0_tb2_any(sk2, tb2,
+					  port0_sock_conflicts2(&bidder, sk2));
+	else
+		conflicts = port0_tb_any(sk2, tb,
+					 port0_sock_conflicts(&bidder, sk2) &&
+					 port0_rcv_saddr_equal(sk, sk2, true));
+	if (conflicts)
+		goto unlock2;
+
+	/* Nothing is linked before everything is there to be linked. */
+	err = -ENOMEM;
+	if (!tb) {
+		new = kmem_cache_alloc(hinfo->bind_bucket_cachep, GFP_ATOMIC);
+		if (!new)
+			goto unlock2;
+	}
+	if (!tb2) {
+		new2 = kmem_cache_alloc(hinfo->bind2_bucket_cachep, GFP_ATOMIC);
+		if (!new2) {
+			if (new)
+				kmem_cache_free(hinfo->bind_bucket_cachep, new);
+			goto unlock2;
+		}
+	}
+	err = 0;
+	if (new) {
+		tb = new;
+		port0_tb_link(tb, head, sk);
+	}
+	if (new2) {
+		tb2 = new2;
+		port0_tb2_link(tb2, head2, tb, sk);
+	}
+	port0_tb_update_fastreuse(tb, &bidder);
+	port0_tb2_sync_fastreuse(tb, tb2);
+
+	if (!bound) {
+		WRITE_ONCE(inet_sk(sk)->inet_num, 0);
+		inet_csk(sk)->icsk_bind2_hash = tb2;
+		WRITE_ONCE(inet_csk(sk)->icsk_bind_hash, tb);
+		port0_bind_hash(sk, tb2);
+	}
+unlock2:
+	spin_unlock(&head2->lock);
+unlock:
+	spin_unlock_bh(&head->lock);
+	return err;
+}
+
+/**
+ * port0_tcp_get_port - take or keep port 0, in place of inet_csk_get_port()
+ * @sk: a marked TCP socket
+ * @snum: the stand-in when it binds, 0 when it starts to listen
+ *
+ * Context: process, socket locked; a reference on the module is held and put.
+ * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM.
+ */
+int port0_tcp_get_port(struct sock *sk, unsigned short snum)
+{
+	bool claiming = !port0_sock_holds(sk);
+	int err = 0;
+
+	if (claiming)
+		err = port0_bind_claim(sk);
+	if (!err)
+		err = port0_tcp_bind(sk);
+	if (!err && claiming)
+		port0_bind_claimed(sk);
+	module_put(THIS_MODULE);
+	return err;
+}
+
+/**
+ * port0_tcp_hash_connect - connect() from port 0, in place of
+ * __inet_hash_connect()
+ * @PORT0_HASH_CONNECT_PARAMS: that function's parameters; of these, @sk is a
+ * marked socket on port 0, and @check_established claims a 4-tuple
+ *
+ * Does what __inet_hash_connect() does for any other port that was bound.
+ *
+ * Context: process, socket locked; a reference on the module is held and put.
+ * Return: 0, or -EADDRNOTAVAIL if the 4-tuple is taken.
+ */
+int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS)
+{
+	int err;
+
+	local_bh_disable();
+	err = port0_check_established();
+	local_bh_enable();
+	module_put(THIS_MODULE);
+	return err;
+}

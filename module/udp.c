@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * UDP on port 0: a place in the port hash.
+ *
+ * udp_lib_get_port() has two halves as well, and takes "any port" for 0. That
+ * half could be talked into 0 by offering it [0, 0] as the range of ephemeral
+ * ports. But it looks at conflicts differently from the half for a given port
+ * (all sockets on the port must share, where the other asks the first that is
+ * met), and when 0 is taken it searches the whole table before it says so. This
+ * is the half for a given port, the port being 0.
+ *
+ * Locking, as there: the chain of the port, then that of port and address.
+ */
+#include <net/sock_reuseport.h>
+
+#include "port0.h"
+#include "saddr.h"
+
+/* Mirrors the long condition of udp_lib_lport_inuse(): they cannot coexist. */
+static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
+{
+	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
+
+	return net_eq(sock_net(sk2), sock_net(sk)) && sk2 != sk &&
+	       !udp_sk(sk2)->udp_port_hash &&
+	       (!sk2->sk_reuse || !sk->sk_reuse) &&
+	       (!dev2 || !dev || dev2 == dev) &&
+	       port0_rcv_saddr_equal(sk, sk2, true);
+}
+
+/* Whether @sk may join a socket that it meets in its SO_REUSEPORT group. */
+static bool port0_udp_may_join(const struct sock *sk, const struct sock *sk2)
+{
+	return sk2->sk_reuseport && sk->sk_reuseport &&
+	       !rcu_access_pointer(sk->sk_reuseport_cb) &&
+	       uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2));
+}
+
+/* Mirrors udp_lib_lport_inuse() for one port. Caller holds hslot->lock. */
+static bool port0_udp_inuse(const struct sock *sk,
+			    const struct udp_hslot *hslot)
+{
+	struct sock *sk2;
+
+	sk_for_each(sk2, &hslot->head)
+		if (port0_udp_meets(sk, sk2))
+			return !port0_udp_may_join(sk, sk2);
+	return false;
+}
+
+/* Mirrors udp_lib_lport_inuse2(). */
+static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
+{
+	bool inuse = false;
+	struct sock *sk2;
+
+	spin_lock(&hslot2->lock);
+	udp_portaddr_for_each_entry(sk2, &hslot2->head) {
+		if (port0_udp_meets(sk, sk2)) {
+			inuse = !port0_udp_may_join(sk, sk2);
+			break;
+		}
+	}
+	spin_unlock(&hslot2->lock);
+	return inuse;
+}
+
+/*
+ * Whether port 0 is taken. As the kernel does, a socket with an address looks
+ * in the second table where the first one's chain is long.
+ */
+static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
+			       const struct udp_hslot *hslot)
+{
+	struct udp_hslot *own = udp_hashslot2(table, port0_saddr_hash(sk));
+	struct udp_hslot *any = udp_hashslot2(table, port0_saddr_hash_any(sk));
+
+	if (hslot->count <= 10 || !inet_use_hash2_on_bind(sk) ||
+	    hslot->count < own->count)
+		return port0_udp_inuse(sk, hslot);
+	return port0_udp_inuse2(sk, own) ||
+	       (any != own && port0_udp_inuse2(sk, any));
+}
+
+/* Mirrors udp_reuseport_add_sock(). Caller holds hslot->lock. */
+static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
+{
+	bool any = port0_rcv_saddr_any(sk);
+	struct sock *sk2;
+
+	sk_for_each(sk2, &hslot->head) {
+		if (net_eq(sock_net(sk2), sock_net(sk)) && sk2 != sk &&
+		    sk2->sk_family == sk->sk_family &&
+		    ipv6_only_sock(sk2) == ipv6_only_sock(sk) &&
+		    !udp_sk(sk2)->udp_port_hash &&
+		    sk2->sk_bound_dev_if == sk->sk_bound_dev_if &&
+		    sk2->sk_reuseport &&
+		    uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2)) &&
+		    port0_rcv_saddr_equal(sk, sk2, false))
+			return reuseport_add_sock(sk, sk2, any);
+	}
+	return reuseport_alloc(sk, any);
+}
+
+/* Mirrors the end of udp_lib_get_port(). Caller holds hslot->lock. */
+static void port0_udp_link(struct sock *sk, struct udp_table *table,
+			   struct udp_hslot *hslot)
+{
+	struct hlist_node *node = &udp_sk(sk)->udp_portaddr_node;
+	struct udp_hslot *hslot2;
+
+	sock_set_flag(sk, SOCK_RCU_FREE);
+	sk_add_node_rcu(sk, &hslot->head);
+	hslot->count++;
+	sock_prot_inuse_add(sock_net(sk), sk->sk_prot, 1);
+
+	hslot2 = udp_hashslot2(table, udp_sk(sk)->udp_portaddr_hash);
+	spin_lock(&hslot2->lock);
+	if (IS_ENABLED(CONFIG_IPV6) && sk->sk_reuseport &&
+	    sk->sk_family == AF_INET6)
+		hlist_add_tail_rcu(node, &hslot2->head);
+	else
+		hlist_add_head_rcu(node, &hslot2->head);
+	hslot2->count++;
+	spin_unlock(&hslot2->lock);
+}
+
+static int port0_udp_bind(struct sock *sk)
+{
+	struct udp_table *table = port0_udp_table(sk);
+	struct udp_hslot *hslot = udp_hashslot(table, sock_net(sk), 0);
+	int err = -EADDRINUSE;
+
+	spin_lock_bh(&hslot->lock);
+	if (port0_udp_is_taken(sk, table, hslot))
+		goto unlock;
+
+	WRITE_ONCE(inet_sk(sk)->inet_num, 0);
+	udp_sk(sk)->udp_port_hash = 0;
+	udp_sk(sk)->udp_portaddr_hash = port0_saddr_hash(sk);
+	if (sk->sk_reuseport && port0_udp_join_group(sk, hslot))
+		goto unlock;
+	port0_udp_link(sk, table, hslot);
+	err = 0;
+unlock:
+	spin_unlock_bh(&hslot->lock);
+	return err;
+}
+
+/**
+ * port0_udp_get_port - take or keep port 0, in place of udp_v4_get_port() and
+ * udp_v6_get_port()
+ * @sk: a marked UDP socket
+ * @snum: the stand-in when it binds, 0 when the kernel takes it for unbound
+ *
+ * The second comes with every send: a socket on port 0 looks unbound, and has
+ * nothing to do.
+ *
+ * Context: process, socket locked; a reference on the module is held and put.
+ * Return: 0; -EADDRINUSE, also when its SO_REUSEPORT group cannot grow, as the
+ * kernel has it; -EACCES.
+ */
+int port0_udp_get_port(struct sock *sk, unsigned short snum)
+{
+	int err = 0;
+
+	if (!port0_sock_holds(sk)) {
+		err = port0_bind_claim(sk);
+		if (!err)
+			err = port0_udp_bind(sk);
+		if (!err)
+			port0_bind_claimed(sk);
+	}
+	module_put(THIS_MODULE);
+	return err;
+}
