@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0
+
+KDIR ?= /lib/modules/$(shell uname -r)/build
+PREFIX ?= /usr
+SUITES ?= bookworm trixie trixie-backports
+
+all: modules
+
+modules:
+	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+install: modules
+	$(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+	install -D -m 644 module/uapi/port0.h $(DESTDIR)$(PREFIX)/include/port0.h
+
+clean:
+	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
+	rm -rf $(addprefix build/,logs $(SUITES))
+
+# the roots too, which take minutes to make
+distclean: clean
+	rm -rf build
+
+test:
+	scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
+
+.PHONY: all modules install clean distclean test

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# What the bash scripts share: where things are, and how to fail.
+
+me=${0##*/}
+top=$(realpath "${BASH_SOURCE[0]%/*}/..")
+build=$top/build
+cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
+
+SUITES="bookworm trixie trixie-backports"
+
+say() { echo "$me: $*" >&2; }
+
+die()
+{
+	say "$*"
+	exit 1
+}
+
+known_suite()
+{
+	[[ " $SUITES " == *" $1 "* ]] ||
+		die "unknown suite '$1': choose one of $SUITES"
+}
+
+need_root()
+{
+	[ "$(id -u)" = 0 ] || die "$1 needs root: run it with sudo"
+}
+
+# need COMMAND PACKAGE: have COMMAND on the host, installing PACKAGE if we may.
+need()
+{
+	local log
+
+	command -v "$1" >/dev/null && return
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+		die "missing $1: apt-get install $2"
+	say "installing $2, for $1"
+	log=$(mktemp)
+	if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	       apt-get -qq install --no-install-recommends -y "$2"; } \
+	       >"$log" 2>&1 </dev/null; then
+		tail -5 "$log" >&2
+		rm -f "$log"
+		die "could not install $2: install it by hand and try again"
+	fi
+	rm -f "$log"
+}
