@@ -28,12 +28,14 @@ need_root()
 	[ "$(id -u)" = 0 ] || die "$1 needs root: run it with sudo"
 }
 
-# need COMMAND PACKAGE: have COMMAND on the host, installing PACKAGE if we may.
+# need COMMAND|FILE PACKAGE: have it on this machine, installing PACKAGE if we may.
 need()
 {
 	local log
 
-	command -v "$1" >/dev/null && return
+	if command -v "$1" >/dev/null || [ -e "$1" ]; then
+		return
+	fi
 	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
 		die "missing $1: apt-get install $2"
 	say "installing $2, for $1"
