@@ -1,0 +1,586 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What bind() does with port 0 on a marked socket, who may call it, what it
+ * shares and with whom it collides; and that everything else that could pick
+ * a port picks an ephemeral one as ever.
+ */
+#include <linux/capability.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+
+#include "port0_test.h"
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+/* Not the user who runs the tests. */
+#define FOREIGN_UID	65534
+
+static int listen_if_stream(int fd, int type)
+{
+	return type == SOCK_STREAM ? rc(listen(fd, 1)) : 0;
+}
+
+static void drop_bind_service(struct __test_metadata *_metadata)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+
+	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
+	caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective &=
+		~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
+}
+
+static void set_unprivileged_start(struct __test_metadata *_metadata, int port)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", port);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
+				text));
+}
+
+/* Every kind of socket, on the control port and on port 0. */
+FIXTURE(bind) {
+	int fd;
+};
+
+FIXTURE_VARIANT(bind) {
+	const char *host;
+	int type;
+	int port;
+};
+
+FIXTURE_SETUP(bind)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	self->fd = socket_for(_metadata, variant->host, variant->type,
+			      variant->port);
+}
+
+FIXTURE_TEARDOWN(bind)
+{
+	close(self->fd);
+}
+
+#define BIND_VARIANT(name, _host)					\
+	ON_BOTH_PORTS(bind, name##_tcp, .host = _host,			\
+		      .type = SOCK_STREAM);				\
+	ON_BOTH_PORTS(bind, name##_udp, .host = _host,			\
+		      .type = SOCK_DGRAM)
+
+BIND_VARIANT(ip4, "127.0.0.1");
+BIND_VARIANT(ip6, "::1");
+BIND_VARIANT(mapped, "::ffff:127.0.0.1");
+BIND_VARIANT(any4, "0.0.0.0");
+BIND_VARIANT(any6, "::");
+
+#define BIND(fd) bind_to((fd), variant->host, variant->port)
+#define SOCKET() \
+	socket_for(_metadata, variant->host, variant->type, variant->port)
+#define LISTEN(fd) listen_if_stream((fd), variant->type)
+
+TEST_F(bind, exactly_that_port)
+{
+	struct addr want = addr_of(variant->host, variant->port);
+	struct addr got = { .len = sizeof(got.v6) };
+
+	ASSERT_EQ(0, BIND(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+	ASSERT_EQ(0, rc(getsockname(self->fd, &got.sa, &got.len)));
+	EXPECT_EQ(want.len, got.len);
+	EXPECT_EQ(0, memcmp(&want.sa, &got.sa, want.len));
+
+	ASSERT_EQ(0, LISTEN(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+}
+
+TEST_F(bind, taken)
+{
+	int other = SOCKET();
+
+	ASSERT_EQ(0, BIND(self->fd));
+	EXPECT_EQ(-EADDRINUSE, BIND(other));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(-EADDRINUSE, BIND(other));
+
+	/* The loser is as free as before. */
+	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, local_port(other));
+	EXPECT_EQ(0, LISTEN(other));
+}
+
+TEST_F(bind, close_gives_it_back)
+{
+	int late = SOCKET();
+	int round;
+
+	ASSERT_EQ(0, BIND(self->fd));
+	ASSERT_EQ(-EADDRINUSE, BIND(late));
+	close(self->fd);
+	ASSERT_EQ(0, BIND(late));
+	expect_port(_metadata, late, variant->port);
+	close(late);
+
+	for (round = 0; round < 8; round++) {
+		int fd = SOCKET();
+
+		ASSERT_EQ(0, BIND(fd));
+		ASSERT_EQ(0, LISTEN(fd));
+		close(fd);
+	}
+}
+
+TEST_F(bind, second_bind)
+{
+	ASSERT_EQ(0, BIND(self->fd));
+	EXPECT_EQ(-EINVAL, BIND(self->fd));
+	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, OTHER_PORT));
+	expect_port(_metadata, self->fd, variant->port);
+
+	ASSERT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(-EINVAL, BIND(self->fd));
+	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, OTHER_PORT));
+	expect_port(_metadata, self->fd, variant->port);
+}
+
+TEST_F(bind, second_bind_after_another_port)
+{
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(-EINVAL, BIND(self->fd));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+
+	ASSERT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(-EINVAL, BIND(self->fd));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+}
+
+TEST_F(bind, second_bind_after_autobind)
+{
+	const char *self_host = is_ip6(variant->host) ? "::1" : "127.0.0.1";
+	int port;
+
+	if (variant->type == SOCK_STREAM) {
+		ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	} else {
+		ASSERT_EQ(0, connect_to(self->fd, self_host, OTHER_PORT));
+	}
+	port = local_port(self->fd);
+	EXPECT_TRUE(is_ephemeral(port));
+	EXPECT_EQ(-EINVAL, BIND(self->fd));
+	EXPECT_EQ(port, local_port(self->fd));
+}
+
+TEST_F(bind, bad_address)
+{
+	struct addr good = addr_of(variant->host, variant->port);
+	bool ip6 = is_ip6(variant->host);
+	struct addr remote = addr_of(ip6 ? "fd00::99" : "192.0.2.99",
+				     variant->port);
+	struct addr other_family = addr_of(ip6 ? "127.0.0.1" : "::1",
+					   variant->port);
+	struct sockaddr_un path = { .sun_family = AF_UNIX };
+
+	EXPECT_EQ(-EADDRNOTAVAIL, rc(bind(self->fd, &remote.sa, remote.len)));
+	EXPECT_EQ(-EAFNOSUPPORT, rc(bind(self->fd, (struct sockaddr *)&path,
+					 sizeof(path))));
+	EXPECT_EQ(ip6 ? -EINVAL : -EAFNOSUPPORT,
+		  rc(bind(self->fd, &other_family.sa, other_family.len)));
+	EXPECT_EQ(-EINVAL, rc(bind(self->fd, &good.sa, 0)));
+	EXPECT_EQ(-EINVAL, rc(bind(self->fd, &good.sa, 4)));
+	EXPECT_EQ(-EINVAL, rc(bind(self->fd, &good.sa, -1)));
+	EXPECT_EQ(-EFAULT, rc(bind(self->fd, (void *)1, good.len)));
+	EXPECT_EQ(-EBADF, rc(bind(-1, &good.sa, good.len)));
+
+	/* None of it left a trace. */
+	ASSERT_EQ(0, BIND(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+}
+
+/* For IPv4 any address, and that one only, may come without a family. */
+TEST_F(bind, unspecified_family)
+{
+	struct addr addr = addr_of(variant->host, variant->port);
+	int expected = -EAFNOSUPPORT;
+
+	addr.sa.sa_family = AF_UNSPEC;
+	if (!is_ip6(variant->host) && !addr.v4.sin_addr.s_addr)
+		expected = 0;
+	ASSERT_EQ(expected, rc(bind(self->fd, &addr.sa, addr.len)));
+	if (!expected) {
+		expect_port(_metadata, self->fd, variant->port);
+		EXPECT_EQ(-EADDRINUSE, BIND(SOCKET()));
+	}
+}
+
+/* That option defers the choice of a port; here nothing is left to choose. */
+TEST_F(bind, address_no_port)
+{
+	ASSERT_EQ(0, set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+	ASSERT_EQ(0, BIND(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+	EXPECT_EQ(-EADDRINUSE, BIND(SOCKET()));
+}
+
+TEST_F(bind, one_per_namespace)
+{
+	int other;
+
+	ASSERT_EQ(0, BIND(self->fd));
+	ASSERT_EQ(0, LISTEN(self->fd));
+
+	enter_netns(_metadata);
+	other = SOCKET();
+	ASSERT_EQ(0, BIND(other));
+	ASSERT_EQ(0, LISTEN(other));
+	expect_port(_metadata, other, variant->port);
+	EXPECT_EQ(-EADDRINUSE, BIND(SOCKET()));
+	close(other);
+	expect_port(_metadata, self->fd, variant->port);
+}
+
+TEST_F(bind, needs_the_capability)
+{
+	drop_bind_service(_metadata);
+	EXPECT_EQ(-EACCES, BIND(self->fd));
+
+	/* Refused, the socket is free for what its owner may have. */
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+}
+
+TEST_F(bind, needs_the_capability_below_the_limit)
+{
+	static const int starts[] = {
+		0, 1, CONTROL_PORT, CONTROL_PORT + 1, 1024,
+	};
+	size_t i;
+
+	drop_bind_service(_metadata);
+	for (i = 0; i < ARRAY_SIZE(starts); i++) {
+		int fd = SOCKET();
+
+		set_unprivileged_start(_metadata, starts[i]);
+		EXPECT_EQ(variant->port < starts[i] ? -EACCES : 0, BIND(fd)) {
+			TH_LOG("ip_unprivileged_port_start %d", starts[i]);
+		}
+		close(fd);
+	}
+}
+
+/* Root of a user namespace is root of the network namespaces made in it ... */
+TEST_F(bind, user_namespace_with_its_own_network)
+{
+	int fd;
+
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces");
+	enter_netns(_metadata);
+	fd = SOCKET();
+	EXPECT_EQ(0, BIND(fd));
+	expect_port(_metadata, fd, variant->port);
+}
+
+/* ... and of no others. */
+TEST_F(bind, user_namespace_with_a_foreign_network)
+{
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces");
+	EXPECT_EQ(-EACCES, BIND(self->fd));
+	EXPECT_EQ(-EACCES, BIND(SOCKET()));
+}
+
+TEST_F(bind, reuseaddr)
+{
+	int other = SOCKET();
+	int selfish = SOCKET();
+
+	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_REUSEADDR, 1));
+	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEADDR, 1));
+
+	ASSERT_EQ(0, BIND(self->fd));
+	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
+	ASSERT_EQ(0, BIND(other));
+	expect_port(_metadata, other, variant->port);
+
+	/* Of TCP sockets that share like this only one may listen. */
+	if (variant->type == SOCK_STREAM) {
+		int late = SOCKET();
+
+		ASSERT_EQ(0, rc(listen(self->fd, 1)));
+		EXPECT_EQ(-EADDRINUSE, rc(listen(other, 1)));
+		ASSERT_EQ(0, set_int(late, SOL_SOCKET, SO_REUSEADDR, 1));
+		EXPECT_EQ(-EADDRINUSE, BIND(late));
+	}
+}
+
+TEST_F(bind, reuseport)
+{
+	int other = SOCKET();
+	int selfish = SOCKET();
+	int stranger = SOCKET();
+
+	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, set_int(stranger, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, rc(fchown(stranger, FOREIGN_UID, -1)));
+
+	ASSERT_EQ(0, BIND(self->fd));
+	ASSERT_EQ(0, BIND(other));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	ASSERT_EQ(0, LISTEN(other));
+	expect_port(_metadata, other, variant->port);
+
+	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
+	EXPECT_EQ(-EADDRINUSE, BIND(stranger));
+
+	/* The port is free when the last of the group is gone. */
+	close(self->fd);
+	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
+	close(other);
+	EXPECT_EQ(0, BIND(selfish));
+}
+
+TEST_F(bind, reuseport_comes_too_late)
+{
+	int other = SOCKET();
+
+	ASSERT_EQ(0, BIND(self->fd));
+	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEPORT, 1));
+	EXPECT_EQ(-EADDRINUSE, BIND(other));
+}
+
+/* What stays as it was: ports that are not asked for by name. */
+FIXTURE(ephemeral) {
+	int holder;
+	int fd;
+};
+
+FIXTURE_VARIANT(ephemeral) {
+	const char *host;
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, ip4_tcp) {
+	.host = "127.0.0.1", .type = SOCK_STREAM,
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, ip4_udp) {
+	.host = "127.0.0.1", .type = SOCK_DGRAM,
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, ip6_tcp) {
+	.host = "::1", .type = SOCK_STREAM,
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, ip6_udp) {
+	.host = "::1", .type = SOCK_DGRAM,
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, mapped_tcp) {
+	.host = "::ffff:127.0.0.1", .type = SOCK_STREAM,
+};
+
+FIXTURE_VARIANT_ADD(ephemeral, mapped_udp) {
+	.host = "::ffff:127.0.0.1", .type = SOCK_DGRAM,
+};
+
+FIXTURE_SETUP(ephemeral)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	/* Somebody has port 0 already: nobody else may notice. */
+	self->holder = bound_socket(_metadata, variant->host, variant->type, 0);
+	ASSERT_EQ(0, listen_if_stream(self->holder, variant->type));
+	self->fd = new_socket(_metadata, variant->host, variant->type);
+}
+
+FIXTURE_TEARDOWN(ephemeral)
+{
+	close(self->fd);
+	close(self->holder);
+}
+
+static void expect_ephemeral(struct __test_metadata *_metadata, int fd)
+{
+	EXPECT_TRUE(is_ephemeral(local_port(fd))) {
+		TH_LOG("port %d", local_port(fd));
+	}
+	EXPECT_EQ(0, holds_zero(fd));
+}
+
+TEST_F(ephemeral, unmarked_bind)
+{
+	int round;
+
+	for (round = 0; round < 32; round++) {
+		int fd = new_socket(_metadata, variant->host, variant->type);
+
+		ASSERT_EQ(0, bind_to(fd, variant->host, 0));
+		expect_ephemeral(_metadata, fd);
+	}
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(0, listen_if_stream(self->fd, variant->type));
+	expect_ephemeral(_metadata, self->fd);
+}
+
+TEST_F(ephemeral, bind_after_the_mark_is_cleared)
+{
+	ASSERT_EQ(0, set_mark(self->fd, 1));
+	ASSERT_EQ(-EADDRINUSE, bind_to(self->fd, variant->host, 0));
+	ASSERT_EQ(0, set_mark(self->fd, 0));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	expect_ephemeral(_metadata, self->fd);
+}
+
+TEST_F(ephemeral, autobind_by_connect)
+{
+	int peer = new_socket(_metadata, variant->host, variant->type);
+
+	ASSERT_EQ(0, bind_to(peer, variant->host, OTHER_PORT));
+	ASSERT_EQ(0, listen_if_stream(peer, variant->type));
+
+	ASSERT_EQ(0, set_mark(self->fd, 1));
+	ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
+	expect_ephemeral(_metadata, self->fd);
+}
+
+TEST_F(ephemeral, autobind_by_listen_or_send)
+{
+	struct addr addr = addr_of(variant->host, OTHER_PORT);
+
+	ASSERT_EQ(0, set_mark(self->fd, 1));
+	if (variant->type == SOCK_STREAM) {
+		ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	} else {
+		ASSERT_EQ(1, rc(sendto(self->fd, "x", 1, 0, &addr.sa,
+				       addr.len)));
+	}
+	expect_ephemeral(_metadata, self->fd);
+}
+
+TEST_F(ephemeral, deferred_by_address_no_port)
+{
+	int peer = new_socket(_metadata, variant->host, variant->type);
+
+	ASSERT_EQ(0, bind_to(peer, variant->host, OTHER_PORT));
+	ASSERT_EQ(0, listen_if_stream(peer, variant->type));
+
+	ASSERT_EQ(0, set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(0, holds_zero(self->fd));
+	ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
+	expect_ephemeral(_metadata, self->fd);
+}
+
+TEST_F(ephemeral, marked_bind_to_another_port)
+{
+	int other = new_socket(_metadata, variant->host, variant->type);
+
+	ASSERT_EQ(0, set_mark(self->fd, 1));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+	EXPECT_EQ(0, holds_zero(self->fd));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->host, OTHER_PORT));
+	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, 0));
+}
+
+/*
+ * Which pairs of addresses collide. Each pair is tried in both orders.
+ */
+FIXTURE(pair) {};
+
+FIXTURE_VARIANT(pair) {
+	const char *host[2];
+	bool v6only[2];
+	int expected;
+	int port;
+};
+
+FIXTURE_SETUP(pair)
+{
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(pair) {}
+
+#define PAIR(name, one, two, _expected, ...)				\
+	ON_BOTH_PORTS(pair, name, .host = { one, two },			\
+		      .expected = _expected, ##__VA_ARGS__)
+#define V6ONLY(one, two) .v6only = { one, two }
+
+PAIR(any4_any4, "0.0.0.0", "0.0.0.0", -EADDRINUSE);
+PAIR(any4_lo4, "0.0.0.0", "127.0.0.1", -EADDRINUSE);
+PAIR(lo4_other4, "127.0.0.1", "127.0.0.2", 0);
+PAIR(any6_any6, "::", "::", -EADDRINUSE);
+PAIR(any6_lo6, "::", "::1", -EADDRINUSE);
+PAIR(lo6_other6, "::1", "fd00::2", 0);
+PAIR(any6_any4, "::", "0.0.0.0", -EADDRINUSE);
+PAIR(any6_lo4, "::", "127.0.0.1", -EADDRINUSE);
+PAIR(any6_mapped, "::", "::ffff:127.0.0.1", -EADDRINUSE);
+PAIR(only6_any4, "::", "0.0.0.0", 0, V6ONLY(true, false));
+PAIR(only6_lo4, "::", "127.0.0.1", 0, V6ONLY(true, false));
+PAIR(only6_mapped, "::", "::ffff:127.0.0.1", 0, V6ONLY(true, false));
+PAIR(only6_any6, "::", "::", -EADDRINUSE, V6ONLY(true, false));
+PAIR(only6_lo6, "::", "::1", -EADDRINUSE, V6ONLY(true, false));
+PAIR(lo6_any4, "::1", "0.0.0.0", 0);
+PAIR(lo6_lo4, "::1", "127.0.0.1", 0);
+PAIR(mapped_lo4, "::ffff:127.0.0.1", "127.0.0.1", -EADDRINUSE);
+PAIR(mapped_other4, "::ffff:127.0.0.1", "127.0.0.2", 0);
+PAIR(mapped_any4, "::ffff:127.0.0.1", "0.0.0.0", -EADDRINUSE);
+PAIR(mapped_any_lo4, "::ffff:0.0.0.0", "127.0.0.1", -EADDRINUSE);
+PAIR(mapped_any_any6, "::ffff:0.0.0.0", "::", -EADDRINUSE);
+PAIR(mapped_lo6, "::ffff:127.0.0.1", "::1", 0);
+
+static void try_pair(struct __test_metadata *_metadata,
+		     const FIXTURE_VARIANT(pair) *variant, int type)
+{
+	int order;
+
+	for (order = 0; order < 2; order++) {
+		int fd[2], err[2], i;
+
+		for (i = 0; i < 2; i++) {
+			int side = i ^ order;
+			const char *host = variant->host[side];
+
+			fd[i] = socket_for(_metadata, host, type,
+					   variant->port);
+			if (variant->v6only[side]) {
+				ASSERT_EQ(0, set_int(fd[i], SOL_IPV6,
+						     IPV6_V6ONLY, 1));
+			}
+			err[i] = bind_to(fd[i], host, variant->port);
+		}
+		EXPECT_EQ(0, err[0]);
+		EXPECT_EQ(variant->expected, err[1]) {
+			TH_LOG("%s after %s", variant->host[!order],
+			       variant->host[order]);
+		}
+		close(fd[0]);
+		close(fd[1]);
+	}
+}
+
+TEST_F(pair, tcp)
+{
+	try_pair(_metadata, variant, SOCK_STREAM);
+}
+
+TEST_F(pair, udp)
+{
+	try_pair(_metadata, variant, SOCK_DGRAM);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The options themselves: values, lengths, pointers, levels, and the sockets
+ * that must refuse them.
+ */
+#include <limits.h>
+#include <linux/if_packet.h>
+#include <linux/netlink.h>
+#include <net/ethernet.h>
+
+#include "port0_test.h"
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+/* A number in nobody's range, to learn what the kernel itself answers. */
+#define NO_SUCH_OPTION	0x7fe1
+
+static int set_raw(int fd, int level, int name, const void *val, socklen_t len)
+{
+	return rc(setsockopt(fd, level, name, val, len));
+}
+
+FIXTURE(option) {
+	int fd;
+};
+
+FIXTURE_VARIANT(option) {
+	const char *host;
+	int type;
+	int level;
+};
+
+FIXTURE_SETUP(option)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	self->fd = new_socket(_metadata, variant->host, variant->type);
+}
+
+FIXTURE_TEARDOWN(option)
+{
+	close(self->fd);
+}
+
+/* The numbers are the same at both levels, so one name serves for both. */
+_Static_assert(IP_BIND_PORT_ZERO == 0x7030, "fixed");
+_Static_assert(IPV6_BIND_PORT_ZERO == 0x7030, "fixed");
+_Static_assert(IP_BOUND_PORT_ZERO == 0x7031, "fixed");
+_Static_assert(IPV6_BOUND_PORT_ZERO == 0x7031, "fixed");
+
+FIXTURE_VARIANT_ADD(option, ip4_tcp) {
+	.host = "127.0.0.1", .type = SOCK_STREAM, .level = SOL_IP,
+};
+
+FIXTURE_VARIANT_ADD(option, ip4_udp) {
+	.host = "127.0.0.1", .type = SOCK_DGRAM, .level = SOL_IP,
+};
+
+FIXTURE_VARIANT_ADD(option, ip6_tcp) {
+	.host = "::1", .type = SOCK_STREAM, .level = SOL_IPV6,
+};
+
+FIXTURE_VARIANT_ADD(option, ip6_udp) {
+	.host = "::1", .type = SOCK_DGRAM, .level = SOL_IPV6,
+};
+
+FIXTURE_VARIANT_ADD(option, ip6_tcp_sol_ip) {
+	.host = "::1", .type = SOCK_STREAM, .level = SOL_IP,
+};
+
+FIXTURE_VARIANT_ADD(option, ip6_udp_sol_ip) {
+	.host = "::1", .type = SOCK_DGRAM, .level = SOL_IP,
+};
+
+#define SET_MARK(value) \
+	set_int(self->fd, variant->level, IP_BIND_PORT_ZERO, (value))
+#define GET_MARK() \
+	get_int(self->fd, variant->level, IP_BIND_PORT_ZERO)
+#define GET_BOUND() \
+	get_int(self->fd, variant->level, IP_BOUND_PORT_ZERO)
+
+TEST_F(option, unset_at_first)
+{
+	EXPECT_EQ(0, GET_MARK());
+	EXPECT_EQ(0, GET_BOUND());
+}
+
+TEST_F(option, set_and_clear)
+{
+	EXPECT_EQ(0, SET_MARK(0));
+	EXPECT_EQ(0, GET_MARK());
+	EXPECT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(1, GET_MARK());
+	EXPECT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(1, GET_MARK());
+	EXPECT_EQ(0, SET_MARK(0));
+	EXPECT_EQ(0, GET_MARK());
+}
+
+TEST_F(option, mark_is_per_socket)
+{
+	int other = new_socket(_metadata, variant->host, variant->type);
+
+	ASSERT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(0, get_mark(other));
+	EXPECT_EQ(1, get_mark(dup(self->fd)));
+}
+
+TEST_F(option, value_is_0_or_1)
+{
+	static const int bad[] = { 2, -1, 256, 257, INT_MAX, INT_MIN };
+	int mark;
+	size_t i;
+
+	for (mark = 0; mark <= 1; mark++) {
+		ASSERT_EQ(0, SET_MARK(mark));
+		for (i = 0; i < ARRAY_SIZE(bad); i++) {
+			EXPECT_EQ(-EINVAL, SET_MARK(bad[i])) {
+				TH_LOG("value %d", bad[i]);
+			}
+			EXPECT_EQ(mark, GET_MARK());
+		}
+	}
+}
+
+TEST_F(option, set_short_length)
+{
+	socklen_t len;
+	int one = 1;
+
+	for (len = 0; len < sizeof(int); len++) {
+		EXPECT_EQ(-EINVAL, set_raw(self->fd, variant->level,
+					   IP_BIND_PORT_ZERO, &one, len)) {
+			TH_LOG("length %u", len);
+		}
+	}
+	EXPECT_EQ(-EINVAL, set_raw(self->fd, variant->level,
+				   IP_BIND_PORT_ZERO, &one, -1));
+	EXPECT_EQ(0, GET_MARK());
+}
+
+/* As for the kernel's own int options, the first int counts. */
+TEST_F(option, set_longer_length)
+{
+	int values[2] = { 1, -1 };
+
+	EXPECT_EQ(0, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO,
+			     values, sizeof(values)));
+	EXPECT_EQ(1, GET_MARK());
+}
+
+TEST_F(option, set_bad_pointer)
+{
+	EXPECT_EQ(-EFAULT, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO,
+				   NULL, sizeof(int)));
+	EXPECT_EQ(-EFAULT, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO,
+				   (void *)1, sizeof(int)));
+	EXPECT_EQ(0, GET_MARK());
+}
+
+TEST_F(option, get_lengths)
+{
+	static const int names[] = { IP_BIND_PORT_ZERO, IP_BOUND_PORT_ZERO };
+	socklen_t len;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		int out[4] = { -1, -1, -1, -1 };
+
+		for (len = 0; len < sizeof(int); len++) {
+			socklen_t got = len;
+
+			EXPECT_EQ(-EINVAL, rc(getsockopt(self->fd,
+							 variant->level,
+							 names[i], out, &got))) {
+				TH_LOG("length %u", len);
+			}
+		}
+		len = -1;
+		EXPECT_EQ(-EINVAL, rc(getsockopt(self->fd, variant->level,
+						 names[i], out, &len)));
+		EXPECT_EQ(-1, out[0]);
+
+		/* More room than needed: an int is written, and said so. */
+		len = sizeof(out);
+		EXPECT_EQ(0, rc(getsockopt(self->fd, variant->level, names[i],
+					   out, &len)));
+		EXPECT_EQ(sizeof(int), len);
+		EXPECT_EQ(0, out[0]);
+		EXPECT_EQ(-1, out[1]);
+	}
+}
+
+TEST_F(option, get_bad_pointers)
+{
+	static const int names[] = { IP_BIND_PORT_ZERO, IP_BOUND_PORT_ZERO };
+	socklen_t len;
+	size_t i;
+	int out;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		len = sizeof(int);
+		EXPECT_EQ(-EFAULT, rc(getsockopt(self->fd, variant->level,
+						 names[i], NULL, &len)));
+		len = sizeof(int);
+		EXPECT_EQ(-EFAULT, rc(getsockopt(self->fd, variant->level,
+						 names[i], (void *)1, &len)));
+		EXPECT_EQ(-EFAULT, rc(getsockopt(self->fd, variant->level,
+						 names[i], &out, NULL)));
+	}
+}
+
+TEST_F(option, bound_is_get_only)
+{
+	int value;
+
+	for (value = -1; value <= 2; value++) {
+		EXPECT_EQ(-ENOPROTOOPT,
+			  set_int(self->fd, variant->level, IP_BOUND_PORT_ZERO,
+				  value));
+	}
+	EXPECT_EQ(-ENOPROTOOPT, set_raw(self->fd, variant->level,
+					IP_BOUND_PORT_ZERO, &value, 0));
+	EXPECT_EQ(-ENOPROTOOPT, set_raw(self->fd, variant->level,
+					IP_BOUND_PORT_ZERO, NULL, sizeof(int)));
+	EXPECT_EQ(0, GET_BOUND());
+}
+
+TEST_F(option, no_neighbours)
+{
+	static const int names[] = {
+		IP_BIND_PORT_ZERO - 1, IP_BOUND_PORT_ZERO + 1, NO_SUCH_OPTION,
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		EXPECT_EQ(-ENOPROTOOPT,
+			  set_int(self->fd, variant->level, names[i], 1));
+		EXPECT_EQ(-ENOPROTOOPT,
+			  get_int(self->fd, variant->level, names[i]));
+	}
+}
+
+TEST_F(option, bound_follows_the_port)
+{
+	int other = new_socket(_metadata, variant->host, variant->type);
+
+	ASSERT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(0, GET_BOUND());
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(1, GET_BOUND());
+
+	/* A marked socket on some other port holds that one, not port 0. */
+	EXPECT_EQ(0, holds_zero(other));
+	ASSERT_EQ(0, set_mark(other, 1));
+	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
+	EXPECT_EQ(0, holds_zero(other));
+}
+
+TEST_F(option, bound_is_0_on_an_ephemeral_port)
+{
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	EXPECT_TRUE(is_ephemeral(local_port(self->fd)));
+	EXPECT_EQ(0, GET_BOUND());
+}
+
+TEST_F(option, busy_while_it_holds_the_port)
+{
+	ASSERT_EQ(0, SET_MARK(1));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+
+	EXPECT_EQ(-EBUSY, SET_MARK(0));
+	EXPECT_EQ(1, GET_MARK());
+	EXPECT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(-EINVAL, SET_MARK(2));
+
+	if (variant->type == SOCK_STREAM) {
+		ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	} else {
+		ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
+	}
+	EXPECT_EQ(-EBUSY, SET_MARK(0));
+	EXPECT_EQ(1, GET_BOUND());
+}
+
+TEST_F(option, clear_after_a_refused_bind)
+{
+	int holder = bound_socket(_metadata, variant->host, variant->type, 0);
+
+	ASSERT_EQ(0, SET_MARK(1));
+	ASSERT_EQ(-EADDRINUSE, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(0, GET_BOUND());
+	EXPECT_EQ(0, SET_MARK(0));
+	EXPECT_EQ(-EBUSY, set_mark(holder, 0));
+}
+
+/* Without a hold on port 0 the mark may change at any time. */
+TEST_F(option, change_on_another_port)
+{
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(0, SET_MARK(0));
+
+	if (variant->type == SOCK_STREAM) {
+		ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	} else {
+		ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
+	}
+	EXPECT_EQ(0, SET_MARK(1));
+	EXPECT_EQ(1, GET_MARK());
+	EXPECT_EQ(0, GET_BOUND());
+	EXPECT_EQ(0, SET_MARK(0));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+}
+
+FIXTURE(child) {
+	int listener;
+	int client;
+	int fd;
+};
+
+FIXTURE_VARIANT(child) {
+	const char *host;
+};
+
+FIXTURE_VARIANT_ADD(child, ip4) { .host = "127.0.0.1" };
+FIXTURE_VARIANT_ADD(child, ip6) { .host = "::1" };
+
+FIXTURE_SETUP(child)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	self->listener = bound_socket(_metadata, variant->host, SOCK_STREAM, 0);
+	ASSERT_EQ(0, rc(listen(self->listener, 1)));
+	self->client = new_socket(_metadata, variant->host, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(self->client, variant->host, 0));
+	self->fd = accept(self->listener, NULL, NULL);
+	ASSERT_GE(self->fd, 0);
+}
+
+FIXTURE_TEARDOWN(child)
+{
+	close(self->fd);
+	close(self->client);
+	close(self->listener);
+}
+
+TEST_F(child, holds_the_port)
+{
+	EXPECT_EQ(1, holds_zero(self->fd));
+	EXPECT_EQ(0, holds_zero(self->client));
+
+	close(self->listener);
+	EXPECT_EQ(1, holds_zero(self->fd));
+}
+
+TEST_F(child, cannot_be_cleared)
+{
+	EXPECT_EQ(-EBUSY, set_mark(self->fd, 0));
+	EXPECT_EQ(-ENOPROTOOPT,
+		  set_int(self->fd, SOL_IP, IP_BOUND_PORT_ZERO, 0));
+	EXPECT_EQ(1, holds_zero(self->fd));
+}
+
+FIXTURE(levels) {};
+
+FIXTURE_VARIANT(levels) {
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(levels, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(levels, udp) { .type = SOCK_DGRAM };
+
+FIXTURE_SETUP(levels)
+{
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(levels) {}
+
+TEST_F(levels, one_mark_by_two_names)
+{
+	int fd;
+
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	fd = new_socket(_metadata, "::1", variant->type);
+
+	EXPECT_EQ(0, set_int(fd, SOL_IP, IP_BIND_PORT_ZERO, 1));
+	EXPECT_EQ(1, get_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO));
+	EXPECT_EQ(0, set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 0));
+	EXPECT_EQ(0, get_int(fd, SOL_IP, IP_BIND_PORT_ZERO));
+	EXPECT_EQ(0, set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 1));
+	EXPECT_EQ(1, get_int(fd, SOL_IP, IP_BIND_PORT_ZERO));
+
+	ASSERT_EQ(0, bind_to(fd, "::1", 0));
+	EXPECT_EQ(1, get_int(fd, SOL_IP, IP_BOUND_PORT_ZERO));
+	EXPECT_EQ(1, get_int(fd, SOL_IPV6, IPV6_BOUND_PORT_ZERO));
+	EXPECT_EQ(-EBUSY, set_int(fd, SOL_IP, IP_BIND_PORT_ZERO, 0));
+	EXPECT_EQ(-EBUSY, set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 0));
+}
+
+TEST_F(levels, no_sol_ipv6_on_an_ip4_socket)
+{
+	int fd = new_socket(_metadata, "127.0.0.1", variant->type);
+
+	EXPECT_EQ(set_int(fd, SOL_IPV6, NO_SUCH_OPTION, 1),
+		  set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 1));
+	EXPECT_EQ(get_int(fd, SOL_IPV6, NO_SUCH_OPTION),
+		  get_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO));
+	EXPECT_GT(0, set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 1));
+	EXPECT_EQ(0, get_mark(fd));
+}
+
+/*
+ * Sockets that are neither TCP nor UDP. Some never hand the option on, so the
+ * kernel's own refusal of an unknown number is what they must answer.
+ */
+FIXTURE(foreign) {
+	int fd;
+};
+
+FIXTURE_VARIANT(foreign) {
+	int family;
+	int type;
+	int protocol;
+	bool handed_on;		/* SOL_IP reaches the option handler */
+};
+
+#define FOREIGN(name, _family, _type, _protocol, _handed_on)		\
+	FIXTURE_VARIANT_ADD(foreign, name) {				\
+		.family = _family, .type = _type,			\
+		.protocol = _protocol, .handed_on = _handed_on,		\
+	}
+
+FOREIGN(raw4, AF_INET, SOCK_RAW, IPPROTO_TCP, true);
+FOREIGN(raw6, AF_INET6, SOCK_RAW, IPPROTO_UDP, true);
+FOREIGN(ping4, AF_INET, SOCK_DGRAM, IPPROTO_ICMP, true);
+FOREIGN(ping6, AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6, true);
+FOREIGN(udplite4, AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, true);
+FOREIGN(udplite6, AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, true);
+FOREIGN(sctp4_stream, AF_INET, SOCK_STREAM, IPPROTO_SCTP, true);
+FOREIGN(sctp6_stream, AF_INET6, SOCK_STREAM, IPPROTO_SCTP, true);
+FOREIGN(sctp4_seqpacket, AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP, true);
+FOREIGN(dccp4, AF_INET, SOCK_DCCP, IPPROTO_DCCP, true);
+FOREIGN(mptcp4, AF_INET, SOCK_STREAM, IPPROTO_MPTCP, false);
+FOREIGN(mptcp6, AF_INET6, SOCK_STREAM, IPPROTO_MPTCP, false);
+FOREIGN(unix_stream, AF_UNIX, SOCK_STREAM, 0, false);
+FOREIGN(unix_dgram, AF_UNIX, SOCK_DGRAM, 0, false);
+FOREIGN(packet, AF_PACKET, SOCK_RAW, 0, false);
+FOREIGN(netlink, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, false);
+
+FIXTURE_SETUP(foreign)
+{
+	enter_netns(_metadata);
+	/* A fresh namespace lets nobody open ping sockets. */
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ping_group_range", "0 0"));
+	self->fd = socket(variant->family, variant->type, variant->protocol);
+}
+
+FIXTURE_TEARDOWN(foreign)
+{
+	close(self->fd);
+}
+
+TEST_F(foreign, refuses_both_options)
+{
+	static const int names[] = { IP_BIND_PORT_ZERO, IP_BOUND_PORT_ZERO };
+	int levels[] = { SOL_IP, SOL_IPV6 };
+	size_t i, j;
+
+	if (self->fd < 0)
+		SKIP(return, "this kernel has no such socket");
+
+	/* The refusal is worth something only while others are served. */
+	ASSERT_EQ(0, set_mark(new_socket(_metadata, "127.0.0.1", SOCK_STREAM),
+			      1));
+
+	for (i = 0; i < ARRAY_SIZE(levels); i++) {
+		int set = set_int(self->fd, levels[i], NO_SUCH_OPTION, 1);
+		int get = get_int(self->fd, levels[i], NO_SUCH_OPTION);
+
+		if (variant->handed_on && levels[i] == SOL_IP) {
+			ASSERT_EQ(-ENOPROTOOPT, set);
+			ASSERT_EQ(-ENOPROTOOPT, get);
+		}
+		ASSERT_GT(0, set);
+		ASSERT_GT(0, get);
+
+		for (j = 0; j < ARRAY_SIZE(names); j++) {
+			EXPECT_EQ(set, set_int(self->fd, levels[i],
+					       names[j], 1));
+			EXPECT_EQ(get, get_int(self->fd, levels[i], names[j]));
+		}
+	}
+}
+
+TEST_HARNESS_MAIN

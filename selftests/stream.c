@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The life of a TCP connection whose server, client or both sit on port 0.
+ * Peers of marked sockets are never marked themselves.
+ */
+#include <netinet/tcp.h>
+
+#include "port0_test.h"
+
+LINK_FIXTURE(stream)
+SPECIFIC_LINKS(stream);
+WILDCARD_LINKS(stream);
+
+static void reuse(struct __test_metadata *_metadata, int fd)
+{
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+}
+
+static int listen_on(struct __test_metadata *_metadata, const char *host,
+		     int port)
+{
+	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
+
+	reuse(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	ASSERT_EQ(0, rc(listen(fd, 8)));
+	expect_port(_metadata, fd, port);
+	return fd;
+}
+
+static int client_of(struct __test_metadata *_metadata, const char *host,
+		     int port)
+{
+	int fd = new_socket(_metadata, host, SOCK_STREAM);
+
+	ASSERT_EQ(0, connect_to(fd, host, port));
+	EXPECT_EQ(port, peer_port(fd));
+	return fd;
+}
+
+/* A client that leaves from @port, on an address it may share. */
+static int client_from(struct __test_metadata *_metadata, const char *host,
+		       int port)
+{
+	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
+
+	reuse(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	return fd;
+}
+
+/* accept() with an address argument: it must be there and say @port. */
+static int accept_from(struct __test_metadata *_metadata, int listener,
+		       int port)
+{
+	struct addr peer = { .len = sizeof(peer.v6) };
+	int fd = rc(accept(listener, &peer.sa, &peer.len));
+
+	ASSERT_LE(0, fd);
+	EXPECT_EQ(port, port_of(&peer));
+	EXPECT_EQ(port, peer_port(fd));
+	return fd;
+}
+
+static void converse(struct __test_metadata *_metadata, int one, int two)
+{
+	expect_send(_metadata, one, "question");
+	expect_recv(_metadata, two, "question");
+	expect_send(_metadata, two, "answer");
+	expect_recv(_metadata, one, "answer");
+}
+
+static int tcp_state(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
+	int err = rc(getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len));
+
+	return err ? err : info.tcpi_state;
+}
+
+TEST_F(stream, from_first_to_last)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+	int child = accept_from(_metadata, listener, local_port(client));
+
+	EXPECT_TRUE(is_ephemeral(local_port(client)));
+	expect_port(_metadata, listener, variant->port);
+	expect_port(_metadata, child, variant->port);
+	converse(_metadata, client, child);
+
+	/* Half closed, the other half still talks. */
+	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
+	expect_recv(_metadata, child, "");
+	EXPECT_EQ(variant->port, peer_port(client));
+	expect_port(_metadata, child, variant->port);
+	expect_send(_metadata, child, "last words");
+	expect_recv(_metadata, client, "last words");
+
+	close(child);
+	expect_recv(_metadata, client, "");
+	close(client);
+	close(listener);
+}
+
+TEST_F(stream, peer_address)
+{
+	struct addr want = addr_of(variant->dest, variant->port);
+	struct addr got = { .len = sizeof(got.v6) };
+	int client;
+
+	listen_on(_metadata, variant->server, variant->port);
+	client = client_of(_metadata, variant->dest, variant->port);
+	ASSERT_EQ(0, rc(getpeername(client, &got.sa, &got.len)));
+	EXPECT_EQ(want.len, got.len);
+	EXPECT_EQ(0, memcmp(&want.sa, &got.sa, want.len));
+}
+
+TEST_F(stream, several_clients)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client[4], child[4];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(client); i++)
+		client[i] = client_of(_metadata, variant->dest, variant->port);
+	for (i = 0; i < ARRAY_SIZE(client); i++) {
+		child[i] = accept_from(_metadata, listener,
+				       local_port(client[i]));
+		expect_port(_metadata, child[i], variant->port);
+	}
+	close(listener);
+	for (i = 0; i < ARRAY_SIZE(client); i++)
+		converse(_metadata, client[i], child[i]);
+}
+
+TEST_F(stream, accept_without_address)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+	int child = rc(accept(listener, NULL, NULL));
+
+	ASSERT_LE(0, child);
+	converse(_metadata, client, child);
+}
+
+TEST_F(stream, refused)
+{
+	int client = new_socket(_metadata, variant->dest, SOCK_STREAM);
+	int server;
+
+	EXPECT_EQ(-ECONNREFUSED,
+		  connect_to(client, variant->dest, variant->port));
+	EXPECT_EQ(-ENOTCONN, peer_port(client));
+
+	/* Bound is not listening. */
+	server = bound_socket(_metadata, variant->server, SOCK_STREAM,
+			      variant->port);
+	EXPECT_EQ(-ECONNREFUSED,
+		  connect_to(client, variant->dest, variant->port));
+	ASSERT_EQ(0, rc(listen(server, 1)));
+	EXPECT_EQ(0, connect_to(client, variant->dest, variant->port));
+	EXPECT_EQ(variant->port, peer_port(client));
+}
+
+TEST_F(stream, no_peer_no_name)
+{
+	int fd = socket_for(_metadata, variant->server, SOCK_STREAM,
+			    variant->port);
+
+	EXPECT_EQ(-ENOTCONN, peer_port(fd));
+	ASSERT_EQ(0, bind_to(fd, variant->server, variant->port));
+	EXPECT_EQ(-ENOTCONN, peer_port(fd));
+	ASSERT_EQ(0, rc(listen(fd, 1)));
+	EXPECT_EQ(-ENOTCONN, peer_port(fd));
+}
+
+/* A connection that is not there yet has no peer either. */
+TEST_F(stream, no_name_before_the_handshake)
+{
+	struct addr addr = addr_of(variant->dest, variant->port);
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int waiting;
+
+	/* A queue of one, and that one is taken: the next SYN is dropped. */
+	ASSERT_EQ(0, rc(listen(listener, 0)));
+	client_of(_metadata, variant->dest, variant->port);
+
+	waiting = new_socket(_metadata, variant->dest,
+			     SOCK_STREAM | SOCK_NONBLOCK);
+	ASSERT_EQ(-EINPROGRESS, rc(connect(waiting, &addr.sa, addr.len)));
+	ASSERT_EQ(TCP_SYN_SENT, tcp_state(waiting));
+	EXPECT_EQ(-ENOTCONN, peer_port(waiting));
+}
+
+TEST_F(stream, reset)
+{
+	struct linger now = { .l_onoff = 1 };
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+	int child = accept_from(_metadata, listener, local_port(client));
+	char byte;
+
+	ASSERT_EQ(0, rc(setsockopt(child, SOL_SOCKET, SO_LINGER, &now,
+				   sizeof(now))));
+	close(child);
+	EXPECT_EQ(-ECONNRESET, rc(recv(client, &byte, 1, 0)));
+	EXPECT_EQ(-ENOTCONN, peer_port(client));
+}
+
+TEST_F(stream, child_keeps_the_port_taken)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+	int child = accept_from(_metadata, listener, local_port(client));
+	int next;
+
+	close(listener);
+	next = socket_for(_metadata, variant->server, SOCK_STREAM,
+			  variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->server, variant->port));
+	converse(_metadata, client, child);
+
+	/* With SO_REUSEADDR a new server takes over. */
+	reuse(_metadata, next);
+	ASSERT_EQ(0, bind_to(next, variant->server, variant->port));
+	ASSERT_EQ(0, rc(listen(next, 1)));
+	client_of(_metadata, variant->dest, variant->port);
+	converse(_metadata, client, child);
+}
+
+TEST_F(stream, restart_over_time_wait)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+	int child = accept_from(_metadata, listener, local_port(client));
+	int next;
+
+	/* Who closes first keeps the TIME_WAIT: here the server. */
+	close(child);
+	expect_recv(_metadata, client, "");
+	close(client);
+	close(listener);
+
+	next = socket_for(_metadata, variant->server, SOCK_STREAM,
+			  variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->server, variant->port));
+	reuse(_metadata, next);
+	ASSERT_EQ(0, bind_to(next, variant->server, variant->port));
+	ASSERT_EQ(0, rc(listen(next, 1)));
+	expect_port(_metadata, next, variant->port);
+	client_of(_metadata, variant->dest, variant->port);
+}
+
+TEST_F(stream, listen_again)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = new_socket(_metadata, variant->dest, SOCK_STREAM);
+
+	/* Only the backlog changes. */
+	ASSERT_EQ(0, rc(listen(listener, 2)));
+	expect_port(_metadata, listener, variant->port);
+
+	/* Shut down it is deaf, but the port is still its own. */
+	ASSERT_EQ(0, rc(shutdown(listener, SHUT_RDWR)));
+	expect_port(_metadata, listener, variant->port);
+	EXPECT_EQ(-ECONNREFUSED,
+		  connect_to(client, variant->dest, variant->port));
+	ASSERT_EQ(0, rc(listen(listener, 2)));
+	expect_port(_metadata, listener, variant->port);
+	client_of(_metadata, variant->dest, variant->port);
+}
+
+/* accept() with an address used to fail on a peer whose source port is 0. */
+TEST_F(stream, from_port)
+{
+	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int client = client_from(_metadata, variant->source, variant->port);
+	int child;
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	expect_port(_metadata, client, variant->port);
+	EXPECT_EQ(OTHER_PORT, peer_port(client));
+
+	child = accept_from(_metadata, listener, variant->port);
+	EXPECT_EQ(OTHER_PORT, local_port(child));
+	converse(_metadata, client, child);
+	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
+	expect_recv(_metadata, child, "");
+	EXPECT_EQ(variant->port, peer_port(child));
+	close(child);
+	expect_recv(_metadata, client, "");
+}
+
+TEST_F(stream, from_port_to_two_servers)
+{
+	int first = listen_on(_metadata, variant->server, OTHER_PORT);
+	int second = listen_on(_metadata, variant->server, OTHER_PORT + 1);
+	int one = client_from(_metadata, variant->source, variant->port);
+	int two = client_from(_metadata, variant->source, variant->port);
+
+	ASSERT_EQ(0, connect_to(one, variant->dest, OTHER_PORT));
+	ASSERT_EQ(0, connect_to(two, variant->dest, OTHER_PORT + 1));
+	expect_port(_metadata, one, variant->port);
+	expect_port(_metadata, two, variant->port);
+	converse(_metadata, one,
+		 accept_from(_metadata, first, variant->port));
+	converse(_metadata, two,
+		 accept_from(_metadata, second, variant->port));
+}
+
+TEST_F(stream, from_port_twice_to_one_server)
+{
+	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int one = client_from(_metadata, variant->source, variant->port);
+	int two = client_from(_metadata, variant->source, variant->port);
+
+	ASSERT_EQ(0, connect_to(one, variant->dest, OTHER_PORT));
+	EXPECT_EQ(-EADDRNOTAVAIL, connect_to(two, variant->dest, OTHER_PORT));
+	expect_port(_metadata, two, variant->port);
+	converse(_metadata, one,
+		 accept_from(_metadata, listener, variant->port));
+}
+
+TEST_F(stream, from_port_refused_then_served)
+{
+	int client = client_from(_metadata, variant->source, variant->port);
+	int listener;
+
+	EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->dest, OTHER_PORT));
+	expect_port(_metadata, client, variant->port);
+
+	listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	expect_port(_metadata, client, variant->port);
+	converse(_metadata, client,
+		 accept_from(_metadata, listener, variant->port));
+}
+
+/* A socket bound by name keeps its port when it lets go of its peer. */
+TEST_F(stream, disconnect_and_reconnect)
+{
+	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int client = client_from(_metadata, variant->source, variant->port);
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	accept_from(_metadata, listener, variant->port);
+
+	ASSERT_EQ(0, disconnect(client));
+	expect_port(_metadata, client, variant->port);
+	EXPECT_EQ(-ENOTCONN, peer_port(client));
+	EXPECT_EQ(-EINVAL, bind_to(client, variant->source, OTHER_PORT + 1));
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	expect_port(_metadata, client, variant->port);
+	converse(_metadata, client,
+		 accept_from(_metadata, listener, variant->port));
+}
+
+TEST_F(stream, disconnect_from_port)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_of(_metadata, variant->dest, variant->port);
+
+	accept_from(_metadata, listener, local_port(client));
+	ASSERT_EQ(0, disconnect(client));
+	EXPECT_EQ(-ENOTCONN, peer_port(client));
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, variant->port));
+	EXPECT_EQ(variant->port, peer_port(client));
+	converse(_metadata, client,
+		 accept_from(_metadata, listener, local_port(client)));
+}
+
+/* Of two servers that share the port one gets the connection. */
+TEST_F(stream, reuseport_group)
+{
+	struct pollfd group[2];
+	int client, child;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(group); i++) {
+		int fd = socket_for(_metadata, variant->server, SOCK_STREAM,
+				    variant->port);
+
+		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(fd, variant->server, variant->port));
+		ASSERT_EQ(0, rc(listen(fd, 1)));
+		group[i].fd = fd;
+		group[i].events = POLLIN;
+	}
+	client = client_of(_metadata, variant->dest, variant->port);
+	ASSERT_EQ(1, poll(group, ARRAY_SIZE(group), IO_TIMEOUT_SEC * 1000));
+	child = accept_from(_metadata, group[!group[0].revents].fd,
+			    local_port(client));
+	converse(_metadata, client, child);
+}
+
+/* Both ends on the same port, which takes two addresses. */
+LINK_FIXTURE(same_port)
+SPECIFIC_LINKS(same_port);
+
+TEST_F(same_port, from_port_to_port)
+{
+	int listener = listen_on(_metadata, variant->server, variant->port);
+	int client = client_from(_metadata, variant->source, variant->port);
+	int child;
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, variant->port));
+	expect_port(_metadata, client, variant->port);
+	EXPECT_EQ(variant->port, peer_port(client));
+
+	child = accept_from(_metadata, listener, variant->port);
+	expect_port(_metadata, child, variant->port);
+	converse(_metadata, client, child);
+	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
+	expect_recv(_metadata, child, "");
+	close(child);
+	expect_recv(_metadata, client, "");
+}
+
+TEST_F(same_port, connect_to_oneself)
+{
+	int fd = client_from(_metadata, variant->dest, variant->port);
+
+	ASSERT_EQ(0, connect_to(fd, variant->dest, variant->port));
+	expect_port(_metadata, fd, variant->port);
+	EXPECT_EQ(variant->port, peer_port(fd));
+	expect_send(_metadata, fd, "echo");
+	expect_recv(_metadata, fd, "echo");
+}
+
+TEST_HARNESS_MAIN
