@@ -22,6 +22,9 @@ distclean: clean
 	rm -rf build
 
 test:
-	scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
 
-.PHONY: all modules install clean distclean test
+demo:
+	@scripts/demo
+
+.PHONY: all modules install clean distclean test demo

@@ -1,0 +1,15 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Connects to port 0 and asks the kernel whom it is connected to.
+
+usage: demo-client.py ADDRESS
+"""
+
+import socket
+import sys
+
+peer = socket.create_connection((sys.argv[1], 0))
+try:
+    print("client: getpeername() says {} port {}".format(*peer.getpeername()[:2]))
+except OSError as error:
+    print(f"client: getpeername() failed with errno {error.errno}: {error.strerror}")
