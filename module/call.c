@@ -5,10 +5,12 @@
  * Locking: each bucket has a raw spinlock, since hooks look calls up with
  * preemption off. Linking, unlinking and finding all happen in task context
  * only: port0_call_find() turns away anything that interrupted a task, which
- * could otherwise spin on a lock that the interrupted task holds.
+ * could otherwise spin on a lock that the interrupted task holds. Nobody calls a
+ * hooked function with a bucket locked, so no hook spins on its own task either.
  */
 #include <linux/hash.h>
 #include <linux/preempt.h>
+#include <linux/processor.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
 
@@ -93,6 +95,19 @@ void port0_call_end(struct port0_call *call)
 		wake_up_all(&port0_call_wait);
 }
 
+/*
+ * in_task(), but for a breakpoint: a kprobe that could not be put on ftrace runs
+ * its handler as if in an NMI, and what counts is the context that it broke.
+ */
+static bool port0_call_in_task(void)
+{
+	unsigned int count = preempt_count();
+
+	if (count & NMI_MASK)
+		count -= NMI_OFFSET + HARDIRQ_OFFSET;
+	return !(count & (NMI_MASK | HARDIRQ_MASK | SOFTIRQ_OFFSET));
+}
+
 /**
  * port0_call_find - find the call that the current task is making
  * @sk: the socket; compared, never dereferenced
@@ -108,10 +123,12 @@ struct port0_call *port0_call_find(const struct sock *sk,
 	struct port0_call_bucket *bucket = port0_call_bucket(sk);
 	struct port0_call *call, *found = NULL;
 
-	if (hlist_empty(&bucket->head) || !in_task())
+	if (hlist_empty(&bucket->head) || !port0_call_in_task())
 		return NULL;
 
-	raw_spin_lock(&bucket->lock);
+	/* Tried, not waited for: lockdep allows no more in what looks an NMI. */
+	while (!raw_spin_trylock(&bucket->lock))
+		cpu_relax();
 	hlist_for_each_entry(call, &bucket->head, node) {
 		if (call->sk == sk && call->task == current &&
 		    call->kind == kind) {

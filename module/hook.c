@@ -42,8 +42,10 @@ static int port0_ftrace_install(struct port0_hook *hook)
 	 * PERMANENT: kernel.ftrace_enabled=0 is refused while we are there,
 	 * instead of silently leaving sockets on port 0 without their hooks.
 	 */
-	ops->func = hook->callback;
-	ops->flags = FTRACE_OPS_FL_PERMANENT;
+	*ops = (struct ftrace_ops){
+		.func = hook->callback,
+		.flags = FTRACE_OPS_FL_PERMANENT,
+	};
 	if (hook->redirects)
 		ops->flags |= FTRACE_OPS_FL_IPMODIFY;
 	if (!IS_ENABLED(CONFIG_DYNAMIC_FTRACE_WITH_ARGS))
@@ -54,14 +56,14 @@ static int port0_ftrace_install(struct port0_hook *hook)
 		return err;
 	err = register_ftrace_function(ops);
 	if (err)
-		ftrace_set_filter_ip(ops, hook->addr, 1, 0);
+		ftrace_free_filter(ops);
 	return err;
 }
 
 static void port0_ftrace_remove(struct port0_hook *hook)
 {
 	unregister_ftrace_function(&hook->ops);
-	ftrace_set_filter_ip(&hook->ops, hook->addr, 1, 0);
+	ftrace_free_filter(&hook->ops);
 }
 
 static const struct port0_backend port0_backend_ftrace = {

@@ -9,22 +9,54 @@
 #include <linux/sockptr.h>
 #include <linux/uaccess.h>
 
+#include "call.h"
 #include "hook.h"
 #include "port0.h"
 #include "uapi/port0.h"
 
 /* The hooks on udp_sendmsg() and its neighbours wait for the first who asks. */
-static int port0_sockopt_arm(const struct sock *sk)
+static int port0_mark_set(struct sock *sk)
 {
-	if (sk->sk_protocol != IPPROTO_UDP)
-		return 0;
-	return port0_hooks_arm(PORT0_HOOKS_SEND);
+	int err = 0;
+
+	if (sk->sk_protocol == IPPROTO_UDP)
+		err = port0_hooks_arm(PORT0_HOOKS_SEND);
+	if (err)
+		return err;
+
+	lock_sock(sk);
+	__set_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+	release_sock(sk);
+	return 0;
+}
+
+/*
+ * Takes turns with bind(): one that is under way shows the kernel the stand-in
+ * and counts on the mark to take it back.
+ */
+static int port0_mark_clear(struct sock *sk)
+{
+	struct port0_call call;
+	int err;
+
+	err = port0_call_begin(&call, sk, PORT0_CALL_BIND);
+	if (err)
+		return err;
+
+	lock_sock(sk);
+	if (port0_sock_holds(sk))
+		err = -EBUSY;
+	else
+		__clear_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+	release_sock(sk);
+	port0_call_end(&call);
+	return err;
 }
 
 static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 			     unsigned int optlen)
 {
-	int val, err = 0;
+	int val;
 
 	if (!port0_sock_is_ours(sk) || optname != IP_BIND_PORT_ZERO)
 		return -ENOPROTOOPT;
@@ -34,22 +66,7 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 		return -EFAULT;
 	if (val != 0 && val != 1)
 		return -EINVAL;
-
-	if (val) {
-		err = port0_sockopt_arm(sk);
-		if (err)
-			return err;
-	}
-
-	lock_sock(sk);
-	if (val)
-		__set_bit(PORT0_SOCK_MARK, &sk->sk_flags);
-	else if (port0_sock_holds(sk))
-		err = -EBUSY;
-	else
-		__clear_bit(PORT0_SOCK_MARK, &sk->sk_flags);
-	release_sock(sk);
-	return err;
+	return val ? port0_mark_set(sk) : port0_mark_clear(sk);
 }
 
 static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
