@@ -131,11 +131,17 @@ void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
  * @sk: the socket
  * @uaddr: the address that the program is to be run on
  *
+ * False once the stand-in has been taken out of the address: then it is the
+ * replacement that makes this call.
+ *
  * Context: process, socket locked.
  */
 bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
 {
-	return uaddr && port0_send_find(sk);
+	const struct sockaddr_in *sin = (const struct sockaddr_in *)uaddr;
+
+	return sin && sin->sin_port == htons(PORT0_STAND_IN) &&
+	       port0_send_find(sk);
 }
 
 /**
