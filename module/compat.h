@@ -177,6 +177,19 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
 }
 
+/* The IPv6 address of a tb2, that of an IPv4 one mapped. */
+static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	return tb2->v6_rcv_saddr;
+#else
+	struct in6_addr addr;
+
+	ipv6_addr_set_v4mapped(tb2->rcv_saddr, &addr);
+	return addr;
+#endif
+}
+
 /* Mirrors inet_bind2_bucket_match_addr_any(), the address part. */
 static inline bool port0_tb2_addr_any(const struct inet_bind2_bucket *tb2,
 				      const struct sock *sk)
@@ -265,6 +278,19 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 				       &sk->sk_v6_rcv_saddr);
 #endif
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
+}
+
+/* The IPv6 address of a tb2, that of an IPv4 one mapped. */
+static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
+{
+	struct in6_addr addr;
+
+#if IS_ENABLED(CONFIG_IPV6)
+	if (tb2->family == AF_INET6)
+		return tb2->v6_rcv_saddr;
+#endif
+	ipv6_addr_set_v4mapped(tb2->rcv_saddr, &addr);
+	return addr;
 }
 
 /* Mirrors inet_bind2_bucket_match_addr_any(), the address part. */

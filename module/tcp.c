@@ -13,6 +13,7 @@
  */
 #include <linux/slab.h>
 #include <net/sock_reuseport.h>
+#include <net/transp_v6.h>
 
 #include "port0.h"
 #include "saddr.h"
@@ -321,25 +322,55 @@ unlock:
 	return err;
 }
 
+/*
+ * A bind() that began before the socket was marked does not take turns. If
+ * another thread marks the socket and binds it to port 0 meanwhile, the first
+ * bind finds it unbound, and has put its own address in by the time it comes
+ * here. The bind hash has the socket under the address it was bound to, and must
+ * find it there again: put that back. The late bind then changes nothing.
+ */
+static void port0_tcp_restore_saddr(struct sock *sk)
+{
+	const struct in6_addr addr =
+		port0_tb2_addr(inet_csk(sk)->icsk_bind2_hash);
+
+	if (ipv6_addr_v4mapped(&addr))
+		sk->sk_rcv_saddr = addr.s6_addr32[3];
+	else
+		sk->sk_rcv_saddr = ipv6_addr_any(&addr) ? 0 : LOOPBACK4_IPV6;
+	inet_sk(sk)->inet_saddr = sk->sk_rcv_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		sk->sk_v6_rcv_saddr = addr;
+		inet6_sk(sk)->saddr = addr;
+	}
+#endif
+}
+
 /**
  * port0_tcp_get_port - take or keep port 0, in place of inet_csk_get_port()
  * @sk: a marked TCP socket
- * @snum: the stand-in when it binds, 0 when it starts to listen
+ * @snum: the stand-in when it binds, 0 when it starts to listen; anything from
+ * a bind() that comes too late
  *
  * Context: process, socket locked; a reference on the module is held and put.
  * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM.
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {
-	bool claiming = !port0_sock_holds(sk);
 	int err = 0;
 
-	if (claiming)
-		err = port0_bind_claim(sk);
-	if (!err)
+	if (sk->sk_state == TCP_LISTEN) {
 		err = port0_tcp_bind(sk);
-	if (!err && claiming)
-		port0_bind_claimed(sk);
+	} else if (port0_sock_holds(sk)) {
+		port0_tcp_restore_saddr(sk);
+	} else {
+		err = port0_bind_claim(sk);
+		if (!err)
+			err = port0_tcp_bind(sk);
+		if (!err)
+			port0_bind_claimed(sk);
+	}
 	module_put(THIS_MODULE);
 	return err;
 }
