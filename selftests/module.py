@@ -1,0 +1,608 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Loading and unloading port0, and what sockets see of it.
+
+PORT0_KO names the module's file; without it modprobe's choice is taken. When
+all is done the module is loaded, or not, as it was before.
+"""
+
+import ctypes
+import lzma
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import traceback
+
+from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, bound_socket,
+                        check, code, equal, get_mark, holds_zero, libc, main,
+                        plain_socket, run, set_mark, test)
+
+SYS = "/sys/module/port0"
+EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
+STRESS_ROUNDS = 3
+
+FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
+
+# For SO_LINGER: no TIME_WAIT stays behind, to be in another test's way.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def path_of_module():
+    path = os.environ.get("PORT0_KO")
+    if path:
+        return path
+    try:
+        return run("modinfo", "-n", "port0").strip()
+    except RuntimeError:
+        sys.exit("module.py: no module: set PORT0_KO to the path of port0.ko, or install it")
+
+
+KO = path_of_module()
+
+
+def read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
+def write(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def is_loaded():
+    return os.path.exists(SYS)
+
+
+def load(args=""):
+    opener = lzma.open if KO.endswith(".xz") else open
+    with opener(KO, "rb") as file:
+        image = file.read()
+    check(libc.init_module(image, ctypes.c_ulong(len(image)), args.encode()))
+    present.args = args
+
+
+def unload():
+    check(libc.delete_module(b"port0", os.O_NONBLOCK))
+
+
+def parameters():
+    directory = f"{SYS}/parameters"
+    return {name: read(f"{directory}/{name}") for name in sorted(os.listdir(directory))}
+
+
+class Restored:
+    """Leaves the module as it was found."""
+
+    def __enter__(self):
+        self.args = None
+        if is_loaded():
+            self.args = " ".join(f"{k}={v}" for k, v in parameters().items())
+
+    def __exit__(self, *_):
+        if self.args is None:
+            absent()
+        elif not is_loaded():
+            load(self.args)
+        elif " ".join(f"{k}={v}" for k, v in parameters().items()) != self.args:
+            unload()
+            load(self.args)
+
+
+def absent():
+    if is_loaded():
+        unload()
+
+
+def present(args=""):
+    """Loaded with these parameters and no others; loading takes its time."""
+    if not is_loaded() or present.args != args:
+        absent()
+        load(args)
+
+
+present.args = None
+
+
+def kernel_log():
+    """Returns a function that returns what the kernel has logged since."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+
+    def since():
+        lines = []
+        try:
+            while True:
+                record = os.read(fd, 8192).decode(errors="replace")
+                lines.append(record.split(";", 1)[1].split("\n")[0])
+        except BlockingIOError:
+            os.close(fd)
+        return lines
+    return since
+
+
+def modinfo(field):
+    return run("modinfo", "-F", field, KO).strip()
+
+
+def is_ephemeral(port):
+    return 32768 <= port <= 60999
+
+
+def stock_behaviour():
+    """What no unmarked socket may see changed, module or not."""
+    with Namespace():
+        for host in LOOPBACK.values():
+            for kind in (TCP, UDP):
+                with plain_socket(host, kind) as sock, plain_socket(host, kind) as peer:
+                    sock.bind((host, 0))
+                    equal(True, is_ephemeral(sock.getsockname()[1]), "bind to 0 is ephemeral")
+                    equal("EINVAL", code(sock.bind, (host, 0)), "second bind")
+                    equal("ENOTCONN", code(sock.getpeername))
+                    if kind == TCP:
+                        sock.listen()
+                    peer.connect(sock.getsockname())
+                    equal(sock.getsockname(), peer.getpeername())
+                    equal(True, is_ephemeral(peer.getsockname()[1]))
+            with plain_socket(host, UDP) as sock:
+                equal("EINVAL", code(sock.sendto, b"x", (host, 0)), "sendto port 0")
+            with plain_socket(host, TCP) as sock:
+                equal("ECONNREFUSED", code(sock.connect, (host, 0)), "connect to port 0")
+                equal("ENOTCONN", code(sock.getpeername))
+
+
+def name_of_peer_on_zero():
+    """getpeername() of unmarked sockets: a port, or the error."""
+    answers = set()
+    with Namespace():
+        for host in LOOPBACK.values():
+            with plain_socket(host, UDP) as sock:
+                sock.connect((host, 0))
+                answers.add(code(sock.getpeername))
+                if "ok" in answers:
+                    equal((host, 0), sock.getpeername()[:2])
+    equal(1, len(answers), f"one answer for IPv4 and IPv6: {answers}")
+    return answers.pop()
+
+
+def option_answer(host, kind):
+    with plain_socket(host, kind) as sock:
+        return code(set_mark, sock), code(get_mark, sock), code(holds_zero, sock)
+
+
+def expect_pinned():
+    equal("EAGAIN", code(unload), "unload while port 0 is held")
+    equal(True, is_loaded())
+
+
+def expect_free():
+    """Nothing holds the module: what the kernel goes by when it unloads."""
+    equal("0", read(f"{SYS}/refcnt"), "users of the module")
+
+
+@test()
+def modinfo_tells_what_it_is():
+    for field in ("version", "description", "author", "vermagic", "srcversion"):
+        equal(True, bool(modinfo(field)), field)
+    equal("GPL", modinfo("license"))
+    equal(True, bool(re.fullmatch(r"\d+(\.\d+)+\S*", modinfo("version"))), "a version number")
+
+
+@test()
+def modinfo_explains_every_parameter():
+    present()
+    texts = dict(line.split(":", 1) for line in modinfo("parm").splitlines())
+    equal(set(parameters()), set(texts), "the parameters explained")
+    for name, text in texts.items():
+        equal(True, len(text.split()) > 3, f"a text for {name}")
+
+
+@test()
+def parameters_are_read_only():
+    present()
+    equal("Y", parameters()["getname"])
+    for name in parameters():
+        equal(0o444, os.stat(f"{SYS}/parameters/{name}").st_mode & 0o777, name)
+
+
+@test()
+def load_says_the_version():
+    absent()
+    since = kernel_log()
+    load()
+    equal(modinfo("version"), read(f"{SYS}/version"))
+    lines = [line for line in since() if line.startswith("port0: ")]
+    if not any(modinfo("version") in line for line in lines):
+        raise AssertionError(f"no version among {lines}")
+
+
+@test()
+def load_twice():
+    present()
+    equal("EEXIST", code(load))
+    equal(("ok",) * 3, option_answer("127.0.0.1", TCP))
+
+
+@test()
+def load_with_a_bad_parameter():
+    absent()
+    equal("EINVAL", code(load, "getname=perhaps"))
+    equal(False, is_loaded())
+    load()
+
+
+@test()
+def unload_and_load_again():
+    present()
+    unload()
+    equal(False, is_loaded())
+    load()
+    equal(True, is_loaded())
+    unload()
+    equal("ENOENT", code(unload), "unload what is not loaded")
+
+
+@test()
+def before_with_and_after():
+    for state, change, option, name in (("before", absent, "ENOPROTOOPT", "ENOTCONN"),
+                                        ("with", load, "ok", "ok"),
+                                        ("after", unload, "ENOPROTOOPT", "ENOTCONN")):
+        change()
+        stock_behaviour()
+        for family, kind in EVERY_KIND:
+            equal((option,) * 3, option_answer(LOOPBACK[family], KINDS[kind]),
+                  f"{state}, {family} {kind}")
+        equal(name, name_of_peer_on_zero(), state)
+
+
+@test()
+def getname_switches_the_repair_off():
+    present("getname=0")
+    equal("N", parameters()["getname"])
+    equal("ENOTCONN", name_of_peer_on_zero())
+    stock_behaviour()
+    host = "127.0.0.1"
+    with Namespace(), bound_socket(host, TCP, 0) as server, \
+            plain_socket(host, TCP) as client:
+        server.listen()
+        client.connect((host, 0))
+        child, _ = server.accept()
+        with child:
+            equal("ENOTCONN", code(client.getpeername))
+            equal((host, 0), child.getsockname(), "literal all the same")
+            client.sendall(b"x")
+            equal(b"x", child.recv(1))
+
+
+@test()
+def getname_off_leaves_accept_as_it_was():
+    host = "127.0.0.1"
+    for args, outcome in (("getname=0", "ECONNABORTED"), ("getname=1", "ok")):
+        present(args)
+        with Namespace(), bound_socket(host, TCP, OTHER_PORT) as server, \
+                bound_socket("127.0.0.2", TCP, 0) as client:
+            server.listen()
+            client.connect((host, OTHER_PORT))
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            equal(outcome, code(server.accept), args)
+
+
+@test(*EVERY_KIND)
+def held_by_a_bound_socket(family, kind):
+    host = LOOPBACK[family]
+    present()
+    with Namespace():
+        sock = bound_socket(host, KINDS[kind], 0)
+        expect_pinned()
+        if kind == "tcp":
+            sock.listen()
+        else:
+            sock.connect((host, OTHER_PORT))
+        expect_pinned()
+        equal(1, holds_zero(sock))
+
+        # Another descriptor of the same socket holds it just as well.
+        other = sock.dup()
+        sock.close()
+        expect_pinned()
+        other.close()
+        expect_free()
+
+
+@test(*EVERY_KIND)
+def not_held_by_others(family, kind):
+    host = LOOPBACK[family]
+    present()
+    with Namespace(), plain_socket(host, KINDS[kind]) as marked, \
+            plain_socket(host, KINDS[kind]) as ephemeral, \
+            plain_socket(host, KINDS[kind]) as loser:
+        set_mark(marked)
+        marked.bind((host, OTHER_PORT))
+        ephemeral.bind((host, 0))
+        expect_free()
+
+        with bound_socket(host, KINDS[kind], 0):
+            set_mark(loser)
+            equal("EADDRINUSE", code(loser.bind, (host, 0)))
+            expect_pinned()
+        expect_free()
+
+
+@test(*EVERY_KIND)
+def held_by_every_socket_of_a_group(family, kind):
+    host = LOOPBACK[family]
+    present()
+    with Namespace():
+        group = []
+        for _ in range(3):
+            sock = plain_socket(host, KINDS[kind])
+            set_mark(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host, 0))
+            group.append(sock)
+        for sock in group:
+            expect_pinned()
+            sock.close()
+        expect_free()
+
+
+@test()
+def held_by_a_client_from_port_0():
+    present()
+    with Namespace(), plain_socket("127.0.0.1", TCP) as server:
+        server.bind(("127.0.0.1", OTHER_PORT))
+        server.listen()
+        client = bound_socket("127.0.0.2", TCP, 0)
+        client.connect(("127.0.0.1", OTHER_PORT))
+        expect_pinned()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        client.close()
+        expect_free()
+
+
+@test()
+def held_in_two_namespaces():
+    present()
+    with Namespace():
+        here = bound_socket("127.0.0.1", TCP, 0)
+    with Namespace():
+        there = bound_socket("127.0.0.1", TCP, 0)
+    expect_pinned()
+    here.close()
+    expect_pinned()
+    there.close()
+    expect_free()
+
+
+@test(*EVERY_KIND)
+def let_go_by_a_killed_process(family, kind):
+    present()
+    ready, say_ready = os.pipe()
+    child = os.fork()
+    if not child:
+        with Namespace():
+            sock = bound_socket(LOOPBACK[family], KINDS[kind], 0)
+            os.write(say_ready, b"x")
+            signal.pause()
+            sock.close()
+            os._exit(1)
+    os.close(say_ready)
+    equal(b"x", os.read(ready, 1), "the child is ready")
+    os.close(ready)
+    expect_pinned()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    expect_free()
+
+
+@test()
+def unload_when_the_last_has_let_go():
+    present()
+    with Namespace():
+        socks = [bound_socket(LOOPBACK[family], KINDS[kind], 0) for family, kind in EVERY_KIND]
+        done = subprocess.run(["rmmod", "port0"], capture_output=True, text=True, check=False)
+        equal((1, True), (done.returncode, "in use" in done.stderr), "rmmod")
+        for sock in socks:
+            expect_pinned()
+            sock.close()
+        unload()
+
+
+@test()
+def children_outlive_the_module():
+    present()
+    pairs = []
+    with Namespace():
+        for host in LOOPBACK.values():
+            with bound_socket(host, TCP, 0) as listener:
+                listener.listen()
+                client = plain_socket(host, TCP)
+                client.connect((host, 0))
+                child, _ = listener.accept()
+                child.settimeout(IO_TIMEOUT)
+                expect_pinned()
+                pairs.append((host, client, child))
+    unload()
+    for host, client, child in pairs:
+        equal("ENOTCONN", code(client.getpeername), "without the module")
+        equal((host, 0), child.getsockname()[:2])
+        client.sendall(b"question")
+        equal(b"question", child.recv(100))
+    load()
+    for host, client, child in pairs:
+        equal((host, 0), client.getpeername()[:2], "with the module again")
+        equal(1, holds_zero(child))
+        equal("EBUSY", code(set_mark, child, 0))
+        child.sendall(b"answer")
+        equal(b"answer", client.recv(100))
+    unload()
+    for _, client, child in pairs:
+        child.close()
+        equal(b"", client.recv(1), "the child is closed without the module")
+        client.close()
+
+
+@test()
+def a_mark_outlives_the_module():
+    present()
+    with Namespace():
+        pairs = []
+        for family, kind in EVERY_KIND:
+            host, kind = LOOPBACK[family], KINDS[kind]
+            pairs.append((host, plain_socket(host, kind), plain_socket(host, kind)))
+        for _, early, late in pairs:
+            set_mark(early)
+            set_mark(late)
+        unload()
+        # Nobody is there to read the mark: the stock kernel's answer.
+        for host, early, _ in pairs:
+            early.bind((host, 0))
+            equal(True, is_ephemeral(early.getsockname()[1]))
+        load()
+        for host, early, late in pairs:
+            equal(1, get_mark(late))
+            late.bind((host, 0))
+            equal((0, 1), (late.getsockname()[1], holds_zero(late)))
+            equal(0, holds_zero(early))
+            expect_pinned()
+            late.close()
+            expect_free()
+            early.close()
+
+
+@test()
+def ftrace_cannot_be_switched_off_under_it():
+    present()
+    try:
+        equal("EBUSY", code(write, FTRACE_ENABLED, "0"))
+        with Namespace(), bound_socket("127.0.0.1", TCP, 0) as sock:
+            equal("EINVAL", code(sock.bind, ("127.0.0.1", OTHER_PORT)))
+    finally:
+        write(FTRACE_ENABLED, "1")
+
+
+@test()
+def load_without_ftrace_fails_whole():
+    absent()
+    write(FTRACE_ENABLED, "0")
+    try:
+        since = kernel_log()
+        equal(False, code(load) == "ok", "loaded without ftrace")
+        equal(False, is_loaded())
+        equal(True, any(line.startswith("port0: ") for line in since()), "a reason is given")
+        equal(("ENOPROTOOPT",) * 3, option_answer("127.0.0.1", TCP))
+    finally:
+        write(FTRACE_ENABLED, "1")
+    load()
+    equal(("ok",) * 3, option_answer("127.0.0.1", TCP))
+
+
+def one_life(host, kind):
+    """Whatever the moment, each call succeeds or fails in a known way.
+
+    Returns the port that bind() took, or None.
+    """
+    with plain_socket(host, kind) as sock, plain_socket(host, kind) as client:
+        equal(True, code(set_mark, sock) in ("ok", "ENOPROTOOPT"), "setsockopt()")
+        # Better no port than a wrong one while the module is on its way out.
+        bound = code(sock.bind, (host, 0))
+        if bound == "ENOPROTOOPT":
+            return None
+        equal("ok", bound, "bind()")
+        address = sock.getsockname()
+        if kind == TCP:
+            sock.listen()
+        client.connect(address)
+        named = code(client.getpeername)
+        equal(True, named == "ok" or (named == "ENOTCONN" and not address[1]), "getpeername()")
+        client.send(b"x")
+        if kind == UDP:
+            equal(b"x", sock.recv(1))
+        else:
+            with sock.accept()[0] as child:
+                equal(b"x", child.recv(1))
+                child.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        return address[1]
+
+
+def live_on(stop, progress):
+    """Report every life on port 0 until the pipe stop is closed."""
+    os.set_blocking(progress, False)
+    while not select.select([stop], [], [], 0)[0]:
+        for family, kind in EVERY_KIND:
+            if one_life(LOOPBACK[family], KINDS[kind]) == 0:
+                try:
+                    os.write(progress, b"0")
+                except BlockingIOError:
+                    pass
+
+
+class Worker:
+    """A process that lives one socket's life after the other."""
+
+    def __init__(self):
+        stop, self.stop = os.pipe()
+        self.progress, progress = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            os.close(self.stop)
+            status = 1
+            try:
+                with Namespace():
+                    live_on(stop, progress)
+                status = 0
+            except Exception:
+                print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()))
+            finally:
+                sys.stdout.flush()
+                os._exit(status)
+        os.close(stop)
+        os.close(progress)
+
+    def wait_for_progress(self):
+        os.set_blocking(self.progress, False)
+        try:
+            while os.read(self.progress, 65536):
+                pass
+        except BlockingIOError:
+            pass
+        os.set_blocking(self.progress, True)
+        equal(b"0", os.read(self.progress, 1), "a worker's socket on port 0")
+
+    def end(self):
+        os.close(self.stop)
+        os.close(self.progress)
+        equal(0, os.waitpid(self.pid, 0)[1], "a worker's status")
+
+
+@test()
+def unload_under_load():
+    """Sockets are bound, connected and closed while the module comes and goes."""
+    present()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    worker = Worker()
+    for _ in range(STRESS_ROUNDS):
+        worker.wait_for_progress()
+        deadline = time.monotonic() + IO_TIMEOUT
+        while (error := code(unload)) != "ok":
+            equal("EAGAIN", error)
+            if time.monotonic() > deadline:
+                raise TimeoutError("no moment to unload in")
+        equal("ENOPROTOOPT", option_answer("127.0.0.1", TCP)[0])
+        load()
+    worker.end()
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    with Restored():
+        main()

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the Python tests of port0 share: KTAP, namespaces, marked sockets."""
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+
+IP_BIND_PORT_ZERO = 0x7030
+IP_BOUND_PORT_ZERO = 0x7031
+
+CONTROL_PORT = 7
+OTHER_PORT = 8080
+
+# Long enough for an emulated machine; nothing here waits without a limit.
+IO_TIMEOUT = 10
+TEST_TIMEOUT = 120
+
+TCP = socket.SOCK_STREAM
+UDP = socket.SOCK_DGRAM
+KINDS = {"tcp": TCP, "udp": UDP}
+LOOPBACK = {"ip4": "127.0.0.1", "ip6": "::1"}
+
+CLONE_NEWNET = 0x40000000
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Skip(Exception):
+    """The test cannot run here, for the reason given."""
+
+
+def check(result):
+    """Turn libc's -1 into an exception."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def equal(want, got, what=""):
+    if want != got:
+        raise AssertionError(f"{what + ': ' if what else ''}expected {want!r}, got {got!r}")
+
+
+def code(call, *args):
+    """The name of the error that a call ends with, or "ok"."""
+    try:
+        call(*args)
+    except OSError as error:
+        return errno.errorcode.get(error.errno, str(error))
+    return "ok"
+
+
+class Namespace:
+    """A network namespace that lasts as long as this object; "with" enters it."""
+
+    def __init__(self):
+        home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        check(libc.unshare(CLONE_NEWNET))
+        self.fd = os.open("/proc/self/ns/net", os.O_RDONLY)
+        run("ip", "link", "set", "lo", "up")
+        check(libc.setns(home, CLONE_NEWNET))
+        os.close(home)
+        self.outer = []
+
+    @property
+    def path(self):
+        return f"/proc/{os.getpid()}/fd/{self.fd}"
+
+    def __enter__(self):
+        self.outer.append(os.open("/proc/self/ns/net", os.O_RDONLY))
+        check(libc.setns(self.fd, CLONE_NEWNET))
+        return self
+
+    def __exit__(self, *_):
+        home = self.outer.pop()
+        check(libc.setns(home, CLONE_NEWNET))
+        os.close(home)
+
+    def __del__(self):
+        os.close(self.fd)
+
+
+def run(*argv):
+    """Run a command; what it said is in the exception if it fails."""
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, timeout=TEST_TIMEOUT, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: {done.stdout.strip()}")
+    return done.stdout
+
+
+def family_of(host):
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def plain_socket(host, kind):
+    sock = socket.socket(family_of(host), kind)
+    sock.settimeout(IO_TIMEOUT)
+    return sock
+
+
+def set_mark(sock, value=1):
+    sock.setsockopt(socket.SOL_IP, IP_BIND_PORT_ZERO, value)
+
+
+def get_mark(sock):
+    return sock.getsockopt(socket.SOL_IP, IP_BIND_PORT_ZERO)
+
+
+def holds_zero(sock):
+    return sock.getsockopt(socket.SOL_IP, IP_BOUND_PORT_ZERO)
+
+
+def bound_socket(host, kind, port):
+    """A socket for which port means what it says, 0 included."""
+    sock = plain_socket(host, kind)
+    if not port:
+        set_mark(sock)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == TCP))
+    sock.bind((host, port))
+    equal(port, sock.getsockname()[1], "the bound port")
+    if not port:
+        equal(1, holds_zero(sock), "IP_BOUND_PORT_ZERO")
+    return sock
+
+
+TESTS = []
+
+
+def test(*args):
+    """Register a function as a test; with arguments, one test for each tuple."""
+    def register(function):
+        name = function.__name__
+        for case in args or [()]:
+            words = ("any" if word is None else str(word) for word in case)
+            full = ".".join([name, *words])
+            TESTS.append((full, function, case))
+        return function
+    return register
+
+
+def on_alarm(*_):
+    raise TimeoutError(f"no end after {TEST_TIMEOUT} seconds")
+
+
+def mark_kernel_log(text):
+    """Lets a complaint in the kernel log be traced to its test."""
+    with open("/dev/kmsg", "w", encoding="ascii") as kmsg:
+        kmsg.write(f"kselftest: {text}\n")
+
+
+def main():
+    """Run every registered test, print KTAP, and exit as kselftest wants."""
+    sys.stdout.reconfigure(line_buffering=True)
+    signal.signal(signal.SIGALRM, on_alarm)
+    program = os.path.basename(sys.argv[0])
+    failed = 0
+    print(f"TAP version 13\n1..{len(TESTS)}")
+    for number, (name, function, case) in enumerate(TESTS, 1):
+        result, comment = "ok", ""
+        mark_kernel_log(f"{program} {name}")
+        signal.alarm(TEST_TIMEOUT)
+        try:
+            function(*case)
+        except Skip as reason:
+            comment = f" # SKIP {reason}"
+        except Exception:
+            result = "not ok"
+            failed += 1
+            for line in traceback.format_exc().splitlines():
+                print(f"# {line}")
+        finally:
+            signal.alarm(0)
+        print(f"{result} {number} {name}{comment}")
+    sys.exit(1 if failed else 0)
