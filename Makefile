@@ -21,10 +21,14 @@ clean:
 distclean: clean
 	rm -rf build
 
-test:
+# scripts/test and scripts/vm are Python, the one thing they cannot install.
+python:
+	@bash -c '. scripts/common.sh && need python3 python3'
+
+test: python
 	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
 
-demo:
+demo: python
 	@scripts/demo
 
-.PHONY: all modules install clean distclean test demo
+.PHONY: all modules install clean distclean python test demo
