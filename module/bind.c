@@ -285,7 +285,7 @@ void port0_bind_claimed(struct sock *sk)
 
 /**
  * port0_bind_release - note that a socket gives its port back
- * @sk: any TCP or UDP socket, still bound
+ * @sk: a marked socket, still bound
  *
  * Called as inet_put_port() or udp_lib_unhash() is entered. Each runs once for
  * a bound socket, so the reference of port0_bind_claimed() is put once.
@@ -294,6 +294,6 @@ void port0_bind_claimed(struct sock *sk)
  */
 void port0_bind_release(const struct sock *sk)
 {
-	if (port0_sock_is_marked(sk) && port0_sock_pins(sk))
+	if (port0_sock_pins(sk))
 		module_put(THIS_MODULE);
 }

@@ -15,8 +15,10 @@
  * @PORT0_HOOKS_NAME: the getpeername() repair; from load to unload, if wanted
  * @PORT0_HOOKS_RELEASE: where a port is given back; from the first bind() to
  *	port 0, since every close() in the system passes there
- * @PORT0_HOOKS_SEND: sendto() to port 0; from the first marked UDP socket,
- *	since every datagram in the system passes there
+ * @PORT0_HOOKS_SEND: where sendto() is told to go to port 0; from the first
+ *	marked UDP socket, since every datagram in the system passes there
+ * @PORT0_HOOKS_ROUTE: what such a datagram then passes; from the first one,
+ *	since every connection in the system passes there too
  * @PORT0_HOOK_SETS: how many there are
  */
 enum port0_hook_set {
@@ -24,6 +26,7 @@ enum port0_hook_set {
 	PORT0_HOOKS_NAME,
 	PORT0_HOOKS_RELEASE,
 	PORT0_HOOKS_SEND,
+	PORT0_HOOKS_ROUTE,
 	PORT0_HOOK_SETS,
 };
 

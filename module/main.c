@@ -98,6 +98,7 @@ static int __init port0_init(void)
 		goto err_hooks;
 
 	/* All can be installed; these wait until somebody needs them. */
+	port0_hooks_disarm(PORT0_HOOKS_ROUTE);
 	port0_hooks_disarm(PORT0_HOOKS_SEND);
 	port0_hooks_disarm(PORT0_HOOKS_RELEASE);
 

@@ -48,7 +48,8 @@ bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
  * IPV6_ADDRFORM may have changed meanwhile; both take either family's socket.
  *
  * Context: process, no locks held; a reference on the module is held and put.
- * Return: what the kernel's function returns.
+ * Return: what the kernel's function returns, or why the hooks that the datagram
+ * needs on its way cannot be armed.
  */
 int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
@@ -56,7 +57,8 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	struct port0_call call;
 	int err;
 
-	err = port0_call_begin(&call, sk, PORT0_CALL_SEND);
+	err = port0_hooks_arm(PORT0_HOOKS_ROUTE) ?:
+	      port0_call_begin(&call, sk, PORT0_CALL_SEND);
 	if (!err) {
 		sin->sin_port = htons(PORT0_STAND_IN);
 		call.stand_in = true;

@@ -14,7 +14,7 @@
 #include "port0.h"
 #include "uapi/port0.h"
 
-/* The hooks on udp_sendmsg() and its neighbours wait for the first who asks. */
+/* The hooks on udp_sendmsg() wait for the first who may need them. */
 static int port0_mark_set(struct sock *sk)
 {
 	int err = 0;

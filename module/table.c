@@ -196,16 +196,21 @@ PORT0_HOOK(inet6_getname)
 
 /* A port is given back. */
 
+static __always_inline void *port0_on_release(const struct sock *sk)
+{
+	if (unlikely(port0_sock_is_marked(sk)))
+		port0_bind_release(sk);
+	return NULL;
+}
+
 PORT0_HOOK(inet_put_port)
 {
-	port0_bind_release(ARG(0));
-	return NULL;
+	return port0_on_release(ARG(0));
 }
 
 PORT0_HOOK(udp_lib_unhash)
 {
-	port0_bind_release(ARG(0));
-	return NULL;
+	return port0_on_release(ARG(0));
 }
 
 /* A datagram is on its way: see send.c. */
@@ -283,15 +288,18 @@ struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(udp_lib_unhash,		PORT0_HOOKS_RELEASE, LOOKS_ON),
 
 	PORT0_ENTRY(udp_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
-	PORT0_ENTRY(ip_route_output_flow,	PORT0_HOOKS_SEND, LOOKS_ON),
-	PORT0_ENTRY(ip_append_data,		PORT0_HOOKS_SEND, LOOKS_ON),
 #if IS_ENABLED(CONFIG_IPV6)
 	PORT0_ENTRY(udpv6_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
-	PORT0_ENTRY(ip6_sk_dst_lookup_flow,	PORT0_HOOKS_SEND, LOOKS_ON),
+#endif
+
+	PORT0_ENTRY(ip_route_output_flow,	PORT0_HOOKS_ROUTE, LOOKS_ON),
+	PORT0_ENTRY(ip_append_data,		PORT0_HOOKS_ROUTE, LOOKS_ON),
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(ip6_sk_dst_lookup_flow,	PORT0_HOOKS_ROUTE, LOOKS_ON),
 #endif
 #ifdef CONFIG_CGROUP_BPF
 	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr,
-		    PORT0_HOOKS_SEND, REDIRECTS),
+		    PORT0_HOOKS_ROUTE, REDIRECTS),
 #endif
 };
 
