@@ -5,6 +5,7 @@
 me=${0##*/}
 top=$(realpath "${BASH_SOURCE[0]%/*}/..")
 build=$top/build
+# shellcheck disable=SC2034 # for who sources this
 cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
 
 SUITES="bookworm trixie trixie-backports"
@@ -36,8 +37,9 @@ need()
 	if command -v "$1" >/dev/null || [ -e "$1" ]; then
 		return
 	fi
-	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 		die "missing $1: apt-get install $2"
+	fi
 	say "installing $2, for $1"
 	log=$(mktemp)
 	if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
