@@ -225,22 +225,17 @@ int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 #endif
 
 /**
- * port0_get_port_is_ours - tell whether get_port is about port 0
- * @sk: a marked socket
- * @snum: the port it is asked for
- *
- * Either the socket is on port 0 and the kernel, taking it for unbound, wants
- * to find it a port (listen(), or autobind before a send), or the stand-in has
- * come down from our bind().
+ * port0_bind_wants_port - tell whether get_port is asked for the stand-in
+ * @sk: a marked socket that does not hold port 0
+ * @snum: the port that is asked for
  *
  * Context: process, socket locked.
+ * Return: true if @snum has come down from our bind() and stands for port 0.
  */
-bool port0_get_port_is_ours(const struct sock *sk, unsigned short snum)
+bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 {
 	struct port0_call *call;
 
-	if (port0_sock_holds(sk))
-		return true;
 	if (snum != PORT0_STAND_IN)
 		return false;
 	call = port0_call_find(sk, PORT0_CALL_BIND);
@@ -261,6 +256,8 @@ int port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
+	if (inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN))
+		return 0;
 	return port0_bind_may(sk, htons(0), call->flags) ? 0 : -EACCES;
 }
 
@@ -292,8 +289,11 @@ void port0_bind_claimed(struct sock *sk)
  *
  * Context: process or softirq, socket locked or no longer in use.
  */
-void port0_bind_release(const struct sock *sk)
+void port0_bind_release(struct sock *sk)
 {
-	if (port0_sock_pins(sk))
-		module_put(THIS_MODULE);
+	if (!port0_sock_pins(sk))
+		return;
+	if (sk->sk_protocol == IPPROTO_TCP)
+		port0_tcp_restore_saddr(sk);
+	module_put(THIS_MODULE);
 }

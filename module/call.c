@@ -105,7 +105,7 @@ static bool port0_call_in_task(void)
 
 	if (count & NMI_MASK)
 		count -= NMI_OFFSET + HARDIRQ_OFFSET;
-	return !(count & (NMI_MASK | HARDIRQ_MASK | SOFTIRQ_OFFSET));
+	return !(count & (NMI_MASK | HARDIRQ_MASK)) && !in_serving_softirq();
 }
 
 /**

@@ -39,19 +39,8 @@ static inline bool port0_sock_is_marked(const struct sock *sk)
 	return test_bit(PORT0_SOCK_MARK, &sk->sk_flags);
 }
 
-/**
- * port0_sock_is_ours - tell whether this kind of socket can be on port 0
- * @sk: any socket
- *
- * Sockets that the kernel made for itself stay out: the TCP sockets below SMC
- * and MPTCP are such, and half a mark on the pair would be worse than none.
- *
- * Return: true for a user's TCP or UDP socket.
- */
-static inline bool port0_sock_is_ours(const struct sock *sk)
+static inline bool port0_sock_is_tcp_or_udp(const struct sock *sk)
 {
-	if (sk->sk_kern_sock)
-		return false;
 	return (sk->sk_type == SOCK_STREAM && sk->sk_protocol == IPPROTO_TCP) ||
 	       (sk->sk_type == SOCK_DGRAM && sk->sk_protocol == IPPROTO_UDP);
 }
@@ -60,13 +49,12 @@ static inline bool port0_sock_is_ours(const struct sock *sk)
  * port0_sock_holds - tell whether a TCP or UDP socket holds port 0
  * @sk: a full TCP or UDP socket
  *
- * A bound socket whose number is 0. Both kernel paths that bind write the
- * number before they link the socket, and the paths that unbind clear it after
- * unlinking, so a lockless reader may see a socket too late or too early, but
- * never mistakes another port for 0. The bind bucket itself is not looked into:
+ * A bound socket whose number is 0. The bind bucket itself is not looked into:
  * without the lock it may be gone.
  *
- * Context: any; exact under the socket lock.
+ * Context: exact under the socket lock. Without it, a socket that is being bound
+ * or closed meanwhile may be taken for either; whoever acts on the answer asks
+ * again with the lock held.
  */
 static inline bool port0_sock_holds(const struct sock *sk)
 {
@@ -106,17 +94,19 @@ int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 		      u32 flags);
 int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 		       u32 flags);
-bool port0_get_port_is_ours(const struct sock *sk, unsigned short snum);
+bool port0_bind_wants_port(const struct sock *sk, unsigned short snum);
 int port0_bind_claim(struct sock *sk);
 void port0_bind_claimed(struct sock *sk);
-void port0_bind_release(const struct sock *sk);
+void port0_bind_release(struct sock *sk);
 
 /* tcp.c */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum);
+void port0_tcp_restore_saddr(struct sock *sk);
 int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS);
 
 /* udp.c */
 int port0_udp_get_port(struct sock *sk, unsigned short snum);
+int port0_udp_keep_port(struct sock *sk, unsigned short snum);
 
 /* send.c */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg);

@@ -70,7 +70,7 @@ static int port0_selfcheck_one(int family, int type)
 	}
 	err = kernel_bind(sock, (void *)&addr, len);
 	if (err) {
-		pr_err("%s: bind() of a %s socket over IPv%d to port 0: errno %d\n",
+		pr_err("%s: bind() of a %s socket over IPv%d to port 0: errno %d (load it with CAP_NET_BIND_SERVICE, and where no cgroup program forbids bind)\n",
 		       __func__, proto, version, -err);
 		goto out;
 	}

@@ -142,8 +142,8 @@ bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
 {
 	const struct sockaddr_in *sin = (const struct sockaddr_in *)uaddr;
 
-	return sin && sin->sin_port == htons(PORT0_STAND_IN) &&
-	       port0_send_find(sk);
+	return sin && port0_send_find(sk) &&
+	       sin->sin_port == htons(PORT0_STAND_IN);
 }
 
 /**

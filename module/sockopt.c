@@ -14,6 +14,15 @@
 #include "port0.h"
 #include "uapi/port0.h"
 
+/*
+ * Sockets that the kernel made for itself stay out: the TCP sockets below SMC
+ * and MPTCP are such, and half a mark on the pair would be worse than none.
+ */
+static bool port0_sock_can_be_marked(const struct sock *sk)
+{
+	return port0_sock_is_tcp_or_udp(sk) && !sk->sk_kern_sock;
+}
+
 /* The hooks on udp_sendmsg() wait for the first who may need them. */
 static int port0_mark_set(struct sock *sk)
 {
@@ -58,7 +67,7 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 {
 	int val;
 
-	if (!port0_sock_is_ours(sk) || optname != IP_BIND_PORT_ZERO)
+	if (!port0_sock_can_be_marked(sk) || optname != IP_BIND_PORT_ZERO)
 		return -ENOPROTOOPT;
 	if (optlen < sizeof(val))
 		return -EINVAL;
@@ -74,7 +83,7 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 {
 	int val;
 
-	if (!port0_sock_is_ours(sk))
+	if (!port0_sock_can_be_marked(sk))
 		return -ENOPROTOOPT;
 	if (*optlen < (int)sizeof(val))
 		return -EINVAL;

@@ -128,33 +128,43 @@ PORT0_HOOK(__inet6_bind)
 }
 #endif
 
-/* The protocol is asked for a port: by bind(), listen() or autobind. */
-
-static __always_inline void *port0_on_get_port(struct sock *sk,
-					       unsigned short snum,
-					       void *replacement)
-{
-	if (likely(!port0_sock_is_marked(sk)))
-		return NULL;
-	if (!port0_get_port_is_ours(sk, snum))
-		return NULL;
-	return port0_redirect(replacement);
-}
+/*
+ * The protocol is asked for a port: by bind(), or because the kernel takes a
+ * socket on port 0 for unbound, in listen() and before a send.
+ */
 
 PORT0_HOOK(inet_csk_get_port)
 {
-	return port0_on_get_port(ARG(0), NUM(1), port0_tcp_get_port);
+	struct sock *sk = ARG(0);
+
+	if (likely(!port0_sock_is_marked(sk)))
+		return NULL;
+	if (!port0_sock_holds(sk) && !port0_bind_wants_port(sk, NUM(1)))
+		return NULL;
+	return port0_redirect(port0_tcp_get_port);
+}
+
+static __always_inline void *port0_on_udp_get_port(struct sock *sk,
+						   unsigned short snum)
+{
+	if (likely(!port0_sock_is_marked(sk)))
+		return NULL;
+	if (port0_sock_holds(sk))
+		return port0_udp_keep_port;
+	if (!port0_bind_wants_port(sk, snum))
+		return NULL;
+	return port0_redirect(port0_udp_get_port);
 }
 
 PORT0_HOOK(udp_v4_get_port)
 {
-	return port0_on_get_port(ARG(0), NUM(1), port0_udp_get_port);
+	return port0_on_udp_get_port(ARG(0), NUM(1));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
 PORT0_HOOK(udp_v6_get_port)
 {
-	return port0_on_get_port(ARG(0), NUM(1), port0_udp_get_port);
+	return port0_on_udp_get_port(ARG(0), NUM(1));
 }
 #endif
 
@@ -177,7 +187,7 @@ static __always_inline void *port0_on_getname(struct socket *sock, int peer,
 
 	if (likely(!peer) || likely(inet_sk(sk)->inet_dport))
 		return NULL;
-	if (!port0_sock_is_ours(sk))
+	if (!port0_sock_is_tcp_or_udp(sk))
 		return NULL;
 	return port0_redirect(replacement);
 }
@@ -194,9 +204,9 @@ PORT0_HOOK(inet6_getname)
 }
 #endif
 
-/* A port is given back. */
+/* A port is given back, or moves to another address. */
 
-static __always_inline void *port0_on_release(const struct sock *sk)
+static __always_inline void *port0_on_release(struct sock *sk)
 {
 	if (unlikely(port0_sock_is_marked(sk)))
 		port0_bind_release(sk);
@@ -211,6 +221,23 @@ PORT0_HOOK(inet_put_port)
 PORT0_HOOK(udp_lib_unhash)
 {
 	return port0_on_release(ARG(0));
+}
+
+static __always_inline void *port0_on_move(struct sock *sk)
+{
+	if (unlikely(port0_sock_is_marked(sk)) && port0_sock_holds(sk))
+		port0_tcp_restore_saddr(sk);
+	return NULL;
+}
+
+PORT0_HOOK(inet_bhash2_update_saddr)
+{
+	return port0_on_move(ARG(0));
+}
+
+PORT0_HOOK(inet_bhash2_reset_saddr)
+{
+	return port0_on_move(ARG(0));
 }
 
 /* A datagram is on its way: see send.c. */
@@ -286,6 +313,8 @@ struct port0_hook port0_hooks[] = {
 
 	PORT0_ENTRY(inet_put_port,		PORT0_HOOKS_RELEASE, LOOKS_ON),
 	PORT0_ENTRY(udp_lib_unhash,		PORT0_HOOKS_RELEASE, LOOKS_ON),
+	PORT0_ENTRY(inet_bhash2_update_saddr,	PORT0_HOOKS_RELEASE, LOOKS_ON),
+	PORT0_ENTRY(inet_bhash2_reset_saddr,	PORT0_HOOKS_RELEASE, LOOKS_ON),
 
 	PORT0_ENTRY(udp_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
 #if IS_ENABLED(CONFIG_IPV6)

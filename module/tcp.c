@@ -322,18 +322,29 @@ unlock:
 	return err;
 }
 
-/*
- * A bind() that began before the socket was marked does not take turns. If
- * another thread marks the socket and binds it to port 0 meanwhile, the first
- * bind finds it unbound, and has put its own address in by the time it comes
- * here. The bind hash has the socket under the address it was bound to, and must
- * find it there again: put that back. The late bind then changes nothing.
+/**
+ * port0_tcp_restore_saddr - put back the address that a late bind() changed
+ * @sk: a marked TCP socket that holds port 0
+ *
+ * A bind() that began before the socket was marked takes no turns. If another
+ * thread marks the socket and binds it to port 0 meanwhile, the first bind finds
+ * it unbound and puts its own address in. It then asks for a port, or not (with
+ * IP_BIND_ADDRESS_NO_PORT). The bind hash has the socket under the address it
+ * was bound to and must look for it there, so that is put back when the port is
+ * asked for, before the kernel moves the socket to another address, and before
+ * the port is given back. The late bind then has changed nothing.
+ *
+ * Context: socket locked or no longer in use.
  */
-static void port0_tcp_restore_saddr(struct sock *sk)
+void port0_tcp_restore_saddr(struct sock *sk)
 {
-	const struct in6_addr addr =
-		port0_tb2_addr(inet_csk(sk)->icsk_bind2_hash);
+	const struct inet_bind2_bucket *tb2 = inet_csk(sk)->icsk_bind2_hash;
+	struct in6_addr addr;
 
+	if (likely(port0_tb2_addr_match(tb2, sk)))
+		return;
+
+	addr = port0_tb2_addr(tb2);
 	if (ipv6_addr_v4mapped(&addr))
 		sk->sk_rcv_saddr = addr.s6_addr32[3];
 	else
@@ -360,10 +371,10 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {
 	int err = 0;
 
-	if (sk->sk_state == TCP_LISTEN) {
-		err = port0_tcp_bind(sk);
-	} else if (port0_sock_holds(sk)) {
+	if (port0_sock_holds(sk)) {
 		port0_tcp_restore_saddr(sk);
+		if (sk->sk_state == TCP_LISTEN)
+			err = port0_tcp_bind(sk);
 	} else {
 		err = port0_bind_claim(sk);
 		if (!err)

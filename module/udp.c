@@ -148,13 +148,27 @@ unlock:
 }
 
 /**
- * port0_udp_get_port - take or keep port 0, in place of udp_v4_get_port() and
+ * port0_udp_keep_port - keep port 0, in place of udp_v4_get_port() and
  * udp_v6_get_port()
- * @sk: a marked UDP socket
- * @snum: the stand-in when it binds, 0 when the kernel takes it for unbound
+ * @sk: a marked UDP socket that holds port 0
+ * @snum: 0
  *
- * The second comes with every send: a socket on port 0 looks unbound, and has
- * nothing to do.
+ * The kernel takes the socket for unbound and asks before every send.
+ *
+ * Context: process, socket locked; holds no reference on the module, so it must
+ * not sleep.
+ * Return: 0.
+ */
+int port0_udp_keep_port(struct sock *sk, unsigned short snum)
+{
+	return 0;
+}
+
+/**
+ * port0_udp_get_port - take port 0, in place of udp_v4_get_port() and
+ * udp_v6_get_port()
+ * @sk: a marked UDP socket that is being bound
+ * @snum: the stand-in
  *
  * Context: process, socket locked; a reference on the module is held and put.
  * Return: 0; -EADDRINUSE, also when its SO_REUSEPORT group cannot grow, as the
@@ -162,15 +176,13 @@ unlock:
  */
 int port0_udp_get_port(struct sock *sk, unsigned short snum)
 {
-	int err = 0;
+	int err;
 
-	if (!port0_sock_holds(sk)) {
-		err = port0_bind_claim(sk);
-		if (!err)
-			err = port0_udp_bind(sk);
-		if (!err)
-			port0_bind_claimed(sk);
-	}
+	err = port0_bind_claim(sk);
+	if (!err)
+		err = port0_udp_bind(sk);
+	if (!err)
+		port0_bind_claimed(sk);
 	module_put(THIS_MODULE);
 	return err;
 }

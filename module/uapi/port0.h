@@ -13,8 +13,9 @@
  *		...EADDRINUSE, EACCES, EINVAL as for any fixed port...
  *
  * Without the module setsockopt() fails with ENOPROTOOPT, so a program that
- * checks it never ends up on an ephemeral port by mistake. Only bind() acts on
- * the mark: a marked socket that listens, connects or sends without bind()
+ * checks it does not end up on an ephemeral port by mistake. (If the module can
+ * be unloaded between the two calls, IP_BOUND_PORT_ZERO tells after bind().)
+ * Only bind() acts on the mark: a marked socket that listens, connects or sends without bind()
  * gets an ephemeral port as ever.
  */
 #ifndef _UAPI_PORT0_H
