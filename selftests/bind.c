@@ -167,11 +167,7 @@ TEST_F(bind, second_bind_after_autobind)
 	const char *self_host = is_ip6(variant->host) ? "::1" : "127.0.0.1";
 	int port;
 
-	if (variant->type == SOCK_STREAM) {
-		ASSERT_EQ(0, rc(listen(self->fd, 1)));
-	} else {
-		ASSERT_EQ(0, connect_to(self->fd, self_host, OTHER_PORT));
-	}
+	ASSERT_EQ(0, listen_or_connect(self->fd, variant->type, self_host));
 	port = local_port(self->fd);
 	EXPECT_TRUE(is_ephemeral(port));
 	EXPECT_EQ(-EINVAL, BIND(self->fd));

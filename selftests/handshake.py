@@ -19,7 +19,7 @@ import time
 from collections import namedtuple
 
 from port0_test import (CONTROL_PORT, IO_TIMEOUT, OTHER_PORT, TCP, UDP, Namespace, bound_socket,
-                        code, equal, main, plain_socket, run, set_mark, test)
+                        code, equal, main, plain_socket, run, set_mark, test, write)
 
 ETH_P_ALL = 3
 FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "ACK": 16}
@@ -81,10 +81,11 @@ class Wire:
         for namespace in (self.client, self.server):
             # A client may come back from port 0 at once.
             with namespace:
-                run("sysctl", "-qw", "net.ipv4.tcp_max_tw_buckets=0")
+                write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")
         with self.server:
             # Every ICMP error is wanted, however many there are.
-            run("sysctl", "-qw", "net.ipv4.icmp_ratemask=0", "net.ipv6.icmp.ratelimit=0")
+            write("/proc/sys/net/ipv4/icmp_ratemask", "0")
+            write("/proc/sys/net/ipv6/icmp/ratelimit", "0")
             self.tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
         self.tap.bind(("veth0", ETH_P_ALL))
         self.tap.settimeout(IO_TIMEOUT)

@@ -3,6 +3,7 @@
  * The options themselves: values, lengths, pointers, levels, and the sockets
  * that must refuse them.
  */
+#include <assert.h>
 #include <limits.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
@@ -46,10 +47,10 @@ FIXTURE_TEARDOWN(option)
 }
 
 /* The numbers are the same at both levels, so one name serves for both. */
-_Static_assert(IP_BIND_PORT_ZERO == 0x7030, "fixed");
-_Static_assert(IPV6_BIND_PORT_ZERO == 0x7030, "fixed");
-_Static_assert(IP_BOUND_PORT_ZERO == 0x7031, "fixed");
-_Static_assert(IPV6_BOUND_PORT_ZERO == 0x7031, "fixed");
+static_assert(IP_BIND_PORT_ZERO == 0x7030, "fixed");
+static_assert(IPV6_BIND_PORT_ZERO == 0x7030, "fixed");
+static_assert(IP_BOUND_PORT_ZERO == 0x7031, "fixed");
+static_assert(IPV6_BOUND_PORT_ZERO == 0x7031, "fixed");
 
 FIXTURE_VARIANT_ADD(option, ip4_tcp) {
 	.host = "127.0.0.1", .type = SOCK_STREAM, .level = SOL_IP,
@@ -277,11 +278,7 @@ TEST_F(option, busy_while_it_holds_the_port)
 	EXPECT_EQ(0, SET_MARK(1));
 	EXPECT_EQ(-EINVAL, SET_MARK(2));
 
-	if (variant->type == SOCK_STREAM) {
-		ASSERT_EQ(0, rc(listen(self->fd, 1)));
-	} else {
-		ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
-	}
+	ASSERT_EQ(0, listen_or_connect(self->fd, variant->type, variant->host));
 	EXPECT_EQ(-EBUSY, SET_MARK(0));
 	EXPECT_EQ(1, GET_BOUND());
 }
@@ -304,11 +301,7 @@ TEST_F(option, change_on_another_port)
 	EXPECT_EQ(0, SET_MARK(1));
 	EXPECT_EQ(0, SET_MARK(0));
 
-	if (variant->type == SOCK_STREAM) {
-		ASSERT_EQ(0, rc(listen(self->fd, 1)));
-	} else {
-		ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
-	}
+	ASSERT_EQ(0, listen_or_connect(self->fd, variant->type, variant->host));
 	EXPECT_EQ(0, SET_MARK(1));
 	EXPECT_EQ(1, GET_MARK());
 	EXPECT_EQ(0, GET_BOUND());
@@ -446,7 +439,6 @@ FOREIGN(udplite6, AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, true);
 FOREIGN(sctp4_stream, AF_INET, SOCK_STREAM, IPPROTO_SCTP, true);
 FOREIGN(sctp6_stream, AF_INET6, SOCK_STREAM, IPPROTO_SCTP, true);
 FOREIGN(sctp4_seqpacket, AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP, true);
-FOREIGN(dccp4, AF_INET, SOCK_DCCP, IPPROTO_DCCP, true);
 FOREIGN(mptcp4, AF_INET, SOCK_STREAM, IPPROTO_MPTCP, false);
 FOREIGN(mptcp6, AF_INET6, SOCK_STREAM, IPPROTO_MPTCP, false);
 FOREIGN(unix_stream, AF_UNIX, SOCK_STREAM, 0, false);

@@ -86,6 +86,14 @@ class Namespace:
         os.close(self.fd)
 
 
+def write(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
 def run(*argv):
     """Run a command; what it said is in the exception if it fails."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
