@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * parity_matrix: may a second socket bind beside a first one, and then listen?
+ *
+ * Every ordered pair of sockets over addresses, SO_REUSEADDR and SO_REUSEPORT,
+ * device and owner, in every state that the first one can leave the port in,
+ * is tried on an ordinary port and on port 0. The answers must be equal.
+ */
+#define _GNU_SOURCE
+#include "parity.h"
+
+#define OTHER_UID	1
+
+enum state { BOUND, LISTENING, CHILDREN, TIME_WAIT, CONNECTED };
+
+static const char * const state_name[] = {
+	[BOUND]		= "bound",
+	[LISTENING]	= "listening",
+	[CHILDREN]	= "children",
+	[TIME_WAIT]	= "time-wait",
+	[CONNECTED]	= "connected",
+};
+
+static const struct {
+	int type;
+	enum state state;
+} phase[] = {
+	{ SOCK_STREAM, BOUND },
+	{ SOCK_STREAM, LISTENING },
+	{ SOCK_STREAM, CHILDREN },
+	{ SOCK_STREAM, TIME_WAIT },
+	{ SOCK_DGRAM, BOUND },
+	{ SOCK_DGRAM, CONNECTED },
+};
+
+/* reach: where a client on this host finds a listener on that address */
+static const struct place {
+	const char *name, *ip, *reach;
+	bool v6only;
+} place[] = {
+	{ "0.0.0.0", "0.0.0.0", "127.0.0.1", false },
+	{ "127.0.0.1", "127.0.0.1", "127.0.0.1", false },
+	{ "127.0.0.2", "127.0.0.2", "127.0.0.2", false },
+	{ "::", "::", "::1", false },
+	{ "::1", "::1", "::1", false },
+	{ PARITY_V6, PARITY_V6, PARITY_V6, false },
+	{ "::ffff:0.0.0.0", "::ffff:0.0.0.0", "127.0.0.1", false },
+	{ "::ffff:127.0.0.1", "::ffff:127.0.0.1", "127.0.0.1", false },
+	{ "::ffff:127.0.0.2", "::ffff:127.0.0.2", "127.0.0.2", false },
+	{ "::/v6only", "::", "::1", true },
+	{ "::1/v6only", "::1", "::1", true },
+};
+
+enum { REUSEADDR = 1, REUSEPORT = 2, REUSES = 4 };
+
+static const char * const reuse_name[REUSES] = {
+	"none", "reuseaddr", "reuseport", "both",
+};
+
+/* The second device carries no traffic, so only a second socket is put on it. */
+static const char * const device[] = { NULL, "lo", "veth-parity" };
+
+#define FIRST_DEVICES	2
+#define SECOND_DEVICES	3
+
+struct config {
+	unsigned int place, reuse, device;
+	uid_t uid;
+};
+
+#define CONFIGS		(ARRAY_SIZE(place) * REUSES * SECOND_DEVICES * 2)
+#define FIRSTS		(REUSES * FIRST_DEVICES)
+
+static struct config config_of(unsigned int index)
+{
+	struct config config;
+
+	config.uid = index % 2 ? OTHER_UID : 0;
+	index /= 2;
+	config.device = index % SECOND_DEVICES;
+	index /= SECOND_DEVICES;
+	config.reuse = index % REUSES;
+	config.place = index / REUSES;
+	return config;
+}
+
+/* What one pair answered; compared byte for byte. */
+struct answer {
+	__u8 first, bind, listen, late_listen;
+	__u8 first_holds, second_holds;
+};
+
+struct first {
+	int fd, client, child;
+	union address server_addr, client_addr;
+};
+
+static int open_config(const struct side *side, int type, const struct config *c)
+{
+	bool v6 = strchr(place[c->place].ip, ':');
+	int fd = socket_of(c->uid, v6 ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		ksft_exit_fail_msg("socket: %s\n", strerror(errno));
+	side_mark(side, fd);
+	if (place[c->place].v6only)
+		set_option(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+	if (c->reuse & REUSEADDR)
+		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (c->reuse & REUSEPORT)
+		set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (device[c->device] &&
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device[c->device],
+		       strlen(device[c->device])))
+		ksft_exit_fail_msg("SO_BINDTODEVICE %s: %s\n",
+				   device[c->device], strerror(errno));
+	return fd;
+}
+
+static int bind_config(const struct side *side, int fd, const struct config *c)
+{
+	union address at;
+
+	address_set(&at, place[c->place].ip, side->port);
+	return bind(fd, &at.sa, address_len(&at)) ? errno : 0;
+}
+
+static void connect_child(const struct side *side, const struct config *c, struct first *first)
+{
+	const char *reach = place[c->place].reach;
+	socklen_t len = sizeof(first->client_addr);
+
+	address_set(&first->server_addr, reach, side->port);
+	first->client = socket(first->server_addr.sa.sa_family, SOCK_STREAM, 0);
+	if (first->client < 0 ||
+	    connect(first->client, &first->server_addr.sa, address_len(&first->server_addr)) ||
+	    getsockname(first->client, &first->client_addr.sa, &len))
+		ksft_exit_fail_msg("%s: client of %s: %s\n", side->name, reach,
+				   strerror(errno));
+	first->child = accept(first->fd, NULL, NULL);
+	if (first->child < 0)
+		ksft_exit_fail_msg("%s: accept on %s: %s\n", side->name, reach,
+				   strerror(errno));
+	close(first->fd);
+	first->fd = -1;
+}
+
+static int first_open(const struct side *side, int type, enum state state,
+		      const struct config *c, struct first *first)
+{
+	union address peer;
+	int error;
+
+	first->client = -1;
+	first->child = -1;
+	first->fd = open_config(side, type, c);
+	error = bind_config(side, first->fd, c);
+	if (error)
+		return error;
+	switch (state) {
+	case BOUND:
+		break;
+	case CONNECTED:
+		address_set(&peer, place[c->place].reach, 9);
+		if (connect(first->fd, &peer.sa, address_len(&peer)))
+			return errno;
+		break;
+	case LISTENING:
+		if (listen(first->fd, 1))
+			return errno;
+		break;
+	case CHILDREN:
+	case TIME_WAIT:
+		if (listen(first->fd, 1))
+			return errno;
+		connect_child(side, c, first);
+		if (state == CHILDREN)
+			break;
+		close(first->child);
+		close(first->client);
+		first->client = -1;
+		first->child = -1;
+	}
+	return 0;
+}
+
+/*
+ * A new SYN from the peer makes a socket in TIME_WAIT acknowledge, and the peer,
+ * which does not know that connection any more, answers with a reset.
+ */
+static void time_wait_kill(const struct first *first)
+{
+	int fd = socket(first->client_addr.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (bind(fd, &first->client_addr.sa, address_len(&first->client_addr)) ||
+	    (connect(fd, &first->server_addr.sa, address_len(&first->server_addr)) &&
+	     errno != EINPROGRESS))
+		ksft_exit_fail_msg("TIME_WAIT reset: %s\n", strerror(errno));
+	close(fd);
+}
+
+static void first_close(enum state state, struct first *first)
+{
+	static const struct linger reset = { .l_onoff = 1 };
+
+	if (first->client >= 0) {
+		setsockopt(first->client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		close(first->client);
+		close(first->child);
+	}
+	if (first->fd >= 0)
+		close(first->fd);
+	else if (state == TIME_WAIT)
+		time_wait_kill(first);
+}
+
+/* The next group starts on an empty port, or it would test something else. */
+static void port_is_free(const struct side *side, int type)
+{
+	static const struct config widest = { .place = 3 };
+	int fd = open_config(side, type, &widest);
+	int error = bind_config(side, fd, &widest);
+
+	if (error)
+		ksft_exit_fail_msg("%s: port still in use after a group: %s\n", side->name,
+				   strerror(error));
+	close(fd);
+}
+
+static void second_try(const struct side *side, int type, enum state state,
+		       const struct first *first, const struct config *c,
+		       struct answer *answer)
+{
+	int fd = open_config(side, type, c);
+
+	answer->bind = bind_config(side, fd, c);
+	answer->second_holds = !answer->bind && side_holds(side, fd);
+	if (!answer->bind && type == SOCK_STREAM) {
+		answer->listen = listen(fd, 1) ? errno : 0;
+		if (state == BOUND)
+			answer->late_listen = listen(first->fd, 1) ? errno : 0;
+	}
+	close(fd);
+}
+
+static void play(const struct side *side, int type, enum state state,
+		 const struct config *one, struct answer *answers)
+{
+	struct first first;
+	bool fresh = false;
+	unsigned int i;
+
+	for (i = 0; i < CONFIGS; i++) {
+		struct config two = config_of(i);
+		struct answer *answer = &answers[i];
+		__u8 error, holds;
+
+		if (!fresh) {
+			error = first_open(side, type, state, one, &first);
+			holds = first.fd < 0 ? side_holds(side, first.child) :
+					       side_holds(side, first.fd);
+		}
+		memset(answer, 0, sizeof(*answer));
+		answer->first = error;
+		answer->first_holds = holds;
+		second_try(side, type, state, &first, &two, answer);
+		/* A bind that failed leaves the port as it was. */
+		fresh = answer->bind;
+		if (!fresh)
+			first_close(state, &first);
+	}
+	if (fresh)
+		first_close(state, &first);
+}
+
+static void show_config(char *to, size_t size, const struct config *c)
+{
+	snprintf(to, size, "%s,%s,%s,uid%u", place[c->place].name, reuse_name[c->reuse],
+		 device[c->device] ? device[c->device] : "nodev", c->uid);
+}
+
+static void show_answer(const struct side *side, const struct answer *a)
+{
+	printf("%s: ", side->name);
+	if (a->first)
+		printf("first=%s ", errno_name(a->first));
+	printf("first_holds=%u bind=%s holds=%u ", a->first_holds, errno_name(a->bind),
+	       a->second_holds);
+	printf("listen=%s ", errno_name(a->listen));
+	printf("late_listen=%s", errno_name(a->late_listen));
+}
+
+static void show_difference(const struct side *left, const struct answer *l,
+			    const struct side *right, const struct answer *r,
+			    int type, enum state state,
+			    const struct config *one, const struct config *two)
+{
+	char first[64], second[64];
+
+	show_config(first, sizeof(first), one);
+	show_config(second, sizeof(second), two);
+	printf("# case %s %s first=%s second=%s | ",
+	       type == SOCK_STREAM ? "tcp" : "udp", state_name[state], first, second);
+	show_answer(left, l);
+	printf(" | ");
+	show_answer(right, r);
+	printf("\n");
+}
+
+static unsigned int cases, binds;
+
+/* One group: one protocol, one state, one address of the first socket. */
+static void group(const struct side *left, const struct side *right,
+		  int type, enum state state, unsigned int where)
+{
+	static struct answer answers[2][FIRSTS][CONFIGS];
+	const struct side * const side[] = { left, right };
+	unsigned int differences = 0, held = 0, refused = 0, first, i, s;
+
+	for (s = 0; s < 2; s++) {
+		side_enter(side[s]);
+		for (first = 0; first < FIRSTS; first++) {
+			struct config one = {
+				.place = where,
+				.reuse = first % REUSES,
+				.device = first / REUSES,
+			};
+
+			play(side[s], type, state, &one, answers[s][first]);
+		}
+		port_is_free(side[s], type);
+	}
+	for (first = 0; first < FIRSTS; first++)
+		for (i = 0; i < CONFIGS; i++) {
+			const struct answer *l = &answers[0][first][i];
+			const struct answer *r = &answers[1][first][i];
+			struct config one = {
+				.place = where,
+				.reuse = first % REUSES,
+				.device = first / REUSES,
+			};
+			struct config two = config_of(i);
+
+			held += r->second_holds;
+			refused += r->bind == EADDRINUSE;
+			if (!memcmp(l, r, sizeof(*l)))
+				continue;
+			differences++;
+			show_difference(left, l, right, r, type, state, &one, &two);
+		}
+	cases += FIRSTS * CONFIGS;
+	binds += held;
+	/* In every state some seconds fit and some do not; else nothing was tested. */
+	ksft_test_result(!differences && held && refused,
+			 "%s %s first on %s: %u cases, %u differences\n",
+			 type == SOCK_STREAM ? "tcp" : "udp", state_name[state],
+			 place[where].name, (unsigned int)(FIRSTS * CONFIGS), differences);
+}
+
+int main(int argc, char **argv)
+{
+	bool control = argc == 2 && !strcmp(argv[1], "--control");
+	struct side left, right;
+	unsigned int p, where;
+
+	if (argc > 1 && !control) {
+		fprintf(stderr, "usage: %s [--control]\n", argv[0]);
+		return KSFT_FAIL;
+	}
+	ksft_print_header();
+	ksft_set_plan(ARRAY_SIZE(phase) * ARRAY_SIZE(place));
+	sides_choose(&left, &right, control);
+	side_open(&left);
+	link_add(device[2]);
+	side_open(&right);
+	link_add(device[2]);
+	for (p = 0; p < ARRAY_SIZE(phase); p++)
+		for (where = 0; where < ARRAY_SIZE(place); where++)
+			group(&left, &right, phase[p].type, phase[p].state, where);
+	ksft_print_msg("%u cases on both sides; %u second binds held %s\n",
+		       cases, binds, right.name);
+	ksft_finished();
+}
