@@ -97,67 +97,108 @@ static inline void set_sysctl(const char *name, const char *value)
 	close(fd);
 }
 
-static inline void loopback_up(void)
-{
-	struct {
-		struct in6_addr addr;
-		__u32 prefixlen;
-		int ifindex;
-	} v6 = { .prefixlen = 128 };
-	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+struct nl_request {
+	union {
+		struct nlmsghdr nl;
+		char room[256];
+	};
+};
 
-	inet_pton(AF_INET6, PARITY_V6, &v6.addr);
-	v6.ifindex = if_nametoindex("lo");
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) ||
-	    ioctl(fd, SIOCSIFADDR, &v6))
-		ksft_exit_fail_msg("loopback: %s\n", strerror(errno));
-	close(fd);
+static inline struct nl_request nl_start(const void *family_header, size_t len)
+{
+	struct nl_request request = { .nl.nlmsg_len = NLMSG_LENGTH(len) };
+
+	memcpy(NLMSG_DATA(&request.nl), family_header, len);
+	return request;
 }
 
-static inline void nl_attr(struct nlmsghdr *to, __u16 type, const void *data, size_t len)
+static inline struct rtattr *nl_attr(struct nl_request *to, __u16 type,
+				     const void *data, size_t len)
 {
-	struct rtattr *attr = (void *)to + NLMSG_ALIGN(to->nlmsg_len);
+	struct rtattr *attr = (void *)to->room + NLMSG_ALIGN(to->nl.nlmsg_len);
 
 	attr->rta_type = type;
 	attr->rta_len = RTA_LENGTH(len);
 	memcpy(RTA_DATA(attr), data, len);
-	to->nlmsg_len = NLMSG_ALIGN(to->nlmsg_len) + RTA_SPACE(len);
+	to->nl.nlmsg_len = NLMSG_ALIGN(to->nl.nlmsg_len) + RTA_SPACE(len);
+	return attr;
 }
 
-/* A device that exists, and that nobody sends to: one end of a veth pair. */
-static inline void link_add(const char *name)
+static inline void nl_send(struct nl_request *request, __u16 type, const char *what)
 {
-	struct {
-		struct nlmsghdr nl;
-		struct ifinfomsg link;
-		char attrs[128];
-	} request = {
-		.nl.nlmsg_len = NLMSG_LENGTH(sizeof(request.link)),
-		.nl.nlmsg_type = RTM_NEWLINK,
-		.nl.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-	};
 	struct {
 		struct nlmsghdr nl;
 		struct nlmsgerr error;
 		char more[256];
 	} reply;
 	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-	struct rtattr *info;
 
-	nl_attr(&request.nl, IFLA_IFNAME, name, strlen(name) + 1);
-	info = (void *)&request + NLMSG_ALIGN(request.nl.nlmsg_len);
-	nl_attr(&request.nl, IFLA_LINKINFO, "", 0);
-	nl_attr(&request.nl, IFLA_INFO_KIND, "veth", 4);
-	info->rta_len = (void *)&request + request.nl.nlmsg_len - (void *)info;
-
-	if (fd < 0 || send(fd, &request, request.nl.nlmsg_len, 0) < 0 ||
+	request->nl.nlmsg_type = type;
+	request->nl.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+	if (fd < 0 || send(fd, request, request->nl.nlmsg_len, 0) < 0 ||
 	    recv(fd, &reply, sizeof(reply), 0) < 0)
 		ksft_exit_fail_msg("rtnetlink: %s\n", strerror(errno));
 	if (reply.error.error)
-		ksft_exit_fail_msg("veth %s: %s (CONFIG_VETH?)\n", name,
-				   strerror(-reply.error.error));
+		ksft_exit_fail_msg("%s: %s\n", what, strerror(-reply.error.error));
 	close(fd);
+}
+
+/* A device that exists, and that nobody sends to: one end of a veth pair. */
+static inline void link_add(const char *name)
+{
+	struct ifinfomsg link = {};
+	struct nl_request request = nl_start(&link, sizeof(link));
+	struct rtattr *info;
+
+	nl_attr(&request, IFLA_IFNAME, name, strlen(name) + 1);
+	info = nl_attr(&request, IFLA_LINKINFO, "", 0);
+	nl_attr(&request, IFLA_INFO_KIND, "veth", 4);
+	info->rta_len = request.room + request.nl.nlmsg_len - (char *)info;
+	nl_send(&request, RTM_NEWLINK, "a veth device (CONFIG_VETH)");
+}
+
+/* The kernel gives an IPv6 address its route some time after the address. */
+static inline void wait_for_route(const char *ip)
+{
+	union address self;
+	socklen_t len = sizeof(self);
+	int fd, tries;
+	char byte;
+
+	address_set(&self, ip, 0);
+	fd = socket(self.sa.sa_family, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+	if (fd < 0 || bind(fd, &self.sa, len) || getsockname(fd, &self.sa, &len))
+		ksft_exit_fail_msg("%s: %s\n", ip, strerror(errno));
+	for (tries = 0; recv(fd, &byte, 1, 0) < 0; tries++) {
+		if (tries == 5000)
+			ksft_exit_fail_msg("%s: no route in five seconds\n", ip);
+		if (tries)
+			usleep(1000);
+		sendto(fd, "", 1, 0, &self.sa, len);
+	}
+	close(fd);
+}
+
+/* IPv4 has all of 127/8, IPv6 needs a second address. */
+static inline void loopback_up(void)
+{
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	struct ifaddrmsg addr = { .ifa_family = AF_INET6, .ifa_prefixlen = 128 };
+	__u32 flags = IFA_F_NODAD;
+	struct nl_request request;
+	struct in6_addr ip;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo))
+		ksft_exit_fail_msg("loopback: %s\n", strerror(errno));
+	close(fd);
+	addr.ifa_index = if_nametoindex("lo");
+	inet_pton(AF_INET6, PARITY_V6, &ip);
+	request = nl_start(&addr, sizeof(addr));
+	nl_attr(&request, IFA_LOCAL, &ip, sizeof(ip));
+	nl_attr(&request, IFA_FLAGS, &flags, sizeof(flags));
+	nl_send(&request, RTM_NEWADDR, PARITY_V6 " on lo");
+	wait_for_route(PARITY_V6);
 }
 
 /* A fresh namespace, and the caller in it. */
