@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a marked socket on port 0 does not do as on any other port, and why it
+ * cannot. The tests leave out the calls that would show a row of this table,
+ * and nothing else; they print how many that were.
+ */
+#ifndef PARITY_KNOWN_H
+#define PARITY_KNOWN_H
+
+enum known { KNOWN_UDP_PEER, KNOWN_ROWS };
+
+static const char * const known_difference[KNOWN_ROWS] = {
+	[KNOWN_UDP_PEER] =
+		"a UDP socket connected to port 0 of a host also receives datagrams and errors from "
+		"that host's other ports: the kernel's lookup takes peer port 0 for any port",
+};
+
+#endif
