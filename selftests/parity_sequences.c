@@ -20,6 +20,7 @@
 
 #include <linux/errqueue.h>
 #include <linux/filter.h>
+#include <linux/sockios.h>
 
 #include "parity.h"
 #include "parity_known.h"
@@ -575,10 +576,13 @@ static void make(struct sequence *sequence, __u64 seed, unsigned int steps)
 
 /* ---- playing it ---- */
 
-/* A side, and how to see whether its namespace is as good as new. */
+/*
+ * A side, a socket that sends to itself, and how to see whether the namespace
+ * is as good as new.
+ */
 struct arena {
 	struct side side;
-	int sockstat[2];
+	int fence, sockstat[2];
 	unsigned int renewals;
 };
 
@@ -589,8 +593,6 @@ struct tally {
 static struct socket_slot {
 	int fd;
 	bool plain, tcp;
-	/* connect() to the port under test succeeded */
-	bool toward;
 } slots[SLOTS];
 
 static unsigned int left_out[KNOWN_ROWS];
@@ -601,6 +603,7 @@ struct transcript {
 
 struct play {
 	const struct side *side;
+	int fence;
 	struct tally *tally;
 	char *line;
 	size_t used;
@@ -688,6 +691,26 @@ static void say_own_name(struct play *play, const struct socket_slot *slot, bool
 		play->tally->held++;
 }
 
+/*
+ * Packets over loopback arrive before the call that sends them returns, except
+ * while the kernel has put such work off to a thread of its own. The fence then
+ * waits in the same queue.
+ */
+static void settle(int fence)
+{
+	struct pollfd arrival = { .fd = fence, .events = POLLIN };
+	char byte;
+
+	for (;;) {
+		if (send(fence, "", 1, 0) != 1)
+			ksft_exit_fail_msg("fence: %s\n", strerror(errno));
+		if (recv(fence, &byte, 1, 0) == 1)
+			return;
+		if (poll(&arrival, 1, 10000) != 1 || recv(fence, &byte, 1, 0) != 1)
+			ksft_exit_fail_msg("loopback delivered nothing for ten seconds\n");
+	}
+}
+
 /* Which sockets are ready for what, where that has changed. */
 static void say_readiness(struct play *play)
 {
@@ -753,20 +776,31 @@ static socklen_t make_address(const struct play *play, const struct step *step,
 	return len;
 }
 
+static bool is_connected_to_port(const struct play *play, int fd, bool *mapped)
+{
+	socklen_t len = sizeof(union address);
+	union address peer;
+
+	if (getpeername(fd, &peer.sa, &len) || address_port(&peer) != play->side->port)
+		return false;
+	*mapped = peer.sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr);
+	return true;
+}
+
 /*
  * Would this datagram, or the error that it may cause, come to a socket that is
  * connected to the port under test, but not from there?
  */
 static bool shows_udp_peer(const struct play *play, const struct socket_slot *from, bool to_port)
 {
-	bool from_port = side_holds(play->side, from->fd);
+	bool from_port = side_holds(play->side, from->fd), mapped;
 	unsigned int i;
 
 	for (i = 0; i < SLOTS; i++) {
 		const struct socket_slot *slot = &slots[i];
 		bool on_port;
 
-		if (slot->fd < 0 || slot->tcp || !slot->toward)
+		if (slot->fd < 0 || slot->tcp || !is_connected_to_port(play, slot->fd, &mapped))
 			continue;
 		on_port = side_holds(play->side, slot->fd);
 		if (on_port == to_port && !from_port)
@@ -777,19 +811,33 @@ static bool shows_udp_peer(const struct play *play, const struct socket_slot *fr
 	return false;
 }
 
+/* Calls that no one promises to be equal: they are made on neither side. */
 static bool leave_out(const struct play *play, const struct step *step)
 {
 	const struct socket_slot *slot = &slots[step->slot];
-	bool known = false;
+	bool known, corked, mapped = false, toward;
+	int pending;
 
 	if (slot->tcp)
 		return false;
-	if (step->call == SENDTO)
-		known = shows_udp_peer(play, slot, step->b == UNDER_TEST);
-	else if (step->call == SEND)
-		known = shows_udp_peer(play, slot, slot->toward);
-	else if (step->call == SETSOCKOPT && option[step->a].level == SOL_UDP)
+	if (step->call != SEND && step->call != SENDTO &&
+	    (step->call != SETSOCKOPT || option[step->a].level != SOL_UDP))
+		return false;
+
+	toward = is_connected_to_port(play, slot->fd, &mapped);
+	/* An unmarked socket keeps the EINVAL that the kernel has for this. */
+	if (slot->plain && step->call == SENDTO && step->b == UNDER_TEST)
+		return true;
+	if (slot->plain && toward && mapped)
+		return true;
+
+	/* What is corked goes where it was meant to, whatever this call names. */
+	corked = !ioctl(slot->fd, SIOCOUTQ, &pending) && pending;
+	if (corked || step->call == SETSOCKOPT)
 		known = shows_udp_peer(play, slot, true) || shows_udp_peer(play, slot, false);
+	else
+		known = shows_udp_peer(play, slot,
+				       step->call == SENDTO ? step->b == UNDER_TEST : toward);
 	left_out[KNOWN_UDP_PEER] += known;
 	return known;
 }
@@ -798,7 +846,6 @@ static void play_socket(struct play *play, const struct step *step)
 {
 	struct socket_slot *slot = &slots[step->slot];
 
-	slot->toward = false;
 	slot->plain = step->b == PLAIN;
 	slot->tcp = kind[step->a].type == SOCK_STREAM;
 	slot->fd = socket_of(step->c, kind[step->a].family, kind[step->a].type | SOCK_NONBLOCK);
@@ -864,20 +911,11 @@ static void play_listen(struct play *play, const struct step *step)
 
 static void play_connect(struct play *play, const struct step *step)
 {
-	struct socket_slot *slot = &slots[step->slot];
+	const struct socket_slot *slot = &slots[step->slot];
 	struct sockaddr_storage to;
 	socklen_t len = make_address(play, step, step->c, &to);
-	int error;
+	int error = connect(slot->fd, (struct sockaddr *)&to, len);
 
-	/*
-	 * The kernel's own send() on such a socket fails with EINVAL, and an
-	 * unmarked socket keeps that.
-	 */
-	if (slot->plain && !slot->tcp && step->b == UNDER_TEST && step->a >= ANY_MAPPED)
-		return;
-	error = connect(slot->fd, (struct sockaddr *)&to, len);
-	if (!error)
-		slot->toward = step->b == UNDER_TEST && to.ss_family != AF_UNSPEC;
 	play->tally->connects += !error || errno == EINPROGRESS;
 	say_result(play, error);
 	say_own_name(play, slot, false);
@@ -894,7 +932,6 @@ static void play_accept(struct play *play, const struct step *step)
 		return;
 	to->plain = from->plain;
 	to->tcp = from->tcp;
-	to->toward = false;
 	if (step->b)
 		to->fd = accept4(from->fd, &name.sa, &len, SOCK_NONBLOCK);
 	else
@@ -963,9 +1000,6 @@ static void play_send(struct play *play, const struct step *step, unsigned int i
 	struct sockaddr_storage to;
 	ssize_t sent;
 
-	/* Only a marked socket can send to port 0 without connect(). */
-	if (step->call == SENDTO && step->b == UNDER_TEST && slot->plain && !slot->tcp)
-		return;
 	if (step->call == SENDTO) {
 		msg.msg_namelen = make_address(play, step, AS_IS, &to);
 		msg.msg_name = &to;
@@ -1064,6 +1098,22 @@ static void play_dup(struct play *play, const struct step *step)
 	say(play, "ok");
 }
 
+static bool sends_packets(const struct step *step)
+{
+	switch (step->call) {
+	case CONNECT:
+	case SEND:
+	case SENDTO:
+	case SHUTDOWN:
+	case CLOSE:
+		return true;
+	case SETSOCKOPT:
+		return option[step->a].level == SOL_UDP || option[step->a].level == SOL_TCP;
+	default:
+		return false;
+	}
+}
+
 static void play_step(struct play *play, const struct step *step, unsigned int index)
 {
 	struct socket_slot *slot = &slots[step->slot];
@@ -1119,7 +1169,22 @@ static void play_step(struct play *play, const struct step *step, unsigned int i
 		slot->fd = -1;
 		break;
 	}
+	if (sends_packets(step))
+		settle(play->fence);
 	say_readiness(play);
+}
+
+static int open_fence(void)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(union address);
+	union address self;
+
+	address_set(&self, "127.0.0.99", 0);
+	if (fd < 0 || bind(fd, &self.sa, address_len(&self)) ||
+	    getsockname(fd, &self.sa, &len) || connect(fd, &self.sa, len))
+		ksft_exit_fail_msg("fence: %s\n", strerror(errno));
+	return fd;
 }
 
 static void arena_open(struct arena *arena)
@@ -1134,18 +1199,20 @@ static void arena_open(struct arena *arena)
 	/* Errors are part of the transcript, each of them. */
 	set_sysctl("ipv4/icmp_ratemask", "0");
 	set_sysctl("ipv6/icmp/ratemask", "");
+	arena->fence = open_fence();
 	arena->sockstat[0] = open("/proc/thread-self/net/sockstat", O_RDONLY | O_CLOEXEC);
 	arena->sockstat[1] = open("/proc/thread-self/net/sockstat6", O_RDONLY | O_CLOEXEC);
 }
 
 static void arena_close(struct arena *arena)
 {
+	close(arena->fence);
 	close(arena->sockstat[0]);
 	close(arena->sockstat[1]);
 	close(arena->side.netns);
 }
 
-/* Nothing but the kernel itself may outlive a sequence. */
+/* Nothing but the fence may outlive a sequence. */
 static bool arena_is_clean(const struct arena *arena)
 {
 	unsigned int tcp, time_wait, udp, i;
@@ -1167,7 +1234,7 @@ static bool arena_is_clean(const struct arena *arena)
 		line = strstr(text, "UDP");
 		if (!line || (sscanf(line, i ? "UDP6: inuse %u" : "UDP: inuse %u", &udp) != 1))
 			ksft_exit_fail_msg("sockstat: no UDP line\n");
-		if (tcp || time_wait || udp)
+		if (tcp || time_wait || udp != !i)
 			return false;
 	}
 	return true;
@@ -1176,7 +1243,7 @@ static bool arena_is_clean(const struct arena *arena)
 static void play_on(struct arena *arena, const struct sequence *sequence, struct transcript *transcript,
 		    struct tally *tally)
 {
-	struct play play = { .side = &arena->side, .tally = tally };
+	struct play play = { .side = &arena->side, .fence = arena->fence, .tally = tally };
 	unsigned int i;
 
 	side_enter(&arena->side);
@@ -1195,6 +1262,7 @@ static void play_on(struct arena *arena, const struct sequence *sequence, struct
 			   sizeof(linger_reset));
 		close(slots[i].fd);
 	}
+	settle(arena->fence);
 	if (!arena_is_clean(arena)) {
 		arena_close(arena);
 		arena_open(arena);
@@ -1220,6 +1288,17 @@ static bool same_line(const char *l, const char *r)
 		}
 	}
 	return *l == *r;
+}
+
+/* Each CPU has a queue of its own for packets over loopback. */
+static void stay_on_one_cpu(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		ksft_exit_fail_msg("sched_setaffinity: %s\n", strerror(errno));
 }
 
 static bool differs_once(const struct sequence *sequence)
@@ -1431,6 +1510,7 @@ int main(int argc, char **argv)
 
 	ksft_print_header();
 	ksft_set_plan((count + GROUP - 1) / GROUP + 1);
+	stay_on_one_cpu();
 	sides_choose(&left.side, &right.side, control);
 	arena_open(&left);
 	arena_open(&right);
