@@ -7,12 +7,11 @@
 #ifndef PARITY_KNOWN_H
 #define PARITY_KNOWN_H
 
+/* KNOWN_UDP_PEER: the kernel's lookup takes a peer port of 0 for any port. */
 enum known { KNOWN_UDP_PEER, KNOWN_ROWS };
 
 static const char * const known_difference[KNOWN_ROWS] = {
-	[KNOWN_UDP_PEER] =
-		"a UDP socket connected to port 0 of a host also receives datagrams and errors from "
-		"that host's other ports: the kernel's lookup takes peer port 0 for any port",
+	[KNOWN_UDP_PEER] = "a UDP socket connected to port 0 also hears its peer's other ports",
 };
 
 #endif
