@@ -138,10 +138,6 @@ static const int minus_one = -1, zero, one = 1, three = 3, inet = AF_INET;
 
 #define OPTION(needs, weight, level, name, text, value, len)		\
 	{ { #level ", " #name ", " text, needs, weight }, level, name, value, len }
-#define OBJECT(needs, weight, level, name, text, value)			\
-	{ { #level ", " #name ", " text, needs, weight }, level, name, &value, sizeof(value) }
-#define INT(needs, weight, level, name, value)				\
-	{ { #level ", " #name ", " #value, needs, weight }, level, name, &value, sizeof(int) }
 
 static const struct {
 	struct row row;
@@ -149,47 +145,47 @@ static const struct {
 	const void *value;
 	socklen_t len;
 } option[] = {
-	INT(0, 40, SOL_SOCKET, SO_REUSEADDR, one),
-	INT(0, 4, SOL_SOCKET, SO_REUSEADDR, zero),
-	INT(0, 25, SOL_SOCKET, SO_REUSEPORT, one),
-	INT(0, 4, SOL_SOCKET, SO_REUSEPORT, zero),
-	INT(V6, 12, SOL_IPV6, IPV6_V6ONLY, one),
-	INT(V6, 4, SOL_IPV6, IPV6_V6ONLY, zero),
+	OPTION(0, 40, SOL_SOCKET, SO_REUSEADDR, "1", &one, sizeof(int)),
+	OPTION(0, 4, SOL_SOCKET, SO_REUSEADDR, "0", &zero, sizeof(int)),
+	OPTION(0, 25, SOL_SOCKET, SO_REUSEPORT, "1", &one, sizeof(int)),
+	OPTION(0, 4, SOL_SOCKET, SO_REUSEPORT, "0", &zero, sizeof(int)),
+	OPTION(V6, 12, SOL_IPV6, IPV6_V6ONLY, "1", &one, sizeof(int)),
+	OPTION(V6, 4, SOL_IPV6, IPV6_V6ONLY, "0", &zero, sizeof(int)),
 	OPTION(0, 8, SOL_SOCKET, SO_BINDTODEVICE, "lo", "lo", 2),
 	OPTION(0, 3, SOL_SOCKET, SO_BINDTODEVICE, "none", "", 0),
 	OPTION(0, 1, SOL_SOCKET, SO_BINDTODEVICE, "no such device", "nodev", 5),
-	INT(0, 4, SOL_IP, IP_FREEBIND, one),
-	INT(0, 4, SOL_IP, IP_TRANSPARENT, one),
-	INT(V6, 2, SOL_IPV6, IPV6_TRANSPARENT, one),
-	INT(0, 5, SOL_IP, IP_BIND_ADDRESS_NO_PORT, one),
-	OBJECT(0, 3, SOL_IP, IP_LOCAL_PORT_RANGE, "40000-40999", port_range),
-	OBJECT(TCP, 8, SOL_SOCKET, SO_LINGER, "reset", linger_reset),
-	OBJECT(TCP, 2, SOL_SOCKET, SO_LINGER, "off", linger_off),
-	INT(TCP, 2, SOL_SOCKET, SO_KEEPALIVE, one),
-	INT(TCP, 2, SOL_SOCKET, SO_OOBINLINE, one),
-	INT(UDP, 6, SOL_SOCKET, SO_BROADCAST, one),
-	INT(TCP, 6, SOL_TCP, TCP_DEFER_ACCEPT, one),
-	INT(TCP, 2, SOL_TCP, TCP_DEFER_ACCEPT, zero),
-	INT(TCP, 6, SOL_TCP, TCP_FASTOPEN, three),
-	INT(TCP, 4, SOL_TCP, TCP_FASTOPEN_CONNECT, one),
-	INT(TCP, 3, SOL_TCP, TCP_REPAIR, one),
-	INT(TCP, 3, SOL_TCP, TCP_REPAIR, zero),
-	INT(TCP, 2, SOL_TCP, TCP_REPAIR, minus_one),
-	INT(UDP, 3, SOL_UDP, UDP_CORK, one),
-	INT(UDP, 3, SOL_UDP, UDP_CORK, zero),
-	INT(UDP, 3, SOL_UDP, UDP_SEGMENT, three),
-	INT(UDP, 2, SOL_UDP, UDP_GRO, one),
-	INT(0, 4, SOL_IP, IP_RECVERR, one),
-	INT(V6, 3, SOL_IPV6, IPV6_RECVERR, one),
-	INT(UDP, 3, SOL_IP, IP_PKTINFO, one),
-	INT(V6 | UDP, 3, SOL_IPV6, IPV6_RECVPKTINFO, one),
-	INT(UDP, 3, SOL_IP, IP_RECVORIGDSTADDR, one),
-	INT(V6 | UDP, 3, SOL_IPV6, IPV6_RECVORIGDSTADDR, one),
-	OBJECT(V4 | UDP, 3, SOL_IP, IP_ADD_MEMBERSHIP, "224.0.0.251", group4),
-	OBJECT(V4 | UDP, 3, SOL_IP, IP_MULTICAST_IF, "127.0.0.1", loopback),
-	OBJECT(V6 | UDP, 3, SOL_IPV6, IPV6_JOIN_GROUP, "ff01::1", group6),
-	INT(V6 | UDP, 3, SOL_IPV6, IPV6_MULTICAST_IF, one),
-	INT(V6, 3, SOL_IPV6, IPV6_ADDRFORM, inet),
+	OPTION(0, 4, SOL_IP, IP_FREEBIND, "1", &one, sizeof(int)),
+	OPTION(0, 4, SOL_IP, IP_TRANSPARENT, "1", &one, sizeof(int)),
+	OPTION(V6, 2, SOL_IPV6, IPV6_TRANSPARENT, "1", &one, sizeof(int)),
+	OPTION(0, 5, SOL_IP, IP_BIND_ADDRESS_NO_PORT, "1", &one, sizeof(int)),
+	OPTION(0, 3, SOL_IP, IP_LOCAL_PORT_RANGE, "40000-40999", &port_range, sizeof(port_range)),
+	OPTION(TCP, 8, SOL_SOCKET, SO_LINGER, "reset", &linger_reset, sizeof(linger_reset)),
+	OPTION(TCP, 2, SOL_SOCKET, SO_LINGER, "off", &linger_off, sizeof(linger_off)),
+	OPTION(TCP, 2, SOL_SOCKET, SO_KEEPALIVE, "1", &one, sizeof(int)),
+	OPTION(TCP, 2, SOL_SOCKET, SO_OOBINLINE, "1", &one, sizeof(int)),
+	OPTION(UDP, 6, SOL_SOCKET, SO_BROADCAST, "1", &one, sizeof(int)),
+	OPTION(TCP, 6, SOL_TCP, TCP_DEFER_ACCEPT, "1", &one, sizeof(int)),
+	OPTION(TCP, 2, SOL_TCP, TCP_DEFER_ACCEPT, "0", &zero, sizeof(int)),
+	OPTION(TCP, 6, SOL_TCP, TCP_FASTOPEN, "3", &three, sizeof(int)),
+	OPTION(TCP, 4, SOL_TCP, TCP_FASTOPEN_CONNECT, "1", &one, sizeof(int)),
+	OPTION(TCP, 3, SOL_TCP, TCP_REPAIR, "1", &one, sizeof(int)),
+	OPTION(TCP, 3, SOL_TCP, TCP_REPAIR, "0", &zero, sizeof(int)),
+	OPTION(TCP, 2, SOL_TCP, TCP_REPAIR, "-1", &minus_one, sizeof(int)),
+	OPTION(UDP, 3, SOL_UDP, UDP_CORK, "1", &one, sizeof(int)),
+	OPTION(UDP, 3, SOL_UDP, UDP_CORK, "0", &zero, sizeof(int)),
+	OPTION(UDP, 3, SOL_UDP, UDP_SEGMENT, "3", &three, sizeof(int)),
+	OPTION(UDP, 2, SOL_UDP, UDP_GRO, "1", &one, sizeof(int)),
+	OPTION(0, 4, SOL_IP, IP_RECVERR, "1", &one, sizeof(int)),
+	OPTION(V6, 3, SOL_IPV6, IPV6_RECVERR, "1", &one, sizeof(int)),
+	OPTION(UDP, 3, SOL_IP, IP_PKTINFO, "1", &one, sizeof(int)),
+	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_RECVPKTINFO, "1", &one, sizeof(int)),
+	OPTION(UDP, 3, SOL_IP, IP_RECVORIGDSTADDR, "1", &one, sizeof(int)),
+	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_RECVORIGDSTADDR, "1", &one, sizeof(int)),
+	OPTION(V4 | UDP, 3, SOL_IP, IP_ADD_MEMBERSHIP, "224.0.0.251", &group4, sizeof(group4)),
+	OPTION(V4 | UDP, 3, SOL_IP, IP_MULTICAST_IF, "127.0.0.1", &loopback, sizeof(loopback)),
+	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_JOIN_GROUP, "ff01::1", &group6, sizeof(group6)),
+	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_MULTICAST_IF, "1", &one, sizeof(int)),
+	OPTION(V6, 3, SOL_IPV6, IPV6_ADDRFORM, "AF_INET", &inet, sizeof(int)),
 };
 
 static const struct {
@@ -260,7 +256,25 @@ static unsigned int pick_row(const void *table, size_t size, unsigned int rows, 
 	}
 }
 
-#define PICK(table, is)	pick_row(table, sizeof((table)[0]), ARRAY_SIZE(table), is)
+static unsigned int pick_place(unsigned int is)
+{
+	return pick_row(place, sizeof(place[0]), ARRAY_SIZE(place), is);
+}
+
+static unsigned int pick_option(unsigned int is)
+{
+	return pick_row(option, sizeof(option[0]), ARRAY_SIZE(option), is);
+}
+
+static unsigned int pick_send_flag(unsigned int is)
+{
+	return pick_row(send_flag, sizeof(send_flag[0]), ARRAY_SIZE(send_flag), is);
+}
+
+static unsigned int pick_recv_flag(unsigned int is)
+{
+	return pick_row(recv_flag, sizeof(recv_flag[0]), ARRAY_SIZE(recv_flag), is);
+}
 
 /* What the generator believes of a slot; it need not be right. */
 static struct belief {
@@ -328,7 +342,7 @@ static int add_socket(unsigned int mix, unsigned int plain_chance)
 
 static void add_option(unsigned int slot)
 {
-	add(SETSOCKOPT, slot, PICK(option, belief[slot].is), 0, 0, 0);
+	add(SETSOCKOPT, slot, pick_option(belief[slot].is), 0, 0, 0);
 }
 
 static void add_bind(unsigned int slot)
@@ -339,7 +353,7 @@ static void add_bind(unsigned int slot)
 		port = percent(50) ? OTHER : ZERO;
 	else if (percent(12))
 		port = OTHER;
-	belief[slot].place = PICK(place, belief[slot].is);
+	belief[slot].place = pick_place(belief[slot].is);
 	belief[slot].port = port;
 	belief[slot].bound = true;
 	add(BIND, slot, belief[slot].place, port, spoil(6), 0);
@@ -370,7 +384,7 @@ static void add_talk(enum call call, unsigned int slot, unsigned int c, unsigned
 		where = reach(belief[server].place, is);
 		port = belief[server].port;
 	} else {
-		where = PICK(place, is);
+		where = pick_place(is);
 		port = percent(75) ? UNDER_TEST : OTHER;
 	}
 	add(call, slot, where, port, c, d);
@@ -402,18 +416,18 @@ static void add_connect(unsigned int slot)
 
 static void add_send(unsigned int slot)
 {
-	add(SEND, slot, 0, 0, PICK(send_flag, belief[slot].is), 0);
+	add(SEND, slot, 0, 0, pick_send_flag(belief[slot].is), 0);
 }
 
 static void add_sendto(unsigned int slot)
 {
-	add_talk(SENDTO, slot, PICK(send_flag, belief[slot].is),
+	add_talk(SENDTO, slot, pick_send_flag(belief[slot].is),
 		 percent(75) ? NO_CMSG : random_below(CMSGS));
 }
 
 static void add_recv(unsigned int slot)
 {
-	add(RECV, slot, PICK(recv_flag, belief[slot].is), 0, 0, 0);
+	add(RECV, slot, pick_recv_flag(belief[slot].is), 0, 0, 0);
 }
 
 static void add_close(unsigned int slot)
