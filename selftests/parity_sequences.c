@@ -630,7 +630,8 @@ struct play {
 	short ready[SLOTS];
 };
 
-static void __printf(2, 3) say(struct play *play, const char *fmt, ...)
+static void __attribute__((format(printf, 2, 3)))
+say(struct play *play, const char *fmt, ...)
 {
 	va_list args;
 	int n;
