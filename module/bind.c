@@ -82,7 +82,8 @@ int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
  * @uaddr: the address, in kernel memory; as it was when this returns
  * @addr_len: its length
  *
- * Context and return: as port0_inet_bind().
+ * Context: as port0_inet_bind().
+ * Return: as port0_inet_bind().
  */
 int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 		     int addr_len)

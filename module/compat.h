@@ -2,6 +2,9 @@
 /*
  * The one room for what differs between kernels. PORT0_HAVE_* are header
  * probes made in Kbuild; nothing else in the module asks how old a kernel is.
+ *
+ * checkpatch dislikes the typedefs and the parameter lists in macros: a type or
+ * a signature that differs between kernels has no other name to go by.
  */
 #ifndef _PORT0_COMPAT_H
 #define _PORT0_COMPAT_H
@@ -126,7 +129,12 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
  * second-level bucket (tb2) for a port and an address. Older kernels hang a
  * socket on both and keep TIME_WAIT sockets of a tb2 on a list of their own;
  * newer ones hang every socket on its tb2 alone, and the tb2s on the tb.
+ * port0_tb_any() and port0_tb2_any() look for a socket that conflicts in one.
  */
+struct port0_bidder;
+typedef bool (*port0_conflict_t)(const struct port0_bidder *bidder,
+				 struct sock *sk2);
+
 #ifdef PORT0_HAVE_TB2_OWNERS_ONLY
 
 static inline bool port0_tb_is_empty(const struct inet_bind_bucket *tb)
@@ -212,25 +220,29 @@ static inline void port0_bind_hash(struct sock *sk,
 	sk_add_bind_node(sk, &tb2->owners);
 }
 
-/* All sockets in a tb, and in a tb2: loops, stopped by a true @stop. */
-#define port0_tb_any(sk2, tb, stop) ({					\
-	struct inet_bind2_bucket *__tb2;				\
-	bool __found = false;						\
-	hlist_for_each_entry(__tb2, &(tb)->bhash2, bhash_node) {	\
-		sk_for_each_bound(sk2, &__tb2->owners)			\
-			if ((__found = (stop)))				\
-				break;					\
-		if (__found)						\
-			break;						\
-	}								\
-	__found; })
+static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
+				 port0_conflict_t conflicts,
+				 const struct port0_bidder *bidder)
+{
+	struct sock *sk2;
 
-#define port0_tb2_any(sk2, tb2, stop) ({				\
-	bool __found = false;						\
-	sk_for_each_bound(sk2, &(tb2)->owners)				\
-		if ((__found = (stop)))					\
-			break;						\
-	__found; })
+	sk_for_each_bound(sk2, &tb2->owners)
+		if (conflicts(bidder, sk2))
+			return true;
+	return false;
+}
+
+static inline bool port0_tb_any(struct inet_bind_bucket *tb,
+				port0_conflict_t conflicts,
+				const struct port0_bidder *bidder)
+{
+	struct inet_bind2_bucket *tb2;
+
+	hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
+		if (port0_tb2_any(tb2, conflicts, bidder))
+			return true;
+	return false;
+}
 
 #else /* !PORT0_HAVE_TB2_OWNERS_ONLY */
 
@@ -318,28 +330,33 @@ static inline void port0_bind_hash(struct sock *sk,
 	sk_add_bind2_node(sk, &tb2->owners);
 }
 
-/* All sockets in a tb, and in a tb2: loops, stopped by a true @stop. */
-#define port0_tb_any(sk2, tb, stop) ({					\
-	bool __found = false;						\
-	sk_for_each_bound(sk2, &(tb)->owners)				\
-		if ((__found = (stop)))					\
-			break;						\
-	__found; })
+static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
+				 port0_conflict_t conflicts,
+				 const struct port0_bidder *bidder)
+{
+	struct inet_timewait_sock *tw;
+	struct sock *sk2;
 
-#define port0_tb2_any(sk2, tb2, stop) ({				\
-	struct inet_timewait_sock *__tw;				\
-	bool __found = false;						\
-	sk_for_each_bound_bhash2(sk2, &(tb2)->owners)			\
-		if ((__found = (stop)))					\
-			break;						\
-	if (!__found) {							\
-		twsk_for_each_bound_bhash2(__tw, &(tb2)->deathrow) {	\
-			sk2 = (struct sock *)__tw;			\
-			if ((__found = (stop)))				\
-				break;					\
-		}							\
-	}								\
-	__found; })
+	sk_for_each_bound_bhash2(sk2, &tb2->owners)
+		if (conflicts(bidder, sk2))
+			return true;
+	twsk_for_each_bound_bhash2(tw, &tb2->deathrow)
+		if (conflicts(bidder, (struct sock *)tw))
+			return true;
+	return false;
+}
+
+static inline bool port0_tb_any(struct inet_bind_bucket *tb,
+				port0_conflict_t conflicts,
+				const struct port0_bidder *bidder)
+{
+	struct sock *sk2;
+
+	sk_for_each_bound(sk2, &tb->owners)
+		if (conflicts(bidder, sk2))
+			return true;
+	return false;
+}
 
 #endif /* PORT0_HAVE_TB2_OWNERS_ONLY */
 

@@ -263,8 +263,9 @@ int port0_hooks_arm(enum port0_hook_set set)
 		err = port0_backend->install(hook);
 		if (err) {
 			pr_err_ratelimited("%s: cannot hook %s with %s: errno %d (%s)\n",
-			       __func__, hook->func, port0_backend->name, -err,
-			       port0_hook_hint(err));
+					   __func__, hook->func,
+					   port0_backend->name, -err,
+					   port0_hook_hint(err));
 			port0_hooks_remove(set);
 			goto unlock;
 		}

@@ -55,6 +55,7 @@ static inline bool port0_sock_is_tcp_or_udp(const struct sock *sk)
  * Context: exact under the socket lock. Without it, a socket that is being bound
  * or closed meanwhile may be taken for either; whoever acts on the answer asks
  * again with the lock held.
+ * Return: true if it holds port 0.
  */
 static inline bool port0_sock_holds(const struct sock *sk)
 {
@@ -73,6 +74,8 @@ static inline bool port0_sock_holds(const struct sock *sk)
  * a second bind(), a listen() or a connect() would move it inside the kernel's
  * tables. It therefore keeps a reference on the module. An accepted child does
  * not: all that can happen to it is to be closed.
+ *
+ * Return: true if it holds port 0 and keeps the module loaded.
  */
 static inline bool port0_sock_pins(const struct sock *sk)
 {

@@ -50,6 +50,8 @@ static inline bool port0_saddr4_meets(const struct port0_saddr *a,
  *
  * Not symmetric, as the kernel is not: an IPv4 wildcard meets an IPv6 address
  * that is there, the other way round it does not.
+ *
+ * Return: true if they meet.
  */
 static inline bool port0_saddr_meets(const struct port0_saddr *a,
 				     const struct port0_saddr *b,
@@ -81,6 +83,8 @@ static inline bool port0_saddr_meets(const struct port0_saddr *a,
  * @sk: the socket that is asking
  * @sk2: the socket that is there; may be a TIME_WAIT socket
  * @wild: a wildcard on either side meets every address
+ *
+ * Return: true if they meet.
  */
 static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 					 const struct sock *sk2, bool wild)
@@ -105,6 +109,8 @@ static inline bool port0_rcv_saddr_any(const struct sock *sk)
  *
  * What inet_bhashfn_portaddr() and udp's second table start from. The port is
  * xored in, so for port 0 the address alone remains.
+ *
+ * Return: the hash, to be masked.
  */
 static inline u32 port0_saddr_hash(const struct sock *sk)
 {

@@ -24,6 +24,8 @@
  *
  * An address that the kernel would not look at, or refuse for another reason,
  * is left to it.
+ *
+ * Return: true if the datagram needs our help.
  */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
 {
@@ -137,6 +139,7 @@ void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
  * replacement that makes this call.
  *
  * Context: process, socket locked.
+ * Return: true if the program is to be run on port 0.
  */
 bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
 {

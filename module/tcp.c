@@ -129,6 +129,14 @@ static bool port0_sock_conflicts2(const struct port0_bidder *bidder,
 	return port0_sock_conflicts(bidder, sk2);
 }
 
+/* What inet_csk_bind_conflict() tests for sockets of any address. */
+static bool port0_sock_conflicts_any(const struct port0_bidder *bidder,
+				     struct sock *sk2)
+{
+	return port0_sock_conflicts(bidder, sk2) &&
+	       port0_rcv_saddr_equal(bidder->sk, sk2, true);
+}
+
 /* Mirrors inet_bhash2_addr_any_conflict(). */
 static bool port0_any_conflicts(const struct port0_bidder *bidder)
 {
@@ -137,7 +145,6 @@ static bool port0_any_conflicts(const struct port0_bidder *bidder)
 	struct inet_bind_hashbucket *head2;
 	struct inet_bind2_bucket *tb2;
 	bool conflicts = false;
-	struct sock *sk2;
 
 	head2 = port0_bhash2(sk, port0_saddr_hash_any(sk));
 	spin_lock(&head2->lock);
@@ -145,8 +152,7 @@ static bool port0_any_conflicts(const struct port0_bidder *bidder)
 		if (!port0_tb2_is_ours(tb2, sk, l3mdev) ||
 		    !port0_tb2_addr_any(tb2, sk))
 			continue;
-		conflicts = port0_tb2_any(sk2, tb2,
-					  port0_sock_conflicts2(bidder, sk2));
+		conflicts = port0_tb2_any(tb2, port0_sock_conflicts2, bidder);
 		if (conflicts)
 			break;
 	}
@@ -251,7 +257,6 @@ static int port0_tcp_bind(struct sock *sk)
 	struct inet_bind2_bucket *tb2, *new2 = NULL;
 	struct inet_bind_hashbucket *head, *head2;
 	bool bound = tb, shared, conflicts;
-	struct sock *sk2;
 	int err;
 
 	head = &hinfo->bhash[inet_bhashfn(sock_net(sk), 0, hinfo->bhash_size)];
@@ -273,12 +278,9 @@ static int port0_tcp_bind(struct sock *sk)
 		conflicts = false;
 	else if (inet_use_hash2_on_bind(sk))
 		conflicts = tb2 &&
-			    port0_tb2_any(sk2, tb2,
-					  port0_sock_conflicts2(&bidder, sk2));
+			    port0_tb2_any(tb2, port0_sock_conflicts2, &bidder);
 	else
-		conflicts = port0_tb_any(sk2, tb,
-					 port0_sock_conflicts(&bidder, sk2) &&
-					 port0_rcv_saddr_equal(sk, sk2, true));
+		conflicts = port0_tb_any(tb, port0_sock_conflicts_any, &bidder);
 	if (conflicts)
 		goto unlock2;
 
