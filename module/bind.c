@@ -30,7 +30,7 @@ static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 
 static int port0_bind_begin(struct port0_call *call, struct sock *sk)
 {
-	int err = port0_hooks_arm(PORT0_HOOKS_RELEASE);
+	int err = port0_hooks_arm(PORT0_HOOKS_HELD);
 
 	return err ?: port0_call_begin(call, sk, PORT0_CALL_BIND);
 }

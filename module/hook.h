@@ -13,8 +13,9 @@
  * enum port0_hook_set - hooks that come and go together
  * @PORT0_HOOKS_BIND: bind(), listen() and connect(); from load to unload
  * @PORT0_HOOKS_NAME: the getpeername() repair; from load to unload, if wanted
- * @PORT0_HOOKS_RELEASE: where a port is given back; from the first bind() of
- *	a marked socket, since every close() in the system passes there
+ * @PORT0_HOOKS_HELD: what becomes of a socket on port 0, above all where it
+ *	gives the port back; from the first bind() of a marked socket, since every
+ *	close() in the system passes there
  * @PORT0_HOOKS_SEND: where sendto() is told to go to port 0; from the first
  *	marked UDP socket, since every datagram in the system passes there
  * @PORT0_HOOKS_ROUTE: what such a datagram then passes; from the first one,
@@ -24,7 +25,7 @@
 enum port0_hook_set {
 	PORT0_HOOKS_BIND,
 	PORT0_HOOKS_NAME,
-	PORT0_HOOKS_RELEASE,
+	PORT0_HOOKS_HELD,
 	PORT0_HOOKS_SEND,
 	PORT0_HOOKS_ROUTE,
 	PORT0_HOOK_SETS,

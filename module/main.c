@@ -100,7 +100,7 @@ static int __init port0_init(void)
 	/* All can be installed; these wait until somebody needs them. */
 	port0_hooks_disarm(PORT0_HOOKS_ROUTE);
 	port0_hooks_disarm(PORT0_HOOKS_SEND);
-	port0_hooks_disarm(PORT0_HOOKS_RELEASE);
+	port0_hooks_disarm(PORT0_HOOKS_HELD);
 
 	err = port0_sockopt_register();
 	if (err) {

@@ -85,6 +85,8 @@ static inline bool port0_sock_pins(const struct sock *sk)
 /* sockopt.c */
 int port0_sockopt_register(void);
 void port0_sockopt_unregister(void);
+int port0_ipv6_v6only(struct sock *sk, int level, int optname, sockptr_t optval,
+		      unsigned int optlen);
 
 /* bind.c */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len);

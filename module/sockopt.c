@@ -101,6 +101,28 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 	return 0;
 }
 
+#if IS_ENABLED(CONFIG_IPV6)
+/**
+ * port0_ipv6_v6only - setting IPV6_V6ONLY on a socket on port 0, in place of
+ * ipv6_setsockopt()
+ * @sk: a marked socket that holds port 0
+ * @level: SOL_IPV6
+ * @optname: IPV6_V6ONLY
+ * @optval: whatever
+ * @optlen: whatever
+ *
+ * The kernel refuses it on a bound socket, which it tells by inet_num.
+ *
+ * Context: process; holds no reference on the module, so it must not sleep.
+ * Return: -EINVAL.
+ */
+int port0_ipv6_v6only(struct sock *sk, int level, int optname, sockptr_t optval,
+		      unsigned int optlen)
+{
+	return -EINVAL;
+}
+#endif
+
 static struct nf_sockopt_ops port0_sockopts[] = {
 	{
 		.pf = PF_INET,

@@ -21,7 +21,7 @@
  * from ftrace and from a kprobe. PORT0_ENTRY() is its line in the table.
  */
 #define ARG(n)	((void *)args.arg##n)
-#define NUM(n)	(args.arg##n)
+#define NUM(n)	((u32)args.arg##n)
 
 struct port0_args {
 	unsigned long arg0, arg1, arg2, arg3;
@@ -240,6 +240,19 @@ PORT0_HOOK(inet_bhash2_reset_saddr)
 	return port0_on_move(ARG(0));
 }
 
+#if IS_ENABLED(CONFIG_IPV6)
+/* IPV6_V6ONLY is for sockets that are not bound yet. */
+PORT0_HOOK(ipv6_setsockopt)
+{
+	struct sock *sk = ARG(0);
+
+	if (likely(!port0_sock_is_marked(sk)) || NUM(1) != SOL_IPV6 ||
+	    NUM(2) != IPV6_V6ONLY || !port0_sock_holds(sk))
+		return NULL;
+	return port0_ipv6_v6only;
+}
+#endif
+
 /* A datagram is on its way: see send.c. */
 
 static __always_inline void *port0_on_sendmsg(struct sock *sk,
@@ -311,10 +324,13 @@ struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(inet6_getname,		PORT0_HOOKS_NAME, REDIRECTS),
 #endif
 
-	PORT0_ENTRY(inet_put_port,		PORT0_HOOKS_RELEASE, LOOKS_ON),
-	PORT0_ENTRY(udp_lib_unhash,		PORT0_HOOKS_RELEASE, LOOKS_ON),
-	PORT0_ENTRY(inet_bhash2_update_saddr,	PORT0_HOOKS_RELEASE, LOOKS_ON),
-	PORT0_ENTRY(inet_bhash2_reset_saddr,	PORT0_HOOKS_RELEASE, LOOKS_ON),
+	PORT0_ENTRY(inet_put_port,		PORT0_HOOKS_HELD, LOOKS_ON),
+	PORT0_ENTRY(udp_lib_unhash,		PORT0_HOOKS_HELD, LOOKS_ON),
+	PORT0_ENTRY(inet_bhash2_update_saddr,	PORT0_HOOKS_HELD, LOOKS_ON),
+	PORT0_ENTRY(inet_bhash2_reset_saddr,	PORT0_HOOKS_HELD, LOOKS_ON),
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(ipv6_setsockopt,		PORT0_HOOKS_HELD, REDIRECTS),
+#endif
 
 	PORT0_ENTRY(udp_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
 #if IS_ENABLED(CONFIG_IPV6)
