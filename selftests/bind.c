@@ -579,4 +579,104 @@ TEST_F(pair, udp)
 	try_pair(_metadata, variant, SOCK_DGRAM);
 }
 
+/*
+ * Many sockets on one port: past a certain number the kernel looks for
+ * conflicts another way.
+ */
+#define CROWD_SIZE	32
+
+FIXTURE(crowd) {};
+
+FIXTURE_VARIANT(crowd) {
+	const char *prefix;
+	int type;
+	int port;
+};
+
+#define CROWD(name, _prefix, _type)					\
+	ON_BOTH_PORTS(crowd, name, .prefix = _prefix, .type = _type)
+
+CROWD(ip4_tcp, "127.0.0.", SOCK_STREAM);
+CROWD(ip4_udp, "127.0.0.", SOCK_DGRAM);
+CROWD(mapped_tcp, "::ffff:127.0.0.", SOCK_STREAM);
+CROWD(mapped_udp, "::ffff:127.0.0.", SOCK_DGRAM);
+
+FIXTURE_SETUP(crowd)
+{
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(crowd) {}
+
+static int join_crowd(struct __test_metadata *_metadata,
+		      const FIXTURE_VARIANT(crowd) *variant, int nth,
+		      bool reuse, int *err)
+{
+	char host[INET6_ADDRSTRLEN];
+	int fd;
+
+	snprintf(host, sizeof(host), "%s%d", variant->prefix, nth + 1);
+	fd = socket_for(_metadata, host, variant->type, variant->port);
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse));
+	*err = bind_to(fd, host, variant->port);
+	return fd;
+}
+
+TEST_F(crowd, each_has_its_address)
+{
+	static const char * const wildcards[] = { "0.0.0.0", "::" };
+	int nth, err, fd, leaver;
+	size_t i;
+
+	for (nth = 0; nth < CROWD_SIZE; nth++) {
+		leaver = join_crowd(_metadata, variant, nth, false, &err);
+		ASSERT_EQ(0, err);
+		expect_port(_metadata, leaver, variant->port);
+	}
+	for (nth = 0; nth < CROWD_SIZE; nth++) {
+		close(join_crowd(_metadata, variant, nth, false, &err));
+		EXPECT_EQ(-EADDRINUSE, err);
+	}
+	for (i = 0; i < ARRAY_SIZE(wildcards); i++) {
+		fd = socket_for(_metadata, wildcards[i], variant->type,
+				variant->port);
+		EXPECT_EQ(-EADDRINUSE,
+			  bind_to(fd, wildcards[i], variant->port));
+	}
+
+	close(leaver);
+	join_crowd(_metadata, variant, CROWD_SIZE - 1, false, &err);
+	EXPECT_EQ(0, err);
+	join_crowd(_metadata, variant, nth, false, &err);
+	EXPECT_EQ(0, err);
+}
+
+TEST_F(crowd, one_has_every_address)
+{
+	static const char * const wildcards[] = { "0.0.0.0", "::" };
+	int nth, err, fd;
+	size_t i;
+
+	for (nth = 0; nth < CROWD_SIZE; nth++) {
+		join_crowd(_metadata, variant, nth, true, &err);
+		ASSERT_EQ(0, err);
+	}
+	for (i = 0; i < ARRAY_SIZE(wildcards); i++) {
+		fd = socket_for(_metadata, wildcards[i], variant->type,
+				variant->port);
+		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(fd, wildcards[i], variant->port));
+		expect_port(_metadata, fd, variant->port);
+
+		/* An address that nobody has asked for, and yet is taken. */
+		close(join_crowd(_metadata, variant, nth, false, &err));
+		EXPECT_EQ(-EADDRINUSE, err);
+		close(fd);
+	}
+	join_crowd(_metadata, variant, nth, false, &err);
+	EXPECT_EQ(0, err);
+}
+
 TEST_HARNESS_MAIN
