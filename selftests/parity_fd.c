@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Sockets that change hands, and calls that come by another way: descriptors
+ * passed, inherited and duplicated, and io_uring.
+ */
+#include <linux/io_uring.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "parity_feature.h"
+
+FEATURE_FIXTURE(fd);
+
+static int pass(struct __test_metadata *_metadata, int fd)
+{
+	char byte = 0, control[CMSG_SPACE(sizeof(int))] = "";
+	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	int pair[2];
+
+	ASSERT_EQ(0, rc(socketpair(AF_UNIX, SOCK_STREAM, 0, pair)));
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
+	close(fd);
+
+	/* Nobody has it now but the message. */
+	msg.msg_controllen = sizeof(control);
+	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
+	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	close(pair[0]);
+	close(pair[1]);
+	return fd;
+}
+
+TEST_F(fd, passed_unbound)
+{
+	int listener = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+
+	listener = pass(_metadata, listener);
+	ASSERT_EQ(0, bind_to(listener, variant->home, variant->port));
+	expect_port(_metadata, listener, variant->port);
+}
+
+TEST_F(fd, passed_bound)
+{
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int second = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+
+	server = pass(_metadata, server);
+	expect_port(_metadata, server, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
+	close(server);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+}
+
+TEST_F(fd, passed_connected)
+{
+	struct link link = link_up(_metadata, variant->home, variant->port);
+
+	link.child = pass(_metadata, link.child);
+	expect_port(_metadata, link.child, variant->port);
+	talk(_metadata, link.client, link.child);
+}
+
+/* A server as inetd has it: one process binds, another one serves. */
+TEST_F(fd, served_by_a_child_process)
+{
+	int listener = listener_on(_metadata, variant->home, variant->port);
+	int client, child, status;
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		child = accept(listener, NULL, NULL);
+		close(listener);
+		if (child < 0 || local_port(child) != variant->port ||
+		    send(child, "served", 6, 0) != 6)
+			_exit(1);
+		close(child);
+		_exit(0);
+	}
+	close(listener);
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_recv(_metadata, client, "served");
+	expect_recv(_metadata, client, "");
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+}
+
+/* The port is held until the last descriptor is closed. */
+TEST_F(fd, held_by_a_child_process)
+{
+	int first = bound_socket(_metadata, variant->home, SOCK_STREAM, variant->port);
+	int second = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+	int hold[2], status;
+	char byte;
+	pid_t pid;
+
+	ASSERT_EQ(0, rc(pipe(hold)));
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		close(hold[1]);
+		_exit(read(hold[0], &byte, 1));
+	}
+	close(hold[0]);
+	close(first);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
+	close(hold[1]);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+}
+
+TEST_F(fd, duplicated)
+{
+	int first = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+	int copy = dup(first);
+	int second = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+
+	ASSERT_LE(0, copy);
+	ASSERT_EQ(0, bind_to(copy, variant->home, variant->port));
+	expect_port(_metadata, first, variant->port);
+	EXPECT_EQ(-EINVAL, bind_to(first, variant->home, variant->port));
+	close(copy);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
+	ASSERT_EQ(0, rc(listen(first, 1)));
+	expect_port(_metadata, first, variant->port);
+	close(first);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+}
+
+/* The smallest ring there is: one request, one answer. */
+struct ring {
+	int fd;
+	struct io_uring_sqe *sqes;
+	char *rings;
+	struct io_uring_params params;
+};
+
+static int ring_open(struct ring *ring)
+{
+	size_t size;
+
+	memset(ring, 0, sizeof(*ring));
+	ring->fd = rc(syscall(__NR_io_uring_setup, 1, &ring->params));
+	if (ring->fd < 0)
+		return ring->fd;
+	size = ring->params.cq_off.cqes +
+	       ring->params.cq_entries * sizeof(struct io_uring_cqe);
+	ring->rings = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			   ring->fd, IORING_OFF_SQ_RING);
+	ring->sqes = mmap(NULL, sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
+	return ring->rings == MAP_FAILED || ring->sqes == MAP_FAILED ? -ENOMEM : 0;
+}
+
+static unsigned int *ring_word(const struct ring *ring, __u32 offset)
+{
+	return (unsigned int *)(ring->rings + offset);
+}
+
+static int ring_call(struct ring *ring, struct io_uring_sqe request)
+{
+	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
+	unsigned int *head = ring_word(ring, ring->params.cq_off.head);
+	const struct io_uring_cqe *answers = (void *)(ring->rings + ring->params.cq_off.cqes);
+	unsigned int mask = *ring_word(ring, ring->params.cq_off.ring_mask);
+	int result;
+
+	ring->sqes[0] = request;
+	*ring_word(ring, ring->params.sq_off.array) = 0;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	if (syscall(__NR_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 1)
+		return -errno;
+	result = answers[*head & mask].res;
+	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+	return result;
+}
+
+/* bind and listen came later than the rest; the numbers are the kernel's. */
+#define RING_BIND	56
+#define RING_LISTEN	57
+
+static bool ring_knows(struct ring *ring, int operation)
+{
+	size_t size = sizeof(struct io_uring_probe) + 256 * sizeof(struct io_uring_probe_op);
+	struct io_uring_probe *probe = calloc(1, size);
+	bool known = false;
+
+	if (probe && !syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_PROBE, probe, 256))
+		known = operation <= probe->last_op &&
+			probe->ops[operation].flags & IO_URING_OP_SUPPORTED;
+	free(probe);
+	return known;
+}
+
+TEST_F(fd, io_uring_server)
+{
+	struct addr at = addr_of(variant->home, variant->port);
+	struct addr peer = { .len = sizeof(peer.v6) };
+	struct ring ring;
+	int error = ring_open(&ring);
+	int listener, client, child;
+	char text[8] = "";
+
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	listener = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+	if (ring_knows(&ring, RING_BIND)) {
+		EXPECT_EQ(0, ring_call(&ring, (struct io_uring_sqe){
+			.opcode = RING_BIND, .fd = listener,
+			.addr = (uintptr_t)&at.sa, .addr2 = at.len }));
+		EXPECT_EQ(0, ring_call(&ring, (struct io_uring_sqe){
+			.opcode = RING_LISTEN, .fd = listener, .len = 4 }));
+	} else {
+		ASSERT_EQ(0, bind_to(listener, variant->home, variant->port));
+		ASSERT_EQ(0, rc(listen(listener, 4)));
+	}
+	expect_port(_metadata, listener, variant->port);
+
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	EXPECT_EQ(0, ring_call(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_CONNECT, .fd = client,
+		.addr = (uintptr_t)&at.sa, .off = at.len }));
+	EXPECT_EQ(variant->port, peer_port(client));
+	child = ring_call(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_ACCEPT, .fd = listener,
+		.addr = (uintptr_t)&peer.sa, .addr2 = (uintptr_t)&peer.len });
+	ASSERT_LE(0, child);
+	EXPECT_EQ(local_port(client), port_of(&peer));
+	expect_port(_metadata, child, variant->port);
+
+	EXPECT_EQ(4, ring_call(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_SEND, .fd = child, .addr = (uintptr_t)"ring", .len = 4 }));
+	EXPECT_EQ(4, ring_call(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_RECV, .fd = client, .addr = (uintptr_t)text, .len = 4 }));
+	EXPECT_STREQ("ring", text);
+}
+
+/* A datagram by address: the same request again and again, from one ring. */
+TEST_F(fd, io_uring_sendmsg)
+{
+	struct addr to = addr_of(variant->home, variant->port);
+	struct iovec iov = { .iov_base = "ring", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	struct ring ring;
+	int error = ring_open(&ring), round;
+
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(4, ring_call(&ring, (struct io_uring_sqe){
+			.opcode = IORING_OP_SENDMSG, .fd = client, .addr = (uintptr_t)&msg,
+			.len = 1, .flags = round ? IOSQE_ASYNC : 0 }));
+		expect_recv(_metadata, server, "ring");
+	}
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the feature tests of parity share: each is written for "a port" and run
+ * on an ordinary one and on port 0, over IPv4 and over IPv6.
+ */
+#ifndef PARITY_FEATURE_H
+#define PARITY_FEATURE_H
+
+#include <netinet/tcp.h>
+
+#include "port0_test.h"
+
+#define FEATURE_FIXTURE(fixture)					\
+	FIXTURE(fixture) {};						\
+	FIXTURE_VARIANT(fixture) {					\
+		const char *home;					\
+		const char *second;					\
+		int port;						\
+	};								\
+	FIXTURE_SETUP(fixture)						\
+	{								\
+		if (!have_family_of(variant->home))			\
+			SKIP(return, "no IPv6");			\
+		enter_netns(_metadata);					\
+	}								\
+	FIXTURE_TEARDOWN(fixture) {}					\
+	ON_BOTH_PORTS(fixture, ip4, .home = "127.0.0.1",		\
+		      .second = "127.0.0.2");				\
+	ON_BOTH_PORTS(fixture, ip6, .home = "::1", .second = "fd00::2")
+
+struct link {
+	int listener, client, child;
+};
+
+static inline int listener_on(struct __test_metadata *_metadata, const char *host, int port)
+{
+	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	ASSERT_EQ(0, rc(listen(fd, 8)));
+	expect_port(_metadata, fd, port);
+	return fd;
+}
+
+/* A listener on the port, an unmarked client, and the child that serves it. */
+static inline struct link link_up(struct __test_metadata *_metadata, const char *host, int port)
+{
+	struct link link;
+
+	link.listener = listener_on(_metadata, host, port);
+	link.client = new_socket(_metadata, host, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(link.client, host, port));
+	link.child = rc(accept(link.listener, NULL, NULL));
+	ASSERT_LE(0, link.child);
+	expect_port(_metadata, link.child, port);
+	return link;
+}
+
+static inline void talk(struct __test_metadata *_metadata, int one, int two)
+{
+	expect_send(_metadata, one, "to and");
+	expect_recv(_metadata, two, "to and");
+	expect_send(_metadata, two, "fro");
+	expect_recv(_metadata, one, "fro");
+}
+
+static inline struct tcp_info tcp_info_of(struct __test_metadata *_metadata, int fd)
+{
+	struct tcp_info info = {};
+	socklen_t len = sizeof(info);
+
+	ASSERT_EQ(0, rc(getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len)));
+	return info;
+}
+
+/* Delivery may be put off to a thread of the kernel's, so wait a little. */
+static inline bool wait_readable(int fd)
+{
+	struct pollfd poll_in = { .fd = fd, .events = POLLIN };
+
+	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
+}
+
+#endif
