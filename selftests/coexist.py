@@ -1,0 +1,378 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""Others who hook the same kernel functions: a livepatch, kprobes, tracers, BPF.
+
+A livepatch and port0 exclude each other, and the later one is refused. All
+others get along with it, whoever comes first. PORT0_KO names the module's file.
+When all is done the module is loaded, or not, as it was before.
+"""
+
+import contextlib
+import ctypes
+import glob
+import os
+import re
+import struct
+import subprocess
+import time
+
+from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, TCP, Namespace, Skip, bound_socket, check,
+                        code, equal, libc, main, plain_socket, test)
+
+SYS = "/sys/module/port0"
+TRACING = "/sys/kernel/tracing"
+KPROBES = "/sys/kernel/debug/kprobes"
+LIVEPATCH = "port0_livepatch"
+HERE = os.path.dirname(os.path.realpath(__file__))
+
+# One from each set of hooks, and they all run when a connection is made.
+FUNCTIONS = ["inet_bind", "inet_csk_get_port", "inet_getname", "inet_put_port"]
+BACKENDS = ["ftrace", "kprobe"]
+
+
+def read(path):
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()
+
+
+def write(path, text, mode="w"):
+    with open(path, mode, encoding="ascii") as file:
+        file.write(text)
+
+
+def load(path, args=""):
+    with open(path, "rb") as file:
+        check(libc.syscall(313, file.fileno(), args.encode(), 0))  # finit_module
+
+
+def unload(name="port0"):
+    check(libc.delete_module(name.encode(), os.O_NONBLOCK))
+
+
+def is_loaded(name="port0"):
+    return os.path.exists(f"/sys/module/{name}")
+
+
+def our_module():
+    path = os.environ.get("PORT0_KO")
+    if not path:
+        raise Skip("PORT0_KO does not name the module's file")
+    return path
+
+
+@contextlib.contextmanager
+def without_module():
+    """The module is away inside, and back as it was afterwards."""
+    path = our_module()
+    args = None
+    if is_loaded():
+        names = glob.glob(f"{SYS}/parameters/*")
+        args = " ".join(f"{os.path.basename(name)}={read(name).strip()}" for name in names)
+        unload()
+    try:
+        yield path
+    finally:
+        if is_loaded():
+            unload()
+        if args is not None:
+            load(path, args)
+
+
+@contextlib.contextmanager
+def kernel_log():
+    """A list that fills, on the way out, with what the kernel has said."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+    lines = []
+    try:
+        yield lines
+    finally:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                record = os.read(fd, 8192).decode(errors="replace")
+                lines.append(record.partition(";")[2].partition("\n")[0])
+        os.close(fd)
+
+
+def skip_without(backend):
+    if backend == "ftrace" and not os.path.exists("/proc/sys/kernel/ftrace_enabled"):
+        raise Skip("this kernel has no function tracer")
+
+
+def works():
+    """Port 0 is bound, reached and given back, on every kind of socket."""
+    with Namespace():
+        for host in LOOPBACK.values():
+            for kind in KINDS.values():
+                server = bound_socket(host, kind, 0)
+                if kind == TCP:
+                    server.listen(1)
+                client = plain_socket(host, kind)
+                client.connect(server.getsockname()[:2])
+                equal(0, client.getpeername()[1], "the port of the peer")
+                if kind == TCP:
+                    client.close()
+                    server.accept()[0].close()
+                client.close()
+                server.close()
+
+
+def still_counts():
+    """Every socket has given its reference back."""
+    deadline = time.monotonic() + IO_TIMEOUT
+    while read(f"{SYS}/refcnt").strip() != "0" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    equal("0", read(f"{SYS}/refcnt").strip(), "references on the module")
+
+
+class KprobeEvent:
+    """A kprobe or kretprobe on each function, made through tracefs."""
+
+    def __init__(self, letter):
+        self.letter = letter
+
+    def __enter__(self):
+        if not os.path.exists(f"{TRACING}/kprobe_events"):
+            raise Skip("this kernel has no kprobe events")
+        for function in FUNCTIONS:
+            write(f"{TRACING}/kprobe_events", f"{self.letter}:port0/{function} {function}\n", "a")
+        write(f"{TRACING}/events/port0/enable", "1")
+        return self
+
+    def hits(self):
+        profile = [line.split() for line in read(f"{TRACING}/kprobe_profile").splitlines()]
+        return {name: int(hits) for name, hits, *_ in profile}
+
+    def __exit__(self, *_):
+        write(f"{TRACING}/events/port0/enable", "0")
+        for function in FUNCTIONS:
+            write(f"{TRACING}/kprobe_events", f"-:port0/{function}\n", "a")
+
+
+class Tracer:
+    """The function or the function_graph tracer on each function."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __enter__(self):
+        try:
+            available = read(f"{TRACING}/available_tracers").split()
+        except FileNotFoundError:
+            available = []
+        if self.name not in available:
+            raise Skip(f"this kernel has no {self.name} tracer")
+        filters = "set_graph_function" if "graph" in self.name else "set_ftrace_filter"
+        self.filters = f"{TRACING}/{filters}"
+        write(self.filters, "\n".join(FUNCTIONS) + "\n")
+        write(f"{TRACING}/trace", "")
+        write(f"{TRACING}/current_tracer", self.name)
+        return self
+
+    def hits(self):
+        trace = read(f"{TRACING}/trace")
+        return {function: len(re.findall(rf"\b{function}\b", trace)) for function in FUNCTIONS}
+
+    def __exit__(self, *_):
+        write(f"{TRACING}/current_tracer", "nop")
+        write(self.filters, "")
+        write(f"{TRACING}/trace", "")
+
+
+class Fentry:
+    """A BPF program that does nothing, entered with each function or left with it."""
+
+    PROG_LOAD, RAW_TRACEPOINT_OPEN = 5, 17
+    TYPE_TRACING = 26
+    ATTACH = {"fentry": 24, "fexit": 25}
+    RETURN_0 = bytes.fromhex("b700000000000000" "9500000000000000")
+
+    def __init__(self, kind):
+        self.attach = self.ATTACH[kind]
+
+    @staticmethod
+    def bpf(command, attr):
+        buffer = ctypes.create_string_buffer(attr, len(attr))
+        return check(libc.syscall(321, command, buffer, len(attr)))
+
+    @staticmethod
+    def btf_ids():
+        if not os.path.exists("/sys/kernel/btf/vmlinux"):
+            raise Skip("this kernel describes no types (BTF)")
+        pattern = "FUNC '(" + "|".join(FUNCTIONS) + ")'"
+        dump = subprocess.run(f"bpftool btf dump file /sys/kernel/btf/vmlinux | grep -E \"{pattern}\"",
+                              shell=True, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return {name: int(number) for number, name in re.findall(r"\[(\d+)\] FUNC '(\w+)'", dump)}
+
+    def __enter__(self):
+        self.stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self.programs = {}
+            write("/proc/sys/kernel/bpf_stats_enabled", "1")
+            stack.callback(write, "/proc/sys/kernel/bpf_stats_enabled", "0")
+            code_ = ctypes.create_string_buffer(self.RETURN_0)
+            licence = ctypes.create_string_buffer(b"GPL")
+            for name, number in self.btf_ids().items():
+                attr = struct.pack("<IIQQIIQII16sIIIIQIIQIII", self.TYPE_TRACING, 2,
+                                   ctypes.addressof(code_), ctypes.addressof(licence),
+                                   0, 0, 0, 0, 0, b"", 0, self.attach, 0, 0, 0, 0, 0, 0, 0,
+                                   number, 0)
+                program = self.bpf(self.PROG_LOAD, attr)
+                stack.callback(os.close, program)
+                self.programs[name] = program
+                stack.callback(os.close, self.bpf(self.RAW_TRACEPOINT_OPEN,
+                                                  struct.pack("<QII", 0, program, 0)))
+            equal(set(FUNCTIONS), set(self.programs), "functions with a program")
+            self.stack = stack.pop_all()
+        return self
+
+    def hits(self):
+        return {name: int(re.search(r"run_cnt:\s*(\d+)", read(f"/proc/self/fdinfo/{fd}"))[1])
+                for name, fd in self.programs.items()}
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+
+OTHERS = {
+    "kprobe": lambda: KprobeEvent("p"),
+    "kretprobe": lambda: KprobeEvent("r"),
+    "function": lambda: Tracer("function"),
+    "function_graph": lambda: Tracer("function_graph"),
+    "fentry": lambda: Fentry("fentry"),
+    "fexit": lambda: Fentry("fexit"),
+}
+PAIRS = [(other, backend) for other in OTHERS for backend in BACKENDS]
+
+
+def saw_all(other):
+    print(f"# {other.hits()}")
+    for function, hits in other.hits().items():
+        if not hits:
+            raise AssertionError(f"{function} was called past the other")
+
+
+@test(*PAIRS)
+def another_first(other, backend):
+    skip_without(backend)
+    with without_module() as path:
+        with OTHERS[other]() as there:
+            load(path, f"hook={backend}")
+            works()
+            saw_all(there)
+        works()
+        still_counts()
+
+
+@test(*PAIRS)
+def another_second(other, backend):
+    skip_without(backend)
+    with without_module() as path:
+        load(path, f"hook={backend}")
+        works()
+        with OTHERS[other]() as there:
+            works()
+            saw_all(there)
+            still_counts()
+            unload()
+        load(path, f"hook={backend}")
+        works()
+        still_counts()
+
+
+def livepatch_file():
+    path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
+    if not os.path.exists(path):
+        raise Skip("no livepatch was built for this kernel")
+    return path
+
+
+def livepatch_settled():
+    deadline = time.monotonic() + IO_TIMEOUT * 3
+    while read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "1":
+        if time.monotonic() > deadline:
+            raise TimeoutError("the livepatch does not come to rest")
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def livepatch():
+    load(livepatch_file())
+    livepatch_settled()
+    try:
+        yield
+    finally:
+        write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
+        deadline = time.monotonic() + IO_TIMEOUT * 3
+        while os.path.exists(f"/sys/kernel/livepatch/{LIVEPATCH}"):
+            if time.monotonic() > deadline:
+                raise TimeoutError("the livepatch does not go")
+            time.sleep(0.1)
+        unload(LIVEPATCH)
+
+
+@test(*[(backend,) for backend in BACKENDS])
+def livepatch_first(backend):
+    skip_without(backend)
+    livepatch_file()
+    with without_module() as path:
+        with livepatch():
+            with kernel_log() as log:
+                equal("EBUSY", code(load, path, f"hook={backend}"), "loading port0")
+            named = [line for line in log if line.startswith("port0:") and "inet_bind" in line]
+            equal(1, len(named), "lines that name the function")
+            print(f"# {named[0]}")
+            equal(False, is_loaded(), "port0 is loaded")
+            sock = plain_socket("127.0.0.1", TCP)
+            equal("EXFULL", code(sock.bind, ("127.0.0.1", 0)), "bind() with the livepatch")
+            sock.close()
+        load(path, f"hook={backend}")
+        works()
+
+
+@test(*[(backend,) for backend in BACKENDS])
+def livepatch_second(backend):
+    skip_without(backend)
+    file = livepatch_file()
+    with without_module() as path:
+        load(path, f"hook={backend}")
+        equal("EBUSY", code(load, file), "loading the livepatch")
+        equal(False, is_loaded(LIVEPATCH), "the livepatch is loaded")
+        works()
+        still_counts()
+
+
+@contextlib.contextmanager
+def kprobes_disarmed():
+    switch = f"{KPROBES}/enabled"
+    if not os.path.exists(switch):
+        raise Skip("no switch for kprobes in debugfs")
+    write(switch, "0")
+    try:
+        yield
+    finally:
+        write(switch, "1")
+
+
+@test()
+def kprobes_that_do_not_arm():
+    """They register all the same."""
+    with without_module() as path:
+        with kprobes_disarmed():
+            equal("EBUSY", code(load, path, "hook=kprobe"), "loading port0")
+        load(path, "hook=kprobe")
+        works()
+
+
+@test()
+def kprobes_that_do_not_arm_beside_others():
+    """A probe that joins others on its function looks armed."""
+    with without_module() as path:
+        with KprobeEvent("p"), kprobes_disarmed():
+            equal("EBUSY", code(load, path, "hook=kprobe"), "loading port0")
+        load(path, "hook=kprobe")
+        works()
+
+
+if __name__ == "__main__":
+    main()

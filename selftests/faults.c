@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Memory that is not there.
+ *
+ * A case is made again and again in a fresh process, in which the kernel's fault
+ * injection fails the first allocation, then the second, and so on until
+ * nothing is left to fail. Each time the call under test must say that memory or
+ * room is short, or succeed; afterwards port 0 must be free, and the module
+ * unused or gone.
+ *
+ * Needs CONFIG_FAULT_INJECTION and CONFIG_FAILSLAB.
+ */
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "stress.h"
+
+#define FAIL_NTH	"/proc/thread-self/fail-nth"
+#define FAILSLAB	"/sys/kernel/debug/failslab/"
+#define MAX_NTH		2000
+
+/* Arm the fault injection of this thread, and see what is left of it. */
+static int fail_nth(long nth)
+{
+	int fd = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
+
+	dprintf(fd, "%ld", nth);
+	return fd;
+}
+
+static bool has_failed(int fd)
+{
+	char text[32] = "";
+
+	pread(fd, text, sizeof(text) - 1, 0);
+	dprintf(fd, "0");
+	close(fd);
+	return !atol(text);
+}
+
+struct scene {
+	const char *host;
+	int type;
+	int fd;
+	int peer;
+};
+
+struct fault_case {
+	const char *name;
+	bool tcp, udp;
+	void (*prepare)(struct scene *scene);
+	int (*call)(struct scene *scene);
+};
+
+static int new_fd(const struct scene *scene)
+{
+	return socket(is_ip6(scene->host) ? AF_INET6 : AF_INET, scene->type, 0);
+}
+
+static void prepare_socket(struct scene *scene)
+{
+	scene->fd = new_fd(scene);
+	reset_on_close(scene->fd);
+}
+
+static void prepare_marked(struct scene *scene)
+{
+	prepare_socket(scene);
+	set_mark(scene->fd, 1);
+}
+
+static void prepare_bound(struct scene *scene)
+{
+	prepare_marked(scene);
+	bind_to(scene->fd, scene->host, 0);
+}
+
+static void prepare_group(struct scene *scene)
+{
+	int fd = new_fd(scene);
+
+	set_mark(fd, 1);
+	set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	bind_to(fd, scene->host, 0);
+	prepare_marked(scene);
+	set_int(scene->fd, SOL_SOCKET, SO_REUSEPORT, 1);
+}
+
+/* A listener or a bound socket on the control port. */
+static void prepare_peer(struct scene *scene)
+{
+	scene->peer = new_fd(scene);
+	set_int(scene->peer, SOL_SOCKET, SO_REUSEADDR, 1);
+	bind_to(scene->peer, scene->host, CONTROL_PORT);
+	if (scene->type == SOCK_STREAM)
+		listen(scene->peer, 1);
+	prepare_bound(scene);
+}
+
+static void prepare_wild_peer(struct scene *scene)
+{
+	const char *host = scene->host;
+
+	prepare_peer(scene);
+	close(scene->fd);
+	scene->host = is_ip6(host) ? "::" : "0.0.0.0";
+	prepare_bound(scene);
+	scene->host = host;
+}
+
+static void prepare_server(struct scene *scene)
+{
+	prepare_bound(scene);
+	listen(scene->fd, 1);
+	scene->peer = new_fd(scene);
+	reset_on_close(scene->peer);
+}
+
+static int call_mark(struct scene *scene)
+{
+	return set_mark(scene->fd, 1);
+}
+
+static int call_bind(struct scene *scene)
+{
+	return bind_to(scene->fd, scene->host, 0);
+}
+
+static int call_listen(struct scene *scene)
+{
+	return rc(listen(scene->fd, 1));
+}
+
+static int call_connect_from(struct scene *scene)
+{
+	return connect_to(scene->fd, scene->host, CONTROL_PORT);
+}
+
+static int call_connect_to(struct scene *scene)
+{
+	int err;
+
+	/* What is lost on the way comes again, later than anybody waits. */
+	fcntl(scene->peer, F_SETFL, O_NONBLOCK);
+	err = connect_to(scene->peer, scene->host, 0);
+	return err == -EINPROGRESS ? 0 : err;
+}
+
+static int call_send(struct scene *scene)
+{
+	struct addr self = addr_of(scene->host, 0);
+	int err = rc(sendto(scene->fd, "x", 1, 0, &self.sa, self.len));
+
+	return err == 1 ? 0 : err;
+}
+
+static int call_cork(struct scene *scene)
+{
+	struct addr self = addr_of(scene->host, 0);
+	int err = rc(sendto(scene->fd, "x", 1, MSG_MORE, &self.sa, self.len));
+
+	if (err == 1)
+		err = rc(send(scene->fd, "y", 1, 0));
+	return err == 1 ? 0 : err;
+}
+
+static int call_close(struct scene *scene)
+{
+	return rc(close(scene->fd));
+}
+
+static const struct fault_case cases[] = {
+	{ "setsockopt", true, true, prepare_socket, call_mark },
+	{ "bind", true, true, prepare_marked, call_bind },
+	{ "bind into a group", true, true, prepare_group, call_bind },
+	{ "listen", true, false, prepare_bound, call_listen },
+	{ "connect from port 0", true, true, prepare_peer, call_connect_from },
+	{ "connect from port 0, any address", true, true, prepare_wild_peer,
+	  call_connect_from },
+	{ "connect to port 0", true, false, prepare_server, call_connect_to },
+	{ "sendto", false, true, prepare_bound, call_send },
+	{ "sendto, unbound", false, true, prepare_marked, call_send },
+	{ "sendto with MSG_MORE", false, true, prepare_bound, call_cork },
+	{ "close", true, true, prepare_bound, call_close },
+};
+
+/* Every allocation may fail, with no words about it in the log. */
+static void allow_faults(struct __test_metadata *_metadata)
+{
+	ASSERT_EQ(0, write_file(FAILSLAB "ignore-gfp-wait", "N"));
+	ASSERT_EQ(0, write_file(FAILSLAB "verbose", "0"));
+}
+
+enum outcome { CLEAN = 10, INJECTED, WRONG };
+
+/* In a process of its own: what is left open goes with it. */
+static enum outcome try_once(const struct fault_case *fault,
+			     struct scene scene, long nth)
+{
+	bool failed;
+	int fd, err;
+
+	fault->prepare(&scene);
+	fd = fail_nth(nth);
+	err = fault->call(&scene);
+	failed = has_failed(fd);
+
+	if (err && !(failed && (err == -ENOMEM || err == -ENOBUFS ||
+				err == -EADDRINUSE || err == -EAGAIN))) {
+		printf("# %s, allocation %ld%s: %s\n", fault->name, nth,
+		       failed ? "" : " not reached", strerror(-err));
+		fflush(stdout);
+		return WRONG;
+	}
+	return failed ? INJECTED : CLEAN;
+}
+
+static enum outcome try_in_child(struct __test_metadata *_metadata,
+				 const struct fault_case *fault,
+				 const struct scene *scene, long nth)
+{
+	pid_t pid = fork();
+	int status;
+
+	ASSERT_LE(0, pid);
+	if (!pid)
+		_exit(try_once(fault, *scene, nth));
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+FIXTURE(faults) {};
+
+FIXTURE_VARIANT(faults) {
+	const char *host;
+	int type;
+};
+
+#define FAULT_VARIANT(name, _host, _type)				\
+	FIXTURE_VARIANT_ADD(faults, name) { .host = _host, .type = _type }
+
+FAULT_VARIANT(ip4_tcp, "127.0.0.1", SOCK_STREAM);
+FAULT_VARIANT(ip6_tcp, "::1", SOCK_STREAM);
+FAULT_VARIANT(ip4_udp, "127.0.0.1", SOCK_DGRAM);
+FAULT_VARIANT(ip6_udp, "::1", SOCK_DGRAM);
+
+FIXTURE_SETUP(faults)
+{
+	if (access(FAIL_NTH, W_OK) || access(FAILSLAB, X_OK))
+		SKIP(return, "this kernel has no fault injection");
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	allow_faults(_metadata);
+}
+
+FIXTURE_TEARDOWN(faults) {}
+
+TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
+{
+	struct scene scene = { .host = variant->host, .type = variant->type };
+	long users = module_users(), nth, total = 0;
+	size_t i;
+	int fd;
+
+	for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const struct fault_case *fault = &cases[i];
+		enum outcome outcome = INJECTED;
+
+		if (!(variant->type == SOCK_STREAM ? fault->tcp : fault->udp))
+			continue;
+		for (nth = 1; outcome == INJECTED; nth++) {
+			ASSERT_GT(MAX_NTH, nth);
+			outcome = try_in_child(_metadata, fault, &scene, nth);
+			EXPECT_EQ(users, wait_for_users(users));
+			fd = bound_socket(_metadata, variant->host,
+					  variant->type, 0);
+			close(fd);
+		}
+		ASSERT_EQ(CLEAN, outcome);
+		TH_LOG("%s: %ld allocations failed", fault->name, nth - 2);
+		total += nth - 2;
+	}
+	EXPECT_LT(0, total);
+	TH_LOG("%ld faults", total);
+}
+
+FIXTURE(loading) {
+	char args[128];
+};
+
+FIXTURE_VARIANT(loading) {
+	const char *args;
+};
+
+FIXTURE_VARIANT_ADD(loading, ftrace) { .args = "hook=ftrace" };
+FIXTURE_VARIANT_ADD(loading, kprobe) { .args = "hook=kprobe" };
+
+FIXTURE_SETUP(loading)
+{
+	int err;
+
+	if (!getenv("PORT0_KO"))
+		SKIP(return, "PORT0_KO does not name the module's file");
+	if (access(FAIL_NTH, W_OK) || access(FAILSLAB, X_OK))
+		SKIP(return, "this kernel has no fault injection");
+	enter_netns(_metadata);
+	module_args(self->args, sizeof(self->args));
+	if (module_users() >= 0)
+		ASSERT_EQ(0, module_unload());
+	err = module_load(variant->args);
+	if (err == -EOPNOTSUPP)
+		SKIP(return, "this kernel has no function tracer");
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(0, module_unload());
+	allow_faults(_metadata);
+}
+
+FIXTURE_TEARDOWN(loading)
+{
+	if (module_users() < 0)
+		EXPECT_EQ(0, module_load(self->args));
+}
+
+/* Either whole or not at all, whatever fails. */
+TEST_F_TIMEOUT(loading, module, STRESS_TIMEOUT_SEC)
+{
+	long nth, refused = 0;
+	bool failed = true;
+	int fd, err;
+
+	for (nth = 1; failed; nth++) {
+		ASSERT_GT(MAX_NTH, nth);
+		fd = fail_nth(nth);
+		err = module_load(variant->args);
+		failed = has_failed(fd);
+		if (err) {
+			ASSERT_TRUE(failed);
+			ASSERT_EQ(-1, module_users());
+			refused++;
+		} else {
+			ASSERT_EQ(0, module_unload());
+		}
+	}
+	EXPECT_LT(0, refused);
+	TH_LOG("%ld allocations failed, %ld loads with them", nth - 2, refused);
+}
+
+/* What arms hooks late: a marked datagram socket, its bind(), its sendto(). */
+static int arm_everything(void)
+{
+	struct scene scene = { .host = "127.0.0.1", .type = SOCK_DGRAM };
+	int err;
+
+	scene.fd = new_fd(&scene);
+	if (scene.fd < 0)
+		return -errno;
+	err = set_mark(scene.fd, 1);
+	if (!err)
+		err = bind_to(scene.fd, scene.host, 0);
+	if (!err)
+		err = call_send(&scene);
+	close(scene.fd);
+	return err;
+}
+
+TEST_F_TIMEOUT(loading, late_hooks, STRESS_TIMEOUT_SEC)
+{
+	long nth, refused = 0;
+	bool failed = true;
+	int fd, err;
+
+	for (nth = 1; failed; nth++) {
+		ASSERT_GT(MAX_NTH, nth);
+		ASSERT_EQ(0, module_load(variant->args));
+		fd = fail_nth(nth);
+		err = arm_everything();
+		failed = has_failed(fd);
+		if (err) {
+			ASSERT_TRUE(failed);
+			refused++;
+		}
+		ASSERT_EQ(0, wait_for_users(0));
+		/* What failed then does not fail now. */
+		ASSERT_EQ(0, arm_everything());
+		ASSERT_EQ(0, module_unload());
+	}
+	EXPECT_LT(0, refused);
+	TH_LOG("%ld allocations failed, %ld calls with them", nth - 2, refused);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""What the kernel's own detectors have to say when all other tests have run.
+
+Needs CONFIG_DEBUG_KMEMLEAK and CONFIG_PROVE_LOCKING.
+"""
+
+import os
+import re
+import time
+
+from port0_test import Skip, equal, main, test
+
+KMEMLEAK = "/sys/kernel/debug/kmemleak"
+LOCKDEP = "/proc/lockdep_stats"
+
+# The youngest objects are not looked at.
+MIN_AGE = 5
+SCANS = 2
+
+
+@test()
+def kmemleak_finds_nothing():
+    if not os.path.exists(KMEMLEAK):
+        raise Skip("this kernel has no kmemleak")
+    for _ in range(SCANS):
+        time.sleep(MIN_AGE + 1)
+        with open(KMEMLEAK, "w", encoding="ascii") as file:
+            file.write("scan")
+    with open(KMEMLEAK, encoding="ascii", errors="replace") as file:
+        found = file.read()
+    for line in found.splitlines()[:100]:
+        print(f"# {line}")
+    print(f"# {SCANS} scans")
+    equal(0, found.count("unreferenced object"), "leaks")
+
+
+@test()
+def lockdep_is_still_watching():
+    """It stops at the first fault it finds, and when its tables are full."""
+    if not os.path.exists(LOCKDEP):
+        raise Skip("this kernel has no lockdep")
+    with open(LOCKDEP, encoding="ascii") as file:
+        stats = file.read()
+    print(f"# {re.search(r'lock-classes:.*', stats)[0]}")
+    equal("1", re.search(r"debug_locks:\s*(\d)", stats)[1], "debug_locks")
+
+
+if __name__ == "__main__":
+    main()

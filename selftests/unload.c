@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Loading and unloading again and again, under fire.
+ *
+ * Threads make calls that enter the hooks, on marked sockets and on others,
+ * some of which were marked under an earlier load, while the module comes and
+ * goes. Unloading is tried at random moments: it is refused while a socket
+ * holds port 0, and works once none does. What is no business of the module
+ * must work throughout.
+ *
+ * PORT0_KO names the module's file. The module is left as it was found.
+ */
+#include "stress.h"
+
+#define CYCLES		200	/* of a long run */
+#define QUICK_SEC	15
+#define PATIENCE_SEC	2
+
+static struct {
+	atomic_bool over;
+	atomic_bool pause;		/* nobody takes port 0 anew */
+	atomic_int ready;
+	atomic_ulong marked, bound, unmarked, exchanged;
+	_Atomic(const char *) wrong;
+	atomic_int wrong_err;
+} fire;
+
+struct worker {
+	void (*life)(struct worker *worker);
+	const char *host;
+	int type;
+	int port;
+	pthread_t thread;
+	unsigned int random;
+};
+
+static void wrong(const char *what, int err)
+{
+	atomic_store(&fire.wrong_err, err);
+	atomic_store(&fire.wrong, what);
+}
+
+static int make_socket(const struct worker *worker, int flags)
+{
+	struct timeval patience = { .tv_sec = IO_TIMEOUT_SEC };
+	int fd = socket(is_ip6(worker->host) ? AF_INET6 : AF_INET,
+			worker->type | flags, 0);
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	set_int(fd, SOL_SOCKET, SO_REUSEADDR, worker->type == SOCK_STREAM);
+	return fd;
+}
+
+/* What a socket that never heard of the module may expect at any time. */
+static void unmarked_life(struct worker *worker)
+{
+	int server = make_socket(worker, 0), client = make_socket(worker, 0);
+	int fd = server, err;
+	char byte = 0;
+
+	err = bind_to(server, worker->host, worker->port);
+	if (!err && worker->type == SOCK_STREAM)
+		err = rc(listen(server, 1));
+	if (err)
+		wrong("unmarked bind() or listen()", err);
+	err = connect_to(client, worker->host, worker->port);
+	if (err)
+		wrong("unmarked connect()", err);
+	if (worker->type == SOCK_STREAM) {
+		struct addr addr = { .len = sizeof(addr.v6) };
+
+		fd = rc(accept(server, &addr.sa, &addr.len));
+		if (fd < 0)
+			wrong("unmarked accept()", fd);
+	}
+	err = peer_port(client);
+	if (err != worker->port)
+		wrong("unmarked getpeername()", err);
+	err = rc(send(client, "x", 1, MSG_NOSIGNAL));
+	if (err == 1)
+		err = rc(recv(fd, &byte, 1, 0));
+	if (err != 1 || byte != 'x')
+		wrong("unmarked send() or recv()", err);
+	atomic_fetch_add(&fire.unmarked, 1);
+
+	reset_on_close(client);
+	close(client);
+	if (fd != server)
+		close(fd);
+	close(server);
+}
+
+/*
+ * The module may go between any two calls here, and a socket that is marked but
+ * not bound gets an ephemeral port then. Whoever holds port 0 knows it stays.
+ */
+static void marked_life(struct worker *worker)
+{
+	int server = make_socket(worker, 0), client, fd, err, port;
+	struct addr dest = addr_of(worker->host, 0);
+	char byte = 0;
+
+	err = set_mark(server, 1);
+	if (err) {
+		if (err != -ENOPROTOOPT)
+			wrong("marking", err);
+		close(server);
+		return;
+	}
+	atomic_fetch_add(&fire.marked, 1);
+	if (atomic_load(&fire.pause)) {
+		close(server);
+		return;
+	}
+	err = bind_to(server, worker->host, 0);
+	if (err && err != -ENOPROTOOPT && err != -EADDRINUSE)
+		wrong("marked bind()", err);
+	port = local_port(server);
+	if (err || port) {
+		if (port && !is_ephemeral(port))
+			wrong("port after bind()", port);
+		close(server);
+		return;
+	}
+	if (holds_zero(server) != 1)
+		wrong("IP_BOUND_PORT_ZERO", holds_zero(server));
+	if (module_users() < 1)
+		wrong("reference count", module_users());
+	atomic_fetch_add(&fire.bound, 1);
+
+	client = make_socket(worker, 0);
+	if (worker->type == SOCK_STREAM) {
+		err = rc(listen(server, 1));
+		if (err)
+			wrong("marked listen()", err);
+		err = connect_to(client, worker->host, 0);
+		fd = rc(accept(server, NULL, NULL));
+		if (err || fd < 0)
+			wrong("connection to port 0", err ?: fd);
+		/* The listener goes first: the child does not keep the module. */
+		if (next_random(&worker->random) & 1)
+			close(server);
+		err = rc(send(client, "x", 1, MSG_NOSIGNAL));
+		if (err == 1)
+			err = rc(recv(fd, &byte, 1, 0));
+		/* Half of them leave a TIME_WAIT on port 0, half nothing. */
+		if (next_random(&worker->random) & 1)
+			reset_on_close(fd);
+		close(fd);
+	} else {
+		set_mark(client, 1);
+		err = rc(sendto(client, "x", 1, 0, &dest.sa, dest.len));
+		if (err == 1)
+			err = rc(recv(server, &byte, 1, 0));
+	}
+	if (err != 1 || byte != 'x')
+		wrong("exchange on port 0", err);
+	atomic_fetch_add(&fire.exchanged, 1);
+	close(client);
+	close(server);
+}
+
+/* With files of its own, a thread may close twice and hurts nobody. */
+static void *work(void *data)
+{
+	struct worker *worker = data;
+
+	unshare(CLONE_FILES);
+	atomic_fetch_add(&fire.ready, 1);
+	while (!atomic_load(&fire.over)) {
+		worker->life(worker);
+		/* Unloading waits until each task has slept. */
+		nap_ms(next_random(&worker->random) % 3);
+	}
+	return NULL;
+}
+
+static struct worker workers[] = {
+	{ unmarked_life, "127.0.1.1", SOCK_STREAM, .port = OTHER_PORT },
+	{ unmarked_life, "::1", SOCK_DGRAM, .port = OTHER_PORT },
+	{ marked_life, "127.0.2.1", SOCK_STREAM, .port = 0 },
+	{ marked_life, "fd00::2", SOCK_STREAM, .port = 0 },
+	{ marked_life, "127.0.2.2", SOCK_DGRAM, .port = 0 },
+	{ marked_life, "::1", SOCK_DGRAM, .port = 0 },
+};
+
+#define WORKERS	((int)(sizeof(workers) / sizeof(*workers)))
+
+static void open_fire(struct __test_metadata *_metadata, struct worker *team,
+		      int count, unsigned int random)
+{
+	int i;
+
+	for (i = 0; i < count; i++) {
+		team[i].random = random + i + 1;
+		ASSERT_EQ(0, pthread_create(&team[i].thread, NULL, work,
+					    &team[i]));
+	}
+	/* Before that they share what we open. */
+	while (atomic_load(&fire.ready) < count)
+		sched_yield();
+}
+
+static void cease_fire(struct __test_metadata *_metadata, struct worker *team,
+		       int count)
+{
+	int i;
+
+	atomic_store(&fire.over, true);
+	for (i = 0; i < count; i++)
+		pthread_join(team[i].thread, NULL);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+FIXTURE(unload) {
+	char args[128];
+};
+
+FIXTURE_SETUP(unload)
+{
+	if (!getenv("PORT0_KO"))
+		SKIP(return, "PORT0_KO does not name the module's file");
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	module_args(self->args, sizeof(self->args));
+	if (module_users() < 0)
+		ASSERT_EQ(0, module_load(""));
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(unload)
+{
+	if (module_users() < 0)
+		EXPECT_EQ(0, module_load(self->args));
+}
+
+/* A cycle may take seconds: the kernel waits for every task, hook by hook. */
+static bool goes_on(long cycles, double start)
+{
+	if (is_long_run())
+		return cycles < CYCLES;
+	return cycles < 2 || now() - start < QUICK_SEC;
+}
+
+/* Unload, however often it takes. */
+static void unload_at_last(struct __test_metadata *_metadata, long *refused)
+{
+	double start = now();
+	int err;
+
+	while ((err = module_unload())) {
+		ASSERT_EQ(-EWOULDBLOCK, err);
+		++*refused;
+		if (now() - start > PATIENCE_SEC)
+			atomic_store(&fire.pause, true);
+		ASSERT_GT(30 * PATIENCE_SEC, now() - start) {
+			TH_LOG("%ld users although no socket holds port 0",
+			       module_users());
+		}
+		sched_yield();
+	}
+	atomic_store(&fire.pause, false);
+}
+
+TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
+{
+	long cycle, refused = 0;
+	unsigned int random = seed();
+	double start = now();
+	int old[2], i, port;
+
+	TH_LOG("PORT0_SEED=%u", random);
+	open_fire(_metadata, workers, WORKERS, random);
+	for (cycle = 0; goes_on(cycle, start); cycle++) {
+		for (i = 0; i < 2; i++) {
+			old[i] = new_socket(_metadata, "127.0.3.1",
+					    i ? SOCK_DGRAM : SOCK_STREAM);
+			ASSERT_EQ(0, set_mark(old[i], 1));
+		}
+		nap_ms(next_random(&random) % 50);
+		unload_at_last(_metadata, &refused);
+
+		/* Whom the module has left behind. */
+		ASSERT_EQ(-ENOPROTOOPT, get_mark(old[0]));
+		nap_ms(next_random(&random) % 20);
+		if (cycle & 1) {
+			ASSERT_EQ(0, bind_to(old[0], "127.0.3.1", 0));
+			port = local_port(old[0]);
+			ASSERT_TRUE(is_ephemeral(port));
+		}
+
+		ASSERT_EQ(0, module_load(self->args));
+		ASSERT_EQ(1, get_mark(old[0]));
+		if (!(cycle & 1)) {
+			ASSERT_EQ(0, bind_to(old[0], "127.0.3.1", 0));
+			expect_port(_metadata, old[0], 0);
+		}
+		ASSERT_EQ(0, bind_to(old[1], "127.0.3.1", 0));
+		expect_port(_metadata, old[1], 0);
+		ASSERT_EQ(-EWOULDBLOCK, module_unload());
+		refused++;
+		for (i = 0; i < 2; i++)
+			close(old[i]);
+		ASSERT_EQ(NULL, atomic_load(&fire.wrong)) {
+			TH_LOG("%s: %d", atomic_load(&fire.wrong),
+			       atomic_load(&fire.wrong_err));
+		}
+	}
+	cease_fire(_metadata, workers, WORKERS);
+	EXPECT_LT(0, (long)atomic_load(&fire.exchanged));
+	TH_LOG("%ld cycles, unloading refused %ld times; %lu sockets marked, %lu bound to port 0, %lu exchanges there, %lu unmarked lives",
+	       cycle, refused, atomic_load(&fire.marked),
+	       atomic_load(&fire.bound), atomic_load(&fire.exchanged),
+	       atomic_load(&fire.unmarked));
+}
+
+/*
+ * Nothing but calls that enter the hooks and hold nothing, so that the module
+ * can go at any moment and does, with calls on their way in and out.
+ */
+static void knock(struct worker *worker)
+{
+	static __thread int fds[4];
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		if (!fds[i]) {
+			fds[i] = make_socket(worker, 0);
+			set_mark(fds[i], 1);
+		}
+		peer_port(fds[i]);
+		/* Nobody's address: bind() is refused before it takes the port. */
+		bind_to(fds[i], "192.0.2.1", 0);
+		atomic_fetch_add(&fire.marked, 1);
+	}
+	i = next_random(&worker->random) % 4;
+	close(fds[i]);
+	fds[i] = 0;
+}
+
+static struct worker knockers[] = {
+	{ knock, "127.0.0.1", SOCK_STREAM, .port = 0 },
+	{ knock, "127.0.0.1", SOCK_STREAM, .port = 0 },
+	{ knock, "127.0.0.1", SOCK_DGRAM, .port = 0 },
+	{ knock, "127.0.0.1", SOCK_DGRAM, .port = 0 },
+};
+
+#define KNOCKERS ((int)(sizeof(knockers) / sizeof(*knockers)))
+
+TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
+{
+	long cycle, refused = 0;
+	double start = now();
+
+	open_fire(_metadata, knockers, KNOCKERS, seed());
+	for (cycle = 0; goes_on(cycle, start); cycle++) {
+		unload_at_last(_metadata, &refused);
+		ASSERT_EQ(0, module_load(self->args));
+	}
+	cease_fire(_metadata, knockers, KNOCKERS);
+	TH_LOG("%ld cycles, unloading refused %ld times, %lu calls", cycle,
+	       refused, atomic_load(&fire.marked));
+}
+
+TEST_HARNESS_MAIN
