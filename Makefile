@@ -31,7 +31,16 @@ python:
 test: python
 	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
 
+# On a kernel full of sanitizers, with either way of hooking, and on one that has
+# kprobes alone. Where guests are emulated this takes hours.
+LONG_TEST = scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)")
+
+test-debug: python
+	@$(LONG_TEST) debug
+	@$(LONG_TEST) --module-args hook=kprobe debug
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") --module-args hook=auto kprobes
+
 demo: python
 	@scripts/demo
 
-.PHONY: all modules install clean distclean python test demo
+.PHONY: all modules install clean distclean python test test-debug demo

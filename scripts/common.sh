@@ -9,6 +9,9 @@ build=$top/build
 cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
 
 SUITES="bookworm trixie trixie-backports"
+# Suites with a kernel of our own, and the release that the rest is from.
+OWN_KERNELS="debug kprobes"
+OWN_RELEASE=trixie
 
 say() { echo "$me: $*" >&2; }
 
@@ -18,10 +21,12 @@ die()
 	exit 1
 }
 
+is_own_kernel() { [[ " $OWN_KERNELS " == *" $1 "* ]]; }
+
 known_suite()
 {
-	[[ " $SUITES " == *" $1 "* ]] ||
-		die "unknown suite '$1': choose one of $SUITES"
+	[[ " $SUITES $OWN_KERNELS " == *" $1 "* ]] ||
+		die "unknown suite '$1': choose one of $SUITES $OWN_KERNELS"
 }
 
 need_root()
