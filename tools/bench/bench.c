@@ -10,16 +10,20 @@
  * Prints one line for each kind of work: its name, the least and the greatest
  * cost over the rounds, in nanoseconds for one piece of work.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
-#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,12 +31,16 @@
 
 #define MESSAGE	64
 #define BULK	(64 * 1024)
-#define MAX_TIMES	10000
+#define MAX_TIMES	1000
 
-static const char *progname = "bench";
+/* Where the server binds, where clients connect to, and how. */
 static struct sockaddr_in server = { .sin_family = AF_INET };
-static bool marked;
+static struct sockaddr_in target = { .sin_family = AF_INET };
+static bool marked, transparent;
+static int steering = -1;
+static int server_netns = -1, own_netns = -1;
 static int rounds = 9;
+static int crowd;
 static char buffer[BULK];
 
 static uint64_t now(void)
@@ -46,8 +54,13 @@ static uint64_t now(void)
 #define must(call) ({							\
 	__auto_type __ret = (call);					\
 	if (__ret < 0)							\
-		err(1, "%s:%d: %s", progname, __LINE__, #call);		\
+		err(1, "line %d: %s", __LINE__, #call);			\
 	__ret; })
+
+static void set_option(int fd, int level, int name, int value)
+{
+	must(setsockopt(fd, level, name, &value, sizeof(value)));
+}
 
 static int new_socket(int type)
 {
@@ -56,12 +69,39 @@ static int new_socket(int type)
 
 static int new_server_socket(int type)
 {
-	int fd = new_socket(type), one = 1;
+	int fd;
 
+	if (server_netns >= 0)
+		must(setns(server_netns, CLONE_NEWNET));
+	fd = new_socket(type);
+	if (server_netns >= 0)
+		must(setns(own_netns, CLONE_NEWNET));
 	if (marked)
-		must(setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one,
-				sizeof(one)));
+		set_option(fd, SOL_IP, IP_BIND_PORT_ZERO, 1);
+	if (transparent)
+		set_option(fd, SOL_IP, IP_TRANSPARENT, 1);
 	return fd;
+}
+
+/* Put the server's socket where the sk_lookup program of steer.c finds it. */
+static void steer(int fd, uint32_t slot)
+{
+	uint64_t value = fd;
+	union bpf_attr attr = {
+		.map_fd = steering,
+		.key = (uintptr_t)&slot,
+		.value = (uintptr_t)&value,
+	};
+
+	if (steering >= 0)
+		must(syscall(SYS_bpf, BPF_MAP_UPDATE_ELEM, &attr, sizeof(attr)));
+}
+
+static void open_steering(const char *path)
+{
+	union bpf_attr attr = { .pathname = (uintptr_t)path };
+
+	steering = must(syscall(SYS_bpf, BPF_OBJ_GET, &attr, sizeof(attr)));
 }
 
 static void bind_to(int fd, const struct sockaddr_in *addr)
@@ -74,7 +114,7 @@ static void connect_to(int fd, const struct sockaddr_in *addr)
 	must(connect(fd, (struct sockaddr *)addr, sizeof(*addr)));
 }
 
-/* Connections are reset, so that none is left in TIME_WAIT. */
+/* A connection is reset, so that it is not left in TIME_WAIT. */
 static void close_hard(int fd)
 {
 	struct linger linger = { .l_onoff = 1 };
@@ -96,112 +136,150 @@ static void receive_all(int fd, size_t len)
 }
 
 /* What most kinds of work stand on, made before the clock starts. */
-static struct {
-	int listener;
-	int client;
-	int child;
-	struct sockaddr_in client_addr;
-} at = { -1, -1, -1 };
+static int listener = -1, client = -1, child = -1;
+
+/* Live connections on the server's port, and its listeners by SO_REUSEPORT. */
+static int *live, *group;
+static int live_count, group_count;
 
 static void tcp_listener(void)
 {
-	int one = 1;
-
-	at.listener = new_server_socket(SOCK_STREAM);
-	must(setsockopt(at.listener, SOL_SOCKET, SO_REUSEADDR, &one,
-			sizeof(one)));
-	bind_to(at.listener, &server);
-	must(listen(at.listener, 128));
+	listener = new_server_socket(SOCK_STREAM);
+	set_option(listener, SOL_SOCKET, SO_REUSEADDR, 1);
+	bind_to(listener, &server);
+	must(listen(listener, 128));
+	steer(listener, 0);
 }
 
 static void tcp_pair(void)
 {
-	int one = 1, size = 4 * BULK;
-
 	tcp_listener();
-	must(setsockopt(at.listener, SOL_SOCKET, SO_RCVBUF, &size,
-			sizeof(size)));
-	at.client = new_socket(SOCK_STREAM);
-	must(setsockopt(at.client, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-	connect_to(at.client, &server);
-	at.child = must(accept(at.listener, NULL, NULL));
-	must(setsockopt(at.client, SOL_TCP, TCP_NODELAY, &one, sizeof(one)));
-	must(setsockopt(at.child, SOL_TCP, TCP_NODELAY, &one, sizeof(one)));
+	set_option(listener, SOL_SOCKET, SO_RCVBUF, 4 * BULK);
+	client = new_socket(SOCK_STREAM);
+	set_option(client, SOL_SOCKET, SO_SNDBUF, 4 * BULK);
+	connect_to(client, &target);
+	child = must(accept(listener, NULL, NULL));
+	set_option(client, SOL_TCP, TCP_NODELAY, 1);
+	set_option(child, SOL_TCP, TCP_NODELAY, 1);
 }
 
+static void udp_server(void)
+{
+	child = new_server_socket(SOCK_DGRAM);
+	bind_to(child, &server);
+	steer(child, 1);
+	client = new_socket(SOCK_DGRAM);
+}
+
+/* Only a marked client may send to port 0 without being connected to it. */
 static void udp_pair(void)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET,
-				   .sin_addr = server.sin_addr };
-	socklen_t len = sizeof(at.client_addr);
+	udp_server();
+	if (!target.sin_port)
+		set_option(client, SOL_IP, IP_BIND_PORT_ZERO, 1);
+}
 
-	at.child = new_server_socket(SOCK_DGRAM);
-	bind_to(at.child, &server);
-	at.client = new_socket(SOCK_DGRAM);
-	bind_to(at.client, &any);
-	must(getsockname(at.client, (struct sockaddr *)&at.client_addr, &len));
-	/* A marked client can send to port 0 without being connected. */
-	if (!server.sin_port) {
-		int one = 1;
+static void udp_connected_pair(void)
+{
+	udp_server();
+	connect_to(client, &target);
+}
 
-		must(setsockopt(at.client, SOL_IP, IP_BIND_PORT_ZERO, &one,
-				sizeof(one)));
+/* On a thousand, each from an address of its own, so that ports suffice. */
+static void tcp_crowd(void)
+{
+	struct sockaddr_in from = { .sin_family = AF_INET };
+	int i;
+
+	tcp_listener();
+	live = calloc(2 * crowd, sizeof(*live));
+	for (i = 0; i < crowd; i++) {
+		live[2 * i] = new_socket(SOCK_STREAM);
+		from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 256 +
+					     i / 1000);
+		set_option(live[2 * i], SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+		bind_to(live[2 * i], &from);
+		connect_to(live[2 * i], &target);
+		live[2 * i + 1] = must(accept(listener, NULL, NULL));
 	}
+	live_count = 2 * crowd;
+}
+
+static int new_member(void)
+{
+	int fd = new_server_socket(SOCK_STREAM);
+
+	set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	must(fcntl(fd, F_SETFL, O_NONBLOCK));
+	bind_to(fd, &server);
+	must(listen(fd, 8));
+	return fd;
+}
+
+static void tcp_group(void)
+{
+	group = calloc(crowd, sizeof(*group));
+	for (group_count = 0; group_count < crowd; group_count++)
+		group[group_count] = new_member();
+}
+
+static void put(int *fd)
+{
+	if (*fd >= 0)
+		close_hard(*fd);
+	*fd = -1;
 }
 
 static void teardown(void)
 {
-	int *fds[] = { &at.client, &at.child, &at.listener };
-	unsigned int i;
+	put(&client);
+	put(&child);
+	put(&listener);
+	while (live_count)
+		put(&live[--live_count]);
+	while (group_count)
+		put(&group[--group_count]);
+	free(live);
+	free(group);
+	live = group = NULL;
+}
 
-	for (i = 0; i < sizeof(fds) / sizeof(*fds); i++) {
-		if (*fds[i] >= 0)
-			close_hard(*fds[i]);
-		*fds[i] = -1;
-	}
+/* socket(), bind(), close() */
+
+static void do_bind(int type, bool any, int backlog)
+{
+	static const struct sockaddr_in anywhere = { .sin_family = AF_INET };
+	int fd = any ? new_socket(type) : new_server_socket(type);
+
+	bind_to(fd, any ? &anywhere : &server);
+	if (backlog)
+		must(listen(fd, backlog));
+	must(close(fd));
 }
 
 static void do_tcp_bind(void)
 {
-	int fd = new_server_socket(SOCK_STREAM);
-
-	bind_to(fd, &server);
-	close(fd);
+	do_bind(SOCK_STREAM, false, 0);
 }
 
 static void do_tcp_bind_any(void)
 {
-	struct sockaddr_in any = { .sin_family = AF_INET };
-	int fd = new_socket(SOCK_STREAM);
-
-	bind_to(fd, &any);
-	close(fd);
-}
-
-static void do_udp_bind(void)
-{
-	int fd = new_server_socket(SOCK_DGRAM);
-
-	bind_to(fd, &server);
-	close(fd);
-}
-
-static void do_udp_bind_any(void)
-{
-	struct sockaddr_in any = { .sin_family = AF_INET };
-	int fd = new_socket(SOCK_DGRAM);
-
-	bind_to(fd, &any);
-	close(fd);
+	do_bind(SOCK_STREAM, true, 0);
 }
 
 static void do_tcp_listen(void)
 {
-	int fd = new_server_socket(SOCK_STREAM);
+	do_bind(SOCK_STREAM, false, 8);
+}
 
-	bind_to(fd, &server);
-	must(listen(fd, 8));
-	close(fd);
+static void do_udp_bind(void)
+{
+	do_bind(SOCK_DGRAM, false, 0);
+}
+
+static void do_udp_bind_any(void)
+{
+	do_bind(SOCK_DGRAM, true, 0);
 }
 
 static void do_getsockname(void)
@@ -209,7 +287,7 @@ static void do_getsockname(void)
 	struct sockaddr_in addr;
 	socklen_t len = sizeof(addr);
 
-	must(getsockname(at.client, (struct sockaddr *)&addr, &len));
+	must(getsockname(client, (struct sockaddr *)&addr, &len));
 }
 
 static void do_getpeername(void)
@@ -217,75 +295,284 @@ static void do_getpeername(void)
 	struct sockaddr_in addr;
 	socklen_t len = sizeof(addr);
 
-	must(getpeername(at.client, (struct sockaddr *)&addr, &len));
+	must(getpeername(client, (struct sockaddr *)&addr, &len));
+}
+
+static void do_connect(void)
+{
+	client = new_socket(SOCK_STREAM);
+	connect_to(client, &target);
+}
+
+static void do_accept(void)
+{
+	child = must(accept(listener, NULL, NULL));
+}
+
+static void do_connect_and_accept(void)
+{
+	do_connect();
+	do_accept();
+}
+
+static void do_close_child(void)
+{
+	must(close(child));
+	child = -1;
+}
+
+static void do_close_both(void)
+{
+	put(&client);
+	if (child >= 0)
+		do_close_child();
 }
 
 static void do_tcp_connection(void)
 {
-	int client = new_socket(SOCK_STREAM), child;
-
-	connect_to(client, &server);
-	child = must(accept(at.listener, NULL, NULL));
-	close_hard(client);
-	must(close(child));
+	do_connect_and_accept();
+	do_close_both();
 }
 
 static void do_tcp_request(void)
 {
-	send_all(at.client, MESSAGE);
-	receive_all(at.child, MESSAGE);
-	send_all(at.child, MESSAGE);
-	receive_all(at.client, MESSAGE);
+	send_all(client, MESSAGE);
+	receive_all(child, MESSAGE);
+	send_all(child, MESSAGE);
+	receive_all(client, MESSAGE);
 }
 
 static void do_tcp_bulk(void)
 {
-	send_all(at.client, BULK);
-	receive_all(at.child, BULK);
+	send_all(client, BULK);
+	receive_all(child, BULK);
 }
 
 static void do_udp_send(void)
 {
-	must(sendto(at.client, buffer, MESSAGE, 0, (struct sockaddr *)&server,
-		    sizeof(server)));
-	receive_all(at.child, MESSAGE);
+	must(sendto(client, buffer, MESSAGE, 0, (struct sockaddr *)&target,
+		    sizeof(target)));
+	receive_all(child, MESSAGE);
 }
 
-/* Request by sendto(), answer by sendto() to where it came from. */
+/* The answer goes by sendto() to where the request came from. */
 static void do_udp_echo(void)
 {
 	struct sockaddr_in from;
 	socklen_t len = sizeof(from);
 
-	must(sendto(at.client, buffer, MESSAGE, 0, (struct sockaddr *)&server,
-		    sizeof(server)));
-	must(recvfrom(at.child, buffer, MESSAGE, 0, (struct sockaddr *)&from,
+	send_all(client, MESSAGE);
+	must(recvfrom(child, buffer, MESSAGE, 0, (struct sockaddr *)&from,
 		      &len));
-	must(sendto(at.child, buffer, MESSAGE, 0, (struct sockaddr *)&from,
-		    len));
-	receive_all(at.client, MESSAGE);
+	must(sendto(child, buffer, MESSAGE, 0, (struct sockaddr *)&from, len));
+	receive_all(client, MESSAGE);
+}
+
+/* A server that is started again while its old connections live. */
+static void do_rebind(void)
+{
+	child = new_server_socket(SOCK_STREAM);
+	set_option(child, SOL_SOCKET, SO_REUSEADDR, 1);
+	bind_to(child, &server);
+}
+
+/* Another address, nothing shared: every owner of the port could conflict. */
+static void do_bind_beside(void)
+{
+	struct sockaddr_in addr = server;
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+	child = new_server_socket(SOCK_STREAM);
+	bind_to(child, &addr);
+}
+
+static void leave_listener(void)
+{
+	if (listener >= 0)
+		put(&listener);
+}
+
+static void do_join_group(void)
+{
+	child = new_member();
+}
+
+/* Which listener has the connection is the kernel's choice. */
+static void drain_group(void)
+{
+	int i, fd;
+
+	put(&client);
+	for (i = 0; i < group_count; i++) {
+		fd = accept(group[i], NULL, NULL);
+		if (fd >= 0)
+			must(close(fd));
+	}
 }
 
 static const struct work {
 	const char *name;
 	void (*setup)(void);
+	void (*before)(void);	/* not timed */
 	void (*once)(void);
+	void (*after)(void);	/* not timed */
 	int times;
-	int pieces;	/* how many pieces of work one time is */
+	int pieces;		/* how many pieces of work one time is */
+	bool chosen;		/* only if asked for by name */
 } works[] = {
-	{ "tcp_bind", NULL, do_tcp_bind, 2000, 1 },
-	{ "tcp_bind_any", NULL, do_tcp_bind_any, 1000, 1 },
-	{ "udp_bind", NULL, do_udp_bind, 2000, 1 },
-	{ "udp_bind_any", NULL, do_udp_bind_any, 2000, 1 },
-	{ "tcp_listen", NULL, do_tcp_listen, 1000, 1 },
-	{ "getsockname", tcp_pair, do_getsockname, 10000, 1 },
-	{ "getpeername", tcp_pair, do_getpeername, 10000, 1 },
-	{ "tcp_connection", tcp_listener, do_tcp_connection, 500, 1 },
-	{ "tcp_request", tcp_pair, do_tcp_request, 1000, 1 },
-	{ "tcp_bulk", tcp_pair, do_tcp_bulk, 100, BULK / 1024 },
-	{ "udp_send", udp_pair, do_udp_send, 2000, 1 },
-	{ "udp_echo", udp_pair, do_udp_echo, 1000, 1 },
+	{ .name = "tcp_bind", .once = do_tcp_bind, .times = 500 },
+	{ .name = "tcp_bind_any", .once = do_tcp_bind_any, .times = 500 },
+	{ .name = "tcp_listen", .once = do_tcp_listen, .times = 500 },
+	{ .name = "udp_bind", .once = do_udp_bind, .times = 500 },
+	{ .name = "udp_bind_any", .once = do_udp_bind_any, .times = 500 },
+	{ .name = "getsockname", tcp_pair, .once = do_getsockname,
+	  .times = 1000 },
+	{ .name = "getpeername", tcp_pair, .once = do_getpeername,
+	  .times = 1000 },
+	{ .name = "tcp_connection", tcp_listener, .once = do_tcp_connection,
+	  .times = 500 },
+	{ .name = "tcp_request", tcp_pair, .once = do_tcp_request,
+	  .times = 500 },
+	{ .name = "tcp_bulk", tcp_pair, .once = do_tcp_bulk, .times = 100,
+	  .pieces = BULK / 1024 },
+	{ .name = "udp_send", udp_pair, .once = do_udp_send, .times = 500 },
+	{ .name = "udp_echo", udp_connected_pair, .once = do_udp_echo,
+	  .times = 500 },
+
+	/* with -n: so many live connections on the port */
+	{ .name = "crowd_accept", tcp_crowd, do_connect, do_accept,
+	  do_close_both, .times = 200, .chosen = true },
+	{ .name = "crowd_close", NULL, do_connect_and_accept, do_close_child,
+	  do_close_both, .times = 200, .chosen = true },
+	{ .name = "crowd_bind_beside", NULL, NULL, do_bind_beside,
+	  do_close_child, .times = 200, .chosen = true },
+	{ .name = "crowd_rebind", NULL, leave_listener, do_rebind,
+	  do_close_child, .times = 200, .chosen = true },
+
+	/* with -n: so many listeners */
+	{ .name = "group_listen", tcp_group, NULL, do_join_group,
+	  do_close_child, .times = 100, .chosen = true },
+	{ .name = "group_connect", NULL, NULL, do_connect, drain_group,
+	  .times = 100, .chosen = true },
 };
+
+static int port_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *))
+{
+	struct sockaddr_in addr;
+	socklen_t len = sizeof(addr);
+
+	return get(fd, (struct sockaddr *)&addr, &len) ? -1 :
+						ntohs(addr.sin_port);
+}
+
+/* What both ends get to see; the request is the proof that it works at all. */
+static void show_features(void)
+{
+	static const struct timeval patience = { .tv_sec = 1 };
+	struct sockaddr_in addr = target;
+	socklen_t len = sizeof(addr);
+	int fd;
+
+	tcp_pair();
+	do_tcp_request();
+	printf("@listener %d\n", port_of(listener, getsockname));
+	printf("@child %d\n", port_of(child, getsockname));
+	printf("@peer %d\n", port_of(client, getpeername));
+
+	/* Whether the server can be reached on another port as well. */
+	addr.sin_port = htons(80);
+	fd = new_socket(SOCK_STREAM);
+	printf("@exposed %d\n", target.sin_port != addr.sin_port &&
+	       !connect(fd, (struct sockaddr *)&addr, sizeof(addr)));
+	put(&fd);
+	teardown();
+
+	/* Which port an answer comes from. */
+	udp_connected_pair();
+	must(setsockopt(child, SOL_SOCKET, SO_RCVTIMEO, &patience,
+			sizeof(patience)));
+	must(setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience,
+			sizeof(patience)));
+	send_all(client, MESSAGE);
+	if (recvfrom(child, buffer, MESSAGE, 0, (struct sockaddr *)&addr,
+		     &len) == MESSAGE &&
+	    sendto(child, buffer, MESSAGE, 0, (struct sockaddr *)&addr,
+		   len) == MESSAGE &&
+	    recvfrom(client, buffer, MESSAGE, 0, (struct sockaddr *)&addr,
+		     &len) == MESSAGE)
+		printf("@udp_reply %d\n", ntohs(addr.sin_port));
+	else
+		printf("@udp_reply -1\n");
+	teardown();
+}
+
+/* In all slab caches, once deferred frees have been done. */
+static double slab_bytes(void)
+{
+	FILE *f = fopen("/proc/slabinfo", "re");
+	unsigned long objects, size;
+	double bytes = 0;
+	char line[256];
+
+	if (!f)
+		err(1, "/proc/slabinfo");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %lu %*u %lu", &objects, &size) == 2)
+			bytes += (double)objects * size;
+	fclose(f);
+	return bytes;
+}
+
+static void many_sockets(bool bound)
+{
+	struct sockaddr_in addr = server;
+
+	live = calloc(crowd, sizeof(*live));
+	for (live_count = 0; live_count < crowd; live_count++) {
+		live[live_count] = new_server_socket(SOCK_STREAM);
+		addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + live_count);
+		if (bound)
+			bind_to(live[live_count], &addr);
+	}
+}
+
+static void many_unbound(void)
+{
+	many_sockets(false);
+}
+
+static void many_bound(void)
+{
+	many_sockets(true);
+}
+
+/* What the kernel keeps for each of many sockets, or pairs of connected ones. */
+static void show_memory(void)
+{
+	static const struct {
+		const char *name;
+		void (*make)(void);
+	} kinds[] = {
+		{ "memory_socket", many_unbound },
+		{ "memory_bound", many_bound },
+		{ "memory_connection", tcp_crowd },
+	};
+	double bytes;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+		/* Once for the caches, which grow and do not shrink again. */
+		kinds[i].make();
+		teardown();
+		sleep(2);
+		bytes = slab_bytes();
+		kinds[i].make();
+		sleep(2);
+		bytes = (slab_bytes() - bytes) / crowd;
+		printf("%s %.1f %.1f\n", kinds[i].name, bytes, bytes);
+		teardown();
+	}
+}
 
 static int compare(const void *a, const void *b)
 {
@@ -294,88 +581,150 @@ static int compare(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
+/*
+ * The median of single times: what a tick, a deferred free or a new slab adds
+ * now and then is not the work's own, and hits some times and not others.
+ */
+static double measure_round(const struct work *work)
+{
+	static uint32_t samples[MAX_TIMES];
+	int i;
+
+	for (i = 0; i < work->times; i++) {
+		uint64_t start;
+
+		if (work->before)
+			work->before();
+		start = now();
+		work->once();
+		samples[i] = now() - start;
+		if (work->after)
+			work->after();
+	}
+	qsort(samples, work->times, sizeof(*samples), compare);
+	return (double)samples[work->times / 2] / (work->pieces ?: 1);
+}
+
+/* A work without a setup of its own goes on with what the last one has left. */
 static void measure(const struct work *work)
 {
-	double least = 0, most = 0;
-	int round, i;
+	double cost, least, most;
+	int i;
 
+	if (work->setup || !work->chosen)
+		teardown();
 	if (work->setup)
 		work->setup();
-	for (round = -1; round < rounds; round++) {
-		static uint32_t samples[MAX_TIMES];
-		double cost;
-
-		for (i = 0; i < work->times; i++) {
-			uint64_t start = now();
-
-			work->once();
-			samples[i] = now() - start;
-		}
-		qsort(samples, work->times, sizeof(*samples), compare);
-		if (getenv("DIST")) {
-			printf("# %s:", work->name);
-			for (i = 0; i < 20; i++)
-				printf(" %u", samples[work->times * i / 20]);
-			printf("\n");
-		}
-		cost = (double)samples[work->times / 2] / work->pieces;
-		/* The first round fills caches. */
-		if (round < 0)
-			continue;
-		if (!round || cost < least)
+	/* The first round fills caches. */
+	measure_round(work);
+	least = most = measure_round(work);
+	for (i = 1; i < rounds; i++) {
+		cost = measure_round(work);
+		if (cost < least)
 			least = cost;
-		if (!round || cost > most)
+		if (cost > most)
 			most = cost;
 	}
-	teardown();
 	printf("%s %.1f %.1f\n", work->name, least, most);
 	fflush(stdout);
 }
 
-static bool wanted(const char *name, char **names)
+static bool wanted(const struct work *work, char **names)
 {
+	if (!*names)
+		return !work->chosen;
 	for (; *names; names++)
-		if (!strcmp(*names, name))
+		if (!strcmp(*names, work->name))
 			return true;
 	return false;
 }
 
+static void use_netns(const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/run/netns/%s", name);
+	server_netns = must(open(path, O_RDONLY | O_CLOEXEC));
+	own_netns = must(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+}
+
 static void usage(void)
 {
-	fprintf(stderr, "usage: bench [-a ADDRESS] [-p PORT] [-m] [-r ROUNDS] [WORK...]\n"
-		"  -m  mark the server's sockets, so that -p 0 is literal\n");
+	fprintf(stderr, "usage: bench [OPTION...] [WORK...]\n"
+		"  -a ADDRESS  the server's (default 127.0.0.1)\n"
+		"  -p PORT     what the server binds (default 80)\n"
+		"  -c PORT     where clients connect to (default the same)\n"
+		"  -m          mark the server's sockets\n"
+		"  -t          IP_TRANSPARENT on the server's sockets\n"
+		"  -s NETNS    the server is in that network namespace\n"
+		"  -n COUNT    live connections, or listeners\n"
+		"  -r ROUNDS   (default 9)\n"
+		"  -l PATH     the pinned map of a steering program\n"
+		"  -f          show what both ends see, and nothing else\n"
+		"  -k          show what the kernel keeps, and nothing else\n");
 	exit(2);
 }
 
 int main(int argc, char **argv)
 {
+	int port = 80, connect_port = -1, opt;
+	void (*show)(void) = NULL;
 	unsigned int i;
-	int opt;
 
 	server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	server.sin_port = htons(80);
-	while ((opt = getopt(argc, argv, "a:p:mr:")) != -1) {
+	while ((opt = getopt(argc, argv, "a:p:c:mts:n:r:l:fk")) != -1) {
 		switch (opt) {
 		case 'a':
 			if (inet_pton(AF_INET, optarg, &server.sin_addr) != 1)
 				errx(1, "%s is no IPv4 address", optarg);
 			break;
 		case 'p':
-			server.sin_port = htons(atoi(optarg));
+			port = atoi(optarg);
+			break;
+		case 'c':
+			connect_port = atoi(optarg);
 			break;
 		case 'm':
 			marked = true;
 			break;
+		case 't':
+			transparent = true;
+			break;
+		case 's':
+			use_netns(optarg);
+			break;
+		case 'n':
+			crowd = atoi(optarg);
+			break;
 		case 'r':
 			rounds = atoi(optarg);
+			break;
+		case 'l':
+			open_steering(optarg);
+			break;
+		case 'f':
+			show = show_features;
+			break;
+		case 'k':
+			show = show_memory;
 			break;
 		default:
 			usage();
 		}
 	}
+	server.sin_port = htons(port);
+	target = server;
+	if (connect_port >= 0)
+		target.sin_port = htons(connect_port);
+
 	argv += optind;
+	if (show) {
+		show();
+		return 0;
+	}
 	for (i = 0; i < sizeof(works) / sizeof(*works); i++)
-		if (!*argv || wanted(works[i].name, argv))
+		if (wanted(&works[i], argv))
 			measure(&works[i]);
+	teardown();
 	return 0;
 }
