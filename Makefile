@@ -18,13 +18,13 @@ install: modules
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
-	rm -rf $(addprefix build/,logs $(SUITES))
+	rm -rf $(addprefix build/,bench logs $(SUITES))
 
 # the roots too, which take minutes to make
 distclean: clean
 	rm -rf build
 
-# scripts/test and scripts/vm are Python, the one thing they cannot install.
+# These scripts are Python, the one thing they cannot install.
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
@@ -43,4 +43,8 @@ test-debug: python
 demo: python
 	@scripts/demo
 
-.PHONY: all modules install clean distclean python test test-debug demo
+# QUICK=1: a few minutes, on one suite. ACCEL=kvm: in real time too.
+bench: python
+	@scripts/bench $(if $(QUICK),--quick) $(if $(filter-out file,$(origin SUITES)),$(addprefix --suite ,$(SUITES)))
+
+.PHONY: all modules install clean distclean python test test-debug demo bench

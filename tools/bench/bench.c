@@ -205,22 +205,23 @@ static void tcp_crowd(void)
 	live_count = 2 * crowd;
 }
 
-static int new_member(void)
+static void new_member(void)
 {
-	int fd = new_server_socket(SOCK_STREAM);
-
-	set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-	must(fcntl(fd, F_SETFL, O_NONBLOCK));
-	bind_to(fd, &server);
-	must(listen(fd, 8));
-	return fd;
+	child = new_server_socket(SOCK_STREAM);
+	set_option(child, SOL_SOCKET, SO_REUSEPORT, 1);
+	must(fcntl(child, F_SETFL, O_NONBLOCK));
 }
 
 static void tcp_group(void)
 {
 	group = calloc(crowd, sizeof(*group));
-	for (group_count = 0; group_count < crowd; group_count++)
-		group[group_count] = new_member();
+	for (group_count = 0; group_count < crowd; group_count++) {
+		new_member();
+		bind_to(child, &server);
+		must(listen(child, 8));
+		group[group_count] = child;
+	}
+	child = -1;
 }
 
 static void put(int *fd)
@@ -368,12 +369,23 @@ static void do_udp_echo(void)
 	receive_all(client, MESSAGE);
 }
 
-/* A server that is started again while its old connections live. */
-static void do_rebind(void)
+static void new_child(void)
 {
 	child = new_server_socket(SOCK_STREAM);
-	set_option(child, SOL_SOCKET, SO_REUSEADDR, 1);
+}
+
+static void do_bind_child(void)
+{
 	bind_to(child, &server);
+}
+
+/* A server that is started again while its old connections live. */
+static void restarted_server(void)
+{
+	if (listener >= 0)
+		put(&listener);
+	new_child();
+	set_option(child, SOL_SOCKET, SO_REUSEADDR, 1);
 }
 
 /* Another address, nothing shared: every owner of the port could conflict. */
@@ -382,19 +394,7 @@ static void do_bind_beside(void)
 	struct sockaddr_in addr = server;
 
 	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
-	child = new_server_socket(SOCK_STREAM);
 	bind_to(child, &addr);
-}
-
-static void leave_listener(void)
-{
-	if (listener >= 0)
-		put(&listener);
-}
-
-static void do_join_group(void)
-{
-	child = new_member();
 }
 
 /* Which listener has the connection is the kernel's choice. */
@@ -444,13 +444,13 @@ static const struct work {
 	  do_close_both, .times = 200, .chosen = true },
 	{ .name = "crowd_close", NULL, do_connect_and_accept, do_close_child,
 	  do_close_both, .times = 200, .chosen = true },
-	{ .name = "crowd_bind_beside", NULL, NULL, do_bind_beside,
+	{ .name = "crowd_bind_beside", NULL, new_child, do_bind_beside,
 	  do_close_child, .times = 200, .chosen = true },
-	{ .name = "crowd_rebind", NULL, leave_listener, do_rebind,
+	{ .name = "crowd_rebind", NULL, restarted_server, do_bind_child,
 	  do_close_child, .times = 200, .chosen = true },
 
 	/* with -n: so many listeners */
-	{ .name = "group_listen", tcp_group, NULL, do_join_group,
+	{ .name = "group_bind", tcp_group, new_member, do_bind_child,
 	  do_close_child, .times = 100, .chosen = true },
 	{ .name = "group_connect", NULL, NULL, do_connect, drain_group,
 	  .times = 100, .chosen = true },
