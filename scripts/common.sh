@@ -23,10 +23,14 @@ die()
 
 is_own_kernel() { [[ " $OWN_KERNELS " == *" $1 "* ]]; }
 
+# SUITE+LIST is the suite with the packages of scripts/packages.LIST as well.
 known_suite()
 {
-	[[ " $SUITES $OWN_KERNELS " == *" $1 "* ]] ||
+	is_own_kernel "$1" && return
+	[[ " $SUITES " == *" ${1%%+*} "* ]] ||
 		die "unknown suite '$1': choose one of $SUITES $OWN_KERNELS"
+	[[ $1 != *+* || -e $top/scripts/packages.${1#*+} ]] ||
+		die "no package list scripts/packages.${1#*+} for '$1'"
 }
 
 need_root()
