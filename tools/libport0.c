@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * libport0.so - preloaded by port0-run: makes bind() mean port 0 literally.
+ *
+ * bind() and socket() may be called from a signal handler, between fork() and
+ * exec(), and before any constructor has run. So this calls the kernel itself
+ * and not the next library's function, allocates nothing, locks nothing, and
+ * leaves errno alone where it succeeds.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "port0.h"
+#include "settings.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+static uint8_t mapped[65536 / 8];
+static bool client;
+static struct { unsigned long dev, ino; } terminal;
+static bool ready;
+
+static unsigned long number(const char **text)
+{
+	unsigned long n = 0;
+
+	while (**text >= '0' && **text <= '9')
+		n = n * 10 + (unsigned long)(*(*text)++ - '0');
+	if (**text)
+		(*text)++;
+	return n;
+}
+
+/*
+ * At start, because nginx, sshd and others take the environment apart later.
+ * Whoever calls before this constructor has had its turn comes here first. Two
+ * at once do the same twice.
+ */
+__attribute__((constructor)) static void settings_read(void)
+{
+	const char *text;
+
+	if (__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
+		return;
+	text = getenv(PORT0_ENV_MAP);
+	while (text && *text) {
+		uint16_t port = (uint16_t)number(&text);
+
+		mapped[port / 8] |= (uint8_t)(1 << port % 8);
+	}
+	text = getenv(PORT0_ENV_STDERR);
+	if (text) {
+		terminal.dev = number(&text);
+		terminal.ino = number(&text);
+	}
+	client = getenv(PORT0_ENV_CLIENT);
+	__atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+}
+
+/* Nobody reads this but a person: not written where stderr is another file now. */
+static void report(const char *text)
+{
+	struct stat st;
+
+	if (!fstat(STDERR_FILENO, &st) && st.st_dev == terminal.dev &&
+	    st.st_ino == terminal.ino && write(STDERR_FILENO, text, strlen(text)) < 0)
+		return;
+}
+
+static int bind_really(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return (int)syscall(SYS_bind, fd, addr, len);
+}
+
+static int mark(int fd, int value)
+{
+	return setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &value, sizeof(value));
+}
+
+static int ask(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
+}
+
+/* A socket whose address has a port; on raw and ping sockets it is none. */
+static bool has_port(int fd)
+{
+	int domain = ask(fd, SOL_SOCKET, SO_DOMAIN);
+	int protocol = ask(fd, SOL_SOCKET, SO_PROTOCOL);
+
+	return (domain == AF_INET || domain == AF_INET6) &&
+	       ask(fd, SOL_SOCKET, SO_TYPE) != SOCK_RAW &&
+	       protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6;
+}
+
+/* The port is at the same place in both families; AF_UNSPEC counts as IPv4. */
+static int port_of(const struct sockaddr *addr, socklen_t len)
+{
+	if (!addr || len < sizeof(struct sockaddr_in) ||
+	    len > sizeof(struct sockaddr_storage))
+		return -1;
+	if (addr->sa_family != AF_INET && addr->sa_family != AF_INET6 &&
+	    addr->sa_family != AF_UNSPEC)
+		return -1;
+	return ntohs(((const struct sockaddr_in *)addr)->sin_port);
+}
+
+static const char *reason(int err)
+{
+	switch (err) {
+	case EACCES:
+		return "port0: bind to port 0: no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0\n";
+	case EADDRINUSE:
+		return "port0: bind to port 0: another socket has it on this address\n";
+	case ENOPROTOOPT:
+		return "port0: bind to port 0: the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (MPTCP: switch it off)\n";
+	}
+	return NULL;
+}
+
+static int bind_literal(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	bool marked = ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == 1;
+	struct sockaddr_storage copy;
+	int ret, err = errno;
+
+	memcpy(&copy, addr, len);
+	((struct sockaddr_in *)&copy)->sin_port = 0;
+
+	ret = mark(fd, 1);
+	if (!ret) {
+		errno = err;
+		ret = bind_really(fd, (struct sockaddr *)&copy, len);
+	}
+	if (ret) {
+		err = errno;
+		/* The program may go on to ask for an ephemeral port. */
+		if (!marked)
+			mark(fd, 0);
+		if (reason(err))
+			report(reason(err));
+		errno = err;
+	}
+	return ret;
+}
+
+/* What socket() has marked only so that it can send to port 0. */
+static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int err = errno;
+	bool marked = !mark(fd, 0);
+	int ret;
+
+	errno = err;
+	ret = bind_really(fd, addr, len);
+	err = errno;
+	if (marked)
+		mark(fd, 1);
+	errno = err;
+	return ret;
+}
+
+EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int port = port_of(addr, len);
+	int err = errno;
+	bool ours;
+
+	settings_read();
+	ours = port >= 0 && has_port(fd);
+	errno = err;
+	if (ours && mapped[port / 8] & 1 << port % 8)
+		return bind_literal(fd, addr, len);
+	if (ours && client && !port && ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP)
+		return bind_ephemeral(fd, addr, len);
+	return bind_really(fd, addr, len);
+}
+
+EXPORT int socket(int domain, int type, int protocol)
+{
+	int fd = (int)syscall(SYS_socket, domain, type, protocol);
+	int err = errno;
+
+	settings_read();
+	if (fd >= 0 && client && has_port(fd) &&
+	    ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP && mark(fd, 1))
+		report(reason(ENOPROTOOPT));
+	errno = err;
+	return fd;
+}
