@@ -3,6 +3,7 @@
 KDIR ?= /lib/modules/$(shell uname -r)/build
 PREFIX ?= /usr
 SUITES ?= bookworm trixie trixie-backports
+SUITE ?= trixie
 
 all: modules
 
@@ -18,7 +19,7 @@ install: modules
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
-	rm -rf $(addprefix build/,bench logs $(SUITES))
+	rm -rf $(addprefix build/,bench logs proof $(SUITES)) build/*+*
 
 # the roots too, which take minutes to make
 distclean: clean
@@ -47,4 +48,12 @@ demo: python
 bench: python
 	@scripts/bench $(if $(QUICK),--quick) $(if $(filter-out file,$(origin SUITES)),$(addprefix --suite ,$(SUITES)))
 
-.PHONY: all modules install clean distclean python test test-debug demo bench
+# the packages of SUITE, in build/SUITE+deb/deb
+deb:
+	@scripts/build --suite $(SUITE) --what deb --check
+
+# PROOF: some of them, see scripts/proof --help
+proof: python
+	@scripts/proof $(PROOF)
+
+.PHONY: all modules install clean distclean python test test-debug demo bench deb proof
