@@ -2,12 +2,14 @@
 /*
  * libport0.so - preloaded by port0-run: makes bind() mean port 0 literally.
  *
- * bind() and socket() may be called from a signal handler, between fork() and
- * exec(), and before any constructor has run. So this calls the kernel itself
- * and not the next library's function, allocates nothing, locks nothing, and
- * leaves errno alone where it succeeds.
+ * These functions may be called from a signal handler, between fork() and
+ * exec(), and before any constructor has run. So bind() and socket() call the
+ * kernel itself and not the next library's function, allocate nothing, lock
+ * nothing, and leave errno alone where they succeed. connect() differs: threads
+ * can be cancelled in it, which only the C library can do.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -24,8 +26,12 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-static uint8_t mapped[65536 / 8];
+typedef uint8_t ports[65536 / 8];
+
+static ports mapped;		/* bind() */
+static ports reached;		/* connect() */
 static bool client;
+static int (*next_connect)(int fd, const struct sockaddr *addr, socklen_t len);
 static struct { unsigned long dev, ino; } terminal;
 static bool ready;
 
@@ -40,29 +46,40 @@ static unsigned long number(const char **text)
 	return n;
 }
 
+static void read_ports(const char *text, ports set)
+{
+	while (text && *text) {
+		uint16_t port = (uint16_t)number(&text);
+
+		set[port / 8] |= (uint8_t)(1 << port % 8);
+	}
+}
+
+static bool has(const ports set, int port)
+{
+	return port >= 0 && set[port / 8] & 1 << port % 8;
+}
+
 /*
  * At start, because nginx, sshd and others take the environment apart later.
- * Whoever calls before this constructor has had its turn comes here first. Two
- * at once do the same twice.
+ * Another library's constructor may bind before this one has had its turn, and
+ * comes here first. Two at once do the same twice.
  */
 __attribute__((constructor)) static void settings_read(void)
 {
 	const char *text;
 
-	if (__atomic_load_n(&ready, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) || !environ)
 		return;
-	text = getenv(PORT0_ENV_MAP);
-	while (text && *text) {
-		uint16_t port = (uint16_t)number(&text);
-
-		mapped[port / 8] |= (uint8_t)(1 << port % 8);
-	}
+	read_ports(getenv(PORT0_ENV_MAP), mapped);
+	read_ports(getenv(PORT0_ENV_TO), reached);
 	text = getenv(PORT0_ENV_STDERR);
 	if (text) {
 		terminal.dev = number(&text);
 		terminal.ino = number(&text);
 	}
 	client = getenv(PORT0_ENV_CLIENT);
+	next_connect = (typeof(next_connect))dlsym(RTLD_NEXT, "connect");
 	__atomic_store_n(&ready, true, __ATOMIC_RELEASE);
 }
 
@@ -130,15 +147,19 @@ static const char *reason(int err)
 	return NULL;
 }
 
+static void set_port_0(struct sockaddr_storage *copy, const struct sockaddr *addr, socklen_t len)
+{
+	memcpy(copy, addr, len);
+	((struct sockaddr_in *)copy)->sin_port = 0;
+}
+
 static int bind_literal(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	bool marked = ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == 1;
 	struct sockaddr_storage copy;
 	int ret, err = errno;
 
-	memcpy(&copy, addr, len);
-	((struct sockaddr_in *)&copy)->sin_port = 0;
-
+	set_port_0(&copy, addr, len);
 	ret = mark(fd, 1);
 	if (!ret) {
 		errno = err;
@@ -181,7 +202,7 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 	settings_read();
 	ours = port >= 0 && has_port(fd);
 	errno = err;
-	if (ours && mapped[port / 8] & 1 << port % 8)
+	if (ours && has(mapped, port))
 		return bind_literal(fd, addr, len);
 	if (ours && client && !port && ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP)
 		return bind_ephemeral(fd, addr, len);
@@ -199,4 +220,18 @@ EXPORT int socket(int domain, int type, int protocol)
 		report(reason(ENOPROTOOPT));
 	errno = err;
 	return fd;
+}
+
+EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct sockaddr_storage copy;
+
+	settings_read();
+	if (has(reached, port_of(addr, len)) && addr->sa_family != AF_UNSPEC) {
+		set_port_0(&copy, addr, len);
+		addr = (struct sockaddr *)&copy;
+	}
+	if (!next_connect)
+		return (int)syscall(SYS_connect, fd, addr, len);
+	return next_connect(fd, addr, len);
 }

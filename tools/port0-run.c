@@ -43,7 +43,7 @@ enum { FAILED = 125, CANNOT_RUN = 126, NOT_FOUND = 127 };
 #define MAX_LISTEN 64
 
 static const char usage[] =
-"usage: port0-run [--map PORT]... [--client] [--] COMMAND [ARG...]\n"
+"usage: port0-run [--map PORT]... [--client] [--to PORT]... [--] COMMAND [ARG...]\n"
 "       port0-run --listen [tcp:|udp:]ADDR... --fd [--] COMMAND [ARG...]\n"
 "\n"
 "Runs COMMAND with its sockets on literal port 0. The kernel module port0 must\n"
@@ -52,6 +52,8 @@ static const char usage[] =
 "  --map PORT     where COMMAND binds PORT, it gets port 0; may be repeated\n"
 "                 (default: 0)\n"
 "  --client       COMMAND's UDP sockets may send to port 0\n"
+"  --to PORT      where COMMAND connects to PORT, it reaches port 0; for clients\n"
+"                 that refuse 0; may be repeated\n"
 "  --listen ADDR  open a TCP (udp:ADDR: UDP) socket on port 0 of ADDR, which is\n"
 "                 a numeric address; may be repeated\n"
 "  --fd           hand these sockets to COMMAND as systemd does, from descriptor\n"
@@ -266,14 +268,17 @@ static void preload(void)
 	set("LD_PRELOAD", "%s%s%s", path, others ? " " : "", others ?: "");
 }
 
-static void run_mapped(char **command, const char *map, bool client)
+static void run_mapped(char **command, const char *map, const char *to, bool client)
 {
 	struct stat st;
 
 	refuse_unsuitable(command[0], 4);
-	need_module();
+	/* connect() to port 0 is nothing special to the kernel. */
+	if (*map || client)
+		need_module();
 	preload();
 	set(PORT0_ENV_MAP, "%s", map);
+	set(PORT0_ENV_TO, "%s", to);
 	if (client)
 		set(PORT0_ENV_CLIENT, "1");
 	else
@@ -356,11 +361,25 @@ static void run_listening(char **where, int count)
 	set("LISTEN_FDNAMES", "%s", names);
 }
 
+static void add_port(char **ports, const char *option, const char *text)
+{
+	char *end, *longer;
+	unsigned long port = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || port > 65535)
+		errx(FAILED, "%s %s: a port is a number from 0 to 65535", option, quoted(text));
+	if (asprintf(&longer, "%s%s%lu", *ports, **ports ? "," : "", port) < 0)
+		err(FAILED, "%s", option);
+	free(*ports);
+	*ports = longer;
+}
+
 int main(int argc, char **argv)
 {
-	enum { MAP = 1, CLIENT, LISTEN, FD, HELP, VERSION_ };
+	enum { MAP = 1, TO, CLIENT, LISTEN, FD, HELP, VERSION_ };
 	static const struct option options[] = {
 		{ "map", required_argument, NULL, MAP },
+		{ "to", required_argument, NULL, TO },
 		{ "client", no_argument, NULL, CLIENT },
 		{ "listen", required_argument, NULL, LISTEN },
 		{ "fd", no_argument, NULL, FD },
@@ -370,23 +389,16 @@ int main(int argc, char **argv)
 	};
 	bool client = false, fd = false;
 	char *listens[MAX_LISTEN];
-	char *map = strdup("");
+	char *map = strdup(""), *to = strdup("");
 	int count = 0, option;
 
 	while ((option = getopt_long(argc, argv, "+", options, NULL)) > 0) {
-		unsigned long port;
-		char *end, *longer;
-
 		switch (option) {
 		case MAP:
-			port = strtoul(optarg, &end, 10);
-			if (*optarg < '0' || *optarg > '9' || *end || port > 65535)
-				errx(FAILED, "--map %s: a port is a number from 0 to 65535",
-				     quoted(optarg));
-			if (asprintf(&longer, "%s%s%lu", map, *map ? "," : "", port) < 0)
-				err(FAILED, "--map");
-			free(map);
-			map = longer;
+			add_port(&map, "--map", optarg);
+			break;
+		case TO:
+			add_port(&to, "--to", optarg);
 			break;
 		case CLIENT:
 			client = true;
@@ -414,13 +426,13 @@ int main(int argc, char **argv)
 		errx(FAILED, "no COMMAND, see port0-run --help");
 	if (fd != !!count)
 		errx(FAILED, "--listen ADDR and --fd go together: the one opens sockets, the other hands them over");
-	if (fd && (*map || client))
-		errx(FAILED, "--listen opens the sockets, --map and --client change those of COMMAND: not both");
+	if (fd && (*map || *to || client))
+		errx(FAILED, "--listen opens the sockets, the other options change those of COMMAND: not both");
 
 	if (fd)
 		run_listening(listens, count);
 	else
-		run_mapped(argv, *map || client ? map : "0", client);
+		run_mapped(argv, *map || *to || client ? map : "0", to, client);
 	execvp(argv[0], argv);
 	err(errno == ENOENT ? NOT_FOUND : CANNOT_RUN, "%s", quoted(argv[0]));
 }

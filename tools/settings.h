@@ -5,6 +5,8 @@
 
 /* ports that mean port 0, with commas between them */
 #define PORT0_ENV_MAP		"PORT0_MAP"
+/* ports that, connected to, mean port 0 */
+#define PORT0_ENV_TO		"PORT0_TO"
 /* set if UDP sockets may send to port 0 */
 #define PORT0_ENV_CLIENT	"PORT0_CLIENT"
 /* device:inode of the file that messages may be written to */

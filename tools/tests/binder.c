@@ -19,7 +19,6 @@
 static struct sockaddr_in addr = { .sin_family = AF_INET };
 static volatile sig_atomic_t result = -1;
 static int fd = -1;
-static int early_fd = -1, early_result = -1;
 
 static void do_bind(void)
 {
@@ -73,22 +72,6 @@ static void from_thread(void)
 	pthread_join(thread, NULL);
 }
 
-/* Before any constructor, the preloaded library's included. */
-static void early(int argc, char **argv, char **envp)
-{
-	struct sockaddr_in to = { .sin_family = AF_INET };
-
-	(void)envp;
-	if (argc != 3 || strcmp(argv[1], "early"))
-		return;
-	to.sin_port = htons((unsigned short)atoi(argv[2]));
-	early_fd = socket(AF_INET, SOCK_STREAM, 0);
-	early_result = bind(early_fd, (struct sockaddr *)&to, sizeof(to)) ? errno : 0;
-}
-
-__attribute__((section(".preinit_array"), used))
-static void (*const early_entry)(int, char **, char **) = early;
-
 int main(int argc, char **argv)
 {
 	socklen_t len = sizeof(addr);
@@ -104,8 +87,6 @@ int main(int argc, char **argv)
 		from_vfork();
 	else if (!strcmp(argv[1], "thread"))
 		from_thread();
-	else if (!strcmp(argv[1], "early"))
-		fd = early_fd, result = early_result;
 	else
 		do_bind();
 	if (result) {
