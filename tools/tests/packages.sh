@@ -1,0 +1,129 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# packages.sh DIRECTORY - install, use, upgrade, remove and purge the Debian
+# packages in DIRECTORY; KTAP on stdout. For a guest that can be spoilt
+# (scripts/proof packages), without the module.
+# shellcheck disable=SC2317 # called by try
+set -u
+cd "$1" || exit
+dkms=$(echo "$PWD"/port0-dkms_*.deb)
+tools=$(echo "$PWD"/port0-tools_*.deb)
+version=$(dpkg-deb -f "$dkms" Version)
+next=$version.1
+kernel=$(uname -r)
+work=$(mktemp -d)
+export DEBIAN_FRONTEND=noninteractive
+number=0
+failed=0
+
+# try NAME COMMAND...: one line of the result, and what COMMAND said if it fails
+try()
+{
+	name=$1
+	shift
+	number=$((number + 1))
+	if "$@" > "$work/said" 2>&1; then
+		echo "ok $number $name"
+	else
+		sed 's/^/# /' "$work/said"
+		echo "not ok $number $name"
+		failed=1
+	fi
+}
+
+fails() { ! "$@"; }
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1")" = "ii " ]; }
+
+# dkms keeps the module of no other version.
+built()
+{
+	dkms status port0 | tee /dev/stderr | grep -q "port0/$1, $kernel.*: installed" &&
+		[ "$(dkms status port0 | wc -l)" = 1 ]
+}
+
+loads()
+{
+	modprobe port0 && [ "$(cat /sys/module/port0/version)" = "$1" ]
+}
+
+literal()
+{
+	port0-run python3 -c '
+import socket
+s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen()
+assert s.getsockopt(socket.SOL_IP, 0x7031) == 1
+c = socket.create_connection(("127.0.0.1", 0)); assert c.getpeername()[1] == 0'
+}
+
+files()
+{
+	for file in /usr/bin/port0-run /usr/include/port0.h /usr/share/man/man1/port0-run.1.gz \
+		    /usr/share/man/man7/port0.7.gz /usr/lib/systemd/system/port0@.service; do
+		[ -e "$file" ] || { echo "no $file"; return 1; }
+	done
+	echo '#include <port0.h>' | cc -x c -fsyntax-only -
+}
+
+at_boot()
+{
+	rmmod port0
+	echo port0 > /etc/modules-load.d/port0.conf
+	/lib/systemd/systemd-modules-load
+	[ -d /sys/module/port0 ]
+}
+
+# The same package again with a higher version, which the module says, too.
+newer()
+{
+	dpkg-deb -R "$dkms" "$work/dkms" && cd "$work/dkms" &&
+		mv "usr/src/port0-$version" "usr/src/port0-$next" &&
+		sed -i "s/$version/$next/g" DEBIAN/* "usr/src/port0-$next/dkms.conf" \
+			"usr/src/port0-$next/module/main.c" &&
+		dpkg-deb -b "$work/dkms" "$work/port0-dkms_${next}_all.deb"
+}
+
+# A kernel that we do not support, as far as dkms looks at one.
+foreign()
+{
+	mkdir -p "/lib/modules/$1/build/include"
+	echo "$2" > "/lib/modules/$1/build/.config"
+	touch "/lib/modules/$1/modules.order" "/lib/modules/$1/modules.builtin"
+	dkms autoinstall -k "$1" || return
+	fails dkms status port0 -k "$1" | grep installed
+	status=$?
+	rm -r "/lib/modules/$1"
+	return "$status"
+}
+
+nothing_left()
+{
+	[ -z "$(find /lib/modules /var/lib/dkms /usr/src -name 'port0*' -not -path '*/kselftest/*' \
+		-not -path /usr/src/port0)" ]
+}
+
+# The root was made without manuals.
+rm -f /etc/dpkg/dpkg.cfg.d/*
+echo "TAP version 13"
+echo "1..19"
+try "install" dpkg -i "$dkms" "$tools"
+try "both packages are installed" eval 'installed port0-dkms && installed port0-tools'
+try "the module is built" built "$version"
+try "modprobe loads it" loads "$version"
+try "port0-run binds port 0" literal
+try "header, manual pages and service are there" files
+try "the service is well-formed" systemd-analyze verify --man=no port0@test.service
+try "modules-load.d loads it at boot" at_boot
+try "a kernel that is too old is skipped" foreign 5.10.0-1-amd64 CONFIG_KPROBES=y
+try "a kernel without kprobes is skipped" foreign 6.12.0-1-amd64 CONFIG_NETFILTER=y
+try "make a newer package" newer
+try "upgrade" dpkg -i "$work/port0-dkms_${next}_all.deb"
+try "the new module is built, the old one gone" built "$next"
+try "the new module loads" eval "rmmod port0 && loads $next"
+try "remove" dpkg -r port0-dkms port0-tools
+try "the module is gone" eval 'rmmod port0 && fails modprobe port0 && fails command -v port0-run'
+try "install again" dpkg -i "$dkms" "$tools"
+try "purge" dpkg -P port0-dkms port0-tools
+try "nothing is left behind" nothing_left
+rm -r "$work"
+exit $failed
