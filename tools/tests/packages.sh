@@ -83,17 +83,16 @@ newer()
 		dpkg-deb -b "$work/dkms" "$work/port0-dkms_${next}_all.deb"
 }
 
-# A kernel that we do not support, as far as dkms looks at one.
+# A kernel that we do not support, as far as dkms looks at one, is installed.
 foreign()
 {
 	mkdir -p "/lib/modules/$1/build/include"
 	echo "$2" > "/lib/modules/$1/build/.config"
 	touch "/lib/modules/$1/modules.order" "/lib/modules/$1/modules.builtin"
-	dkms autoinstall -k "$1" || return
-	fails dkms status port0 -k "$1" | grep installed
-	status=$?
+	/etc/kernel/postinst.d/dkms "$1" || return
 	rm -r "/lib/modules/$1"
-	return "$status"
+	dkms status port0 > "$work/status"
+	fails grep "$1" "$work/status"
 }
 
 nothing_left()
@@ -105,7 +104,7 @@ nothing_left()
 # The root was made without manuals.
 rm -f /etc/dpkg/dpkg.cfg.d/*
 echo "TAP version 13"
-echo "1..19"
+echo "1..18"
 try "install" dpkg -i "$dkms" "$tools"
 try "both packages are installed" eval 'installed port0-dkms && installed port0-tools'
 try "the module is built" built "$version"
@@ -122,7 +121,6 @@ try "the new module is built, the old one gone" built "$next"
 try "the new module loads" eval "rmmod port0 && loads $next"
 try "remove" dpkg -r port0-dkms port0-tools
 try "the module is gone" eval 'rmmod port0 && fails modprobe port0 && fails command -v port0-run'
-try "install again" dpkg -i "$dkms" "$tools"
 try "purge" dpkg -P port0-dkms port0-tools
 try "nothing is left behind" nothing_left
 rm -r "$work"
