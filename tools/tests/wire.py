@@ -68,7 +68,6 @@ def echo_tcp(listener):
             assert s.getpeername()[:2] == peer[:2]
             while data := s.recv(65536):
                 s.sendall(data)
-        print(f"# tcp from {peer[0]} {peer[1]}", flush=True)
 
 
 def echo_udp(s):

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""browsers.py DIRECTORY - point browsers at port 0; KTAP on stdout, pictures of
+what they show in DIRECTORY. For a guest with the module (scripts/proof browsers).
+"""
+
+import http.server
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+
+URL = "http://127.0.0.1:0/"
+PAGE = b"""<!doctype html><title>port 0</title>
+<body style="font: 40px sans-serif; text-align: center; padding-top: 4em">
+This page comes from literal TCP port 0.<script>
+document.body.append(document.createElement("p"), location.href)</script>"""
+agents = []
+
+
+class Server(http.server.ThreadingHTTPServer):
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_IP, 0x7030, 1)
+        super().server_bind()
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/":
+            agents.append(self.headers["User-Agent"])
+        self.send_response(200 if self.path == "/" else 404)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *_):
+        pass
+
+
+def to_port_0():
+    """Packets sent to TCP port 0 so far."""
+    said = subprocess.run(["nft", "list", "counter", "inet", "port0", "sent"], check=True, text=True,
+                          stdout=subprocess.PIPE).stdout
+    return int(re.search(r"packets (\d+)", said)[1])
+
+
+def browse(picture, *argv):
+    """Packets that a browser sent to port 0 until it had its picture made."""
+    before = to_port_0()
+    with tempfile.TemporaryDirectory() as home:
+        env = {**os.environ, "HOME": home, "XDG_RUNTIME_DIR": home, "MOZ_HEADLESS": "1"}
+        done = subprocess.run(argv, env=env, text=True, errors="replace", stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=1500, check=False)
+    assert os.path.exists(picture), f"no picture; exit {done.returncode}: {done.stdout[-1500:]}"
+    with open(picture, "rb") as f:
+        assert f.read(8) == b"\x89PNG\r\n\x1a\n", "no PNG"
+    return to_port_0() - before
+
+
+def chromium(directory):
+    picture = os.path.join(directory, "chromium.png")
+    sent = browse(picture, "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                  "--no-first-run", "--disable-extensions", "--disable-background-networking",
+                  "--disable-dev-shm-usage", "--window-size=1000,600", "--timeout=600000",
+                  f"--screenshot={picture}", "--explicitly-allowed-ports=0", URL)
+    assert any("Chrome" in agent for agent in agents), f"the server saw {agents}"
+    print(f"# Chromium sent {sent} packets to port 0, and was served as {agents[-1]}")
+    assert sent
+
+
+def chromium_refuses(directory):
+    """Without the option it must show an error: else the option proves nothing."""
+    picture = os.path.join(directory, "chromium-refuses.png")
+    sent = browse(picture, "chromium", "--headless", "--no-sandbox", "--disable-gpu",
+                  "--no-first-run", "--disable-extensions", "--disable-background-networking",
+                  "--disable-dev-shm-usage", "--window-size=1000,600", f"--screenshot={picture}", URL)
+    print(f"# Chromium without the option sent {sent} packets to port 0")
+    assert not sent
+
+
+def firefox(directory):
+    picture = os.path.join(directory, "firefox.png")
+    sent = browse(picture, "firefox-esr", "--headless", "--window-size=1000,600",
+                  "--screenshot", picture, URL)
+    print(f"# Firefox sent {sent} packets to port 0")
+    assert not sent
+
+
+def main():
+    directory = sys.argv[1]
+    tests = (chromium, chromium_refuses, firefox)
+    for name in os.listdir(directory):
+        if name.endswith(".png"):
+            os.remove(os.path.join(directory, name))
+    subprocess.run(["nft", "-f", "-"], check=True, text=True, input="""
+table inet port0 {
+	counter sent { }
+	chain out { type filter hook output priority 0; tcp dport 0 counter name sent; }
+}
+""")
+    server = Server(("127.0.0.1", 0), Page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"TAP version 13\n1..{len(tests)}")
+    failed = 0
+    for number, test in enumerate(tests, 1):
+        try:
+            test(directory)
+            print(f"ok {number} {test.__name__}", flush=True)
+        except (AssertionError, OSError, subprocess.SubprocessError) as problem:
+            failed += 1
+            for line in f"{type(problem).__name__}: {problem}".splitlines():
+                print(f"# {line}")
+            print(f"not ok {number} {test.__name__}", flush=True)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
