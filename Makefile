@@ -56,4 +56,8 @@ deb:
 proof: python
 	@scripts/proof $(PROOF)
 
-.PHONY: all modules install clean distclean python test test-debug demo bench deb proof
+# every kernel header package that Debian's releases offer
+build-matrix:
+	@scripts/build-matrix $(RELEASES)
+
+.PHONY: all modules install clean distclean python test test-debug demo bench deb proof build-matrix
