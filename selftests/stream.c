@@ -293,6 +293,28 @@ TEST_F(stream, from_port)
 	expect_recv(_metadata, client, "");
 }
 
+/* A connection that is gone before it is accepted is accepted all the same. */
+TEST_F(stream, from_port_reset_before_accept)
+{
+	struct addr peer = { .len = sizeof(peer.v6) };
+	struct linger now = { .l_onoff = 1 };
+	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int client = client_from(_metadata, variant->source, variant->port);
+	int child;
+	char byte;
+
+	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	ASSERT_EQ(0, rc(setsockopt(client, SOL_SOCKET, SO_LINGER, &now,
+				   sizeof(now))));
+	close(client);
+
+	child = rc(accept(listener, &peer.sa, &peer.len));
+	ASSERT_LE(0, child);
+	EXPECT_EQ(variant->port, port_of(&peer));
+	EXPECT_EQ(-ECONNRESET, rc(recv(child, &byte, 1, 0)));
+	EXPECT_EQ(-ENOTCONN, peer_port(child));
+}
+
 TEST_F(stream, from_port_to_two_servers)
 {
 	int first = listen_on(_metadata, variant->server, OTHER_PORT);
