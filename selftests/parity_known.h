@@ -7,11 +7,15 @@
 #ifndef PARITY_KNOWN_H
 #define PARITY_KNOWN_H
 
-/* KNOWN_UDP_PEER: the kernel's lookup takes a peer port of 0 for any port. */
-enum known { KNOWN_UDP_PEER, KNOWN_ROWS };
+/*
+ * KNOWN_UDP_PEER: the kernel's lookup takes a peer port of 0 for any port.
+ * KNOWN_BPF_SENDMSG: the kernel refuses what a program answers, if that is 0.
+ */
+enum known { KNOWN_UDP_PEER, KNOWN_BPF_SENDMSG, KNOWN_ROWS };
 
 static const char * const known_difference[KNOWN_ROWS] = {
 	[KNOWN_UDP_PEER] = "a UDP socket connected to port 0 also hears its peer's other ports",
+	[KNOWN_BPF_SENDMSG] = "a BPF sendmsg program cannot redirect a datagram to port 0",
 };
 
 #endif

@@ -1,0 +1,692 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * BPF programs around sockets, on an ordinary port and on port 0. A program
+ * that sees another port than it expects refuses the call, so that what works
+ * shows what was seen. They are assembled by hand: no compiler, no library.
+ */
+#include <linux/bpf.h>
+#include <linux/capability.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "parity_feature.h"
+
+#define CGROUP		"/sys/fs/cgroup"
+#define LIE		7777	/* what a program says instead of the port */
+
+#define MOV(to, from)		INSN(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0)
+#define MOV_IMM(to, value)	INSN(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value)
+#define ADD_IMM(to, value)	INSN(BPF_ALU64 | BPF_ADD | BPF_K, to, 0, 0, value)
+#define LOAD(to, from, at)	INSN(BPF_LDX | BPF_MEM | BPF_W, to, from, at, 0)
+#define STORE(to, at, from)	INSN(BPF_STX | BPF_MEM | BPF_W, to, from, at, 0)
+#define STORE_IMM(to, at, value) INSN(BPF_ST | BPF_MEM | BPF_W, to, 0, at, value)
+#define SKIP_IF(reg, value, skip) INSN(BPF_JMP | BPF_JEQ | BPF_K, reg, 0, skip, value)
+#define SKIP_UNLESS(reg, value, skip) INSN(BPF_JMP | BPF_JNE | BPF_K, reg, 0, skip, value)
+#define LOAD_MAP(to, fd)							\
+	INSN(BPF_LD | BPF_DW | BPF_IMM, to, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
+#define CALL(function)		INSN(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_##function)
+#define RETURN()		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
+#define INSN(operation, to, from, at, value)					\
+	{ .code = operation, .dst_reg = to, .src_reg = from, .off = at, .imm = value }
+
+#define ADDR(field)		offsetof(struct bpf_sock_addr, field)
+
+enum { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 };
+
+static int bpf(int command, union bpf_attr *attr)
+{
+	return rc(syscall(__NR_bpf, command, attr, sizeof(*attr)));
+}
+
+#define LOAD_PROGRAM(type, attach, ...) ({					\
+	const struct bpf_insn _insns[] = { __VA_ARGS__ };			\
+										\
+	load_program(_metadata, type, attach, _insns, ARRAY_SIZE(_insns));	\
+})
+
+static int load_program(struct __test_metadata *_metadata, int type, int attach,
+			const struct bpf_insn *insns, size_t count)
+{
+	static char log[65536];
+	union bpf_attr attr = {
+		.prog_type = type, .expected_attach_type = attach,
+		.insns = (uintptr_t)insns, .insn_cnt = count, .license = (uintptr_t)"GPL",
+		.log_buf = (uintptr_t)log, .log_size = sizeof(log), .log_level = 1,
+	};
+	int fd = bpf(BPF_PROG_LOAD, &attr);
+
+	ASSERT_LE(0, fd) {
+		TH_LOG("%s", log);
+	}
+	return fd;
+}
+
+static int make_map(struct __test_metadata *_metadata, int type, int value_size)
+{
+	union bpf_attr attr = {
+		.map_type = type, .key_size = 4, .value_size = value_size, .max_entries = 2,
+	};
+	int fd = bpf(BPF_MAP_CREATE, &attr);
+
+	ASSERT_LE(0, fd);
+	return fd;
+}
+
+static void put_socket(struct __test_metadata *_metadata, int map, __u32 key, __u64 fd)
+{
+	union bpf_attr attr = {
+		.map_fd = map, .key = (uintptr_t)&key, .value = (uintptr_t)&fd,
+	};
+
+	ASSERT_EQ(0, bpf(BPF_MAP_UPDATE_ELEM, &attr));
+}
+
+static void attach(struct __test_metadata *_metadata, int target, int program, int type)
+{
+	union bpf_attr attr = {
+		.target_fd = target, .attach_bpf_fd = program, .attach_type = type,
+	};
+
+	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &attr));
+}
+
+static void detach(struct __test_metadata *_metadata, int target, int program, int type)
+{
+	union bpf_attr attr = {
+		.target_fd = target, .attach_bpf_fd = program, .attach_type = type,
+	};
+
+	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &attr));
+}
+
+/* ---- programs of a control group ---- */
+
+struct cgroup {
+	char path[64];
+	int fd;
+};
+
+static void cgroup_enter(struct __test_metadata *_metadata, struct cgroup *cgroup)
+{
+	char procs[96];
+
+	enter_netns(_metadata);
+	snprintf(cgroup->path, sizeof(cgroup->path), CGROUP "/port0-%d", getpid());
+	ASSERT_EQ(0, rc(mkdir(cgroup->path, 0755)));
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", cgroup->path);
+	ASSERT_EQ(0, write_file(procs, "0"));
+	cgroup->fd = open(cgroup->path, O_RDONLY | O_DIRECTORY);
+	ASSERT_LE(0, cgroup->fd);
+}
+
+static void cgroup_leave(struct __test_metadata *_metadata, struct cgroup *cgroup)
+{
+	close(cgroup->fd);
+	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
+	EXPECT_EQ(0, rc(rmdir(cgroup->path)));
+}
+
+#define CGROUP_FIXTURE(fixture)							\
+	FIXTURE(fixture) { struct cgroup cgroup; };				\
+	FIXTURE_VARIANT(fixture) {						\
+		const char *home, *second;					\
+		int port, type;							\
+	};									\
+	FIXTURE_SETUP(fixture)							\
+	{									\
+		if (access(CGROUP "/cgroup.procs", W_OK))			\
+			SKIP(return, "no cgroup2 at " CGROUP);			\
+		cgroup_enter(_metadata, &self->cgroup);				\
+	}									\
+	FIXTURE_TEARDOWN(fixture)						\
+	{									\
+		cgroup_leave(_metadata, &self->cgroup);				\
+	}									\
+	ON_BOTH_PORTS(fixture, udp4, .home = "127.0.0.1", .second = "127.0.0.2",\
+		      .type = SOCK_DGRAM);					\
+	ON_BOTH_PORTS(fixture, udp6, .home = "::1", .second = "fd00::2",	\
+		      .type = SOCK_DGRAM)
+
+CGROUP_FIXTURE(message);
+CGROUP_FIXTURE(socket);
+ON_BOTH_PORTS(socket, tcp4, .home = "127.0.0.1", .second = "127.0.0.2", .type = SOCK_STREAM);
+ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STREAM);
+
+/* The attach type for the family of the test */
+#define BY_FAMILY(name)								\
+	(is_ip6(variant->home) ? BPF_CGROUP_##name(6) : BPF_CGROUP_##name(4))
+#define BPF_CGROUP_BIND(family)		BPF_CGROUP_INET##family##_BIND
+#define BPF_CGROUP_POST_BIND(family)	BPF_CGROUP_INET##family##_POST_BIND
+#define BPF_CGROUP_CONNECT(family)	BPF_CGROUP_INET##family##_CONNECT
+#define BPF_CGROUP_GETSOCKNAME(family)	BPF_CGROUP_INET##family##_GETSOCKNAME
+#define BPF_CGROUP_GETPEERNAME(family)	BPF_CGROUP_INET##family##_GETPEERNAME
+#define BPF_CGROUP_SENDMSG(family)	BPF_CGROUP_UDP##family##_SENDMSG
+#define BPF_CGROUP_RECVMSG(family)	BPF_CGROUP_UDP##family##_RECVMSG
+
+#define ON(type, program)	attach(_metadata, self->cgroup.fd, program, type)
+#define OFF(type, program)	detach(_metadata, self->cgroup.fd, program, type)
+
+#define WITH_ADDRESS(type, ...)							\
+	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, __VA_ARGS__)
+
+/* Allows what goes to @port and refuses all else. */
+#define EXPECT_ADDRESS(type, port)						\
+	WITH_ADDRESS(type,							\
+		     LOAD(R2, R1, ADDR(user_port)),				\
+		     MOV_IMM(R0, 0),						\
+		     SKIP_UNLESS(R2, htons(port), 1),				\
+		     MOV_IMM(R0, 1),						\
+		     RETURN())
+
+/* Says @to where it sees @from. */
+#define REPLACE_PORT(type, from, to)						\
+	WITH_ADDRESS(type,							\
+		     LOAD(R2, R1, ADDR(user_port)),				\
+		     SKIP_UNLESS(R2, htons(from), 2),				\
+		     MOV_IMM(R3, htons(to)),					\
+		     STORE(R1, ADDR(user_port), R3),				\
+		     MOV_IMM(R0, 1),						\
+		     RETURN())
+
+TEST_F(socket, bind_sees_the_port)
+{
+	const int type = BY_FAMILY(BIND);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	ON(type, EXPECT_ADDRESS(type, variant->port));
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+TEST_F(socket, bind_refused)
+{
+	const int type = BY_FAMILY(BIND);
+	int refuse = EXPECT_ADDRESS(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int second = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	EXPECT_EQ(0, local_port(fd));
+	OFF(type, refuse);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+	close(second);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+TEST_F(socket, bind_to_another_address)
+{
+	const int type = BY_FAMILY(BIND);
+	struct addr want = addr_of(variant->second, variant->port);
+	struct addr got = { .len = sizeof(got.v6) };
+	const __u32 *ip6 = (const __u32 *)&want.v6.sin6_addr;
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int program = is_ip6(variant->home) ?
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, ip6[0]), STORE(R1, ADDR(user_ip6[0]), R2),
+			     MOV_IMM(R2, ip6[3]), STORE(R1, ADDR(user_ip6[3]), R2),
+			     MOV_IMM(R0, 1), RETURN()) :
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, want.v4.sin_addr.s_addr), STORE(R1, ADDR(user_ip4), R2),
+			     MOV_IMM(R0, 1), RETURN());
+
+	ON(type, program);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+	ASSERT_EQ(0, rc(getsockname(fd, &got.sa, &got.len)));
+	EXPECT_EQ(0, memcmp(&want.sa, &got.sa, want.len));
+}
+
+TEST_F(socket, bind_sent_to_the_port)
+{
+	const int type = BY_FAMILY(BIND);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	ON(type, REPLACE_PORT(type, OTHER_PORT, variant->port));
+	EXPECT_EQ(0, bind_to(fd, variant->home, OTHER_PORT));
+	expect_port(_metadata, fd, variant->port);
+}
+
+TEST_F(socket, bind_sent_away_from_the_port)
+{
+	const int type = BY_FAMILY(BIND);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int second = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int program = REPLACE_PORT(type, variant->port, OTHER_PORT);
+
+	ON(type, program);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	EXPECT_EQ(OTHER_PORT, local_port(fd));
+	OFF(type, program);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+	expect_port(_metadata, second, variant->port);
+}
+
+static void drop_bind_capability(struct __test_metadata *_metadata)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+
+	ASSERT_EQ(0, rc(syscall(__NR_capget, &header, data)));
+	data[0].effective &= ~(1u << CAP_NET_BIND_SERVICE);
+	ASSERT_EQ(0, rc(syscall(__NR_capset, &header, data)));
+}
+
+/* Bit 1 of a program's answer stands for the capability. */
+TEST_F(socket, bind_without_the_capability)
+{
+	const int type = BY_FAMILY(BIND);
+	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	drop_bind_capability(_metadata);
+	EXPECT_EQ(-EACCES, bind_to(fd, variant->home, variant->port));
+	ON(type, program);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+#define EXPECT_SOURCE(type, port)						\
+	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK, type,				\
+		     LOAD(R2, R1, offsetof(struct bpf_sock, src_port)),		\
+		     MOV_IMM(R0, 0),						\
+		     SKIP_UNLESS(R2, port, 1),					\
+		     MOV_IMM(R0, 1),						\
+		     RETURN())
+
+TEST_F(socket, post_bind_sees_the_port)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	ON(type, EXPECT_SOURCE(type, variant->port));
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+/* A bind that is refused at its end gives the port back. */
+TEST_F(socket, post_bind_refused)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int second = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	EXPECT_EQ(0, local_port(fd));
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+	close(second);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+static int server_on(struct __test_metadata *_metadata, const char *host, int type, int port)
+{
+	int fd = bound_socket(_metadata, host, type, port);
+
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 4)));
+	return fd;
+}
+
+/* One word from a client that is connected by now. */
+static void expect_word(struct __test_metadata *_metadata, int server, int client, int type)
+{
+	int fd = server;
+
+	if (type == SOCK_STREAM) {
+		fd = rc(accept(server, NULL, NULL));
+		ASSERT_LE(0, fd);
+	}
+	expect_send(_metadata, client, "word");
+	expect_recv(_metadata, fd, "word");
+}
+
+TEST_F(socket, connect_sees_the_port)
+{
+	const int type = BY_FAMILY(CONNECT);
+	int server = server_on(_metadata, variant->home, variant->type, variant->port);
+	int client = new_socket(_metadata, variant->home, variant->type);
+
+	ON(type, EXPECT_ADDRESS(type, variant->port));
+	EXPECT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_word(_metadata, server, client, variant->type);
+}
+
+TEST_F(socket, connect_sent_to_the_port)
+{
+	const int type = BY_FAMILY(CONNECT);
+	int server = server_on(_metadata, variant->home, variant->type, variant->port);
+	int client = new_socket(_metadata, variant->home, variant->type);
+
+	ON(type, REPLACE_PORT(type, OTHER_PORT, variant->port));
+	EXPECT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
+	EXPECT_EQ(variant->port, peer_port(client));
+	expect_word(_metadata, server, client, variant->type);
+}
+
+TEST_F(socket, connect_sent_away_from_the_port)
+{
+	const int type = BY_FAMILY(CONNECT);
+	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int client = new_socket(_metadata, variant->home, variant->type);
+
+	ON(type, REPLACE_PORT(type, variant->port, OTHER_PORT));
+	EXPECT_EQ(0, connect_to(client, variant->home, variant->port));
+	EXPECT_EQ(OTHER_PORT, peer_port(client));
+	expect_word(_metadata, server, client, variant->type);
+}
+
+/* The port is the source, and not what the program sees. */
+TEST_F(socket, connect_from_the_port)
+{
+	const int type = BY_FAMILY(CONNECT);
+	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int client = bound_socket(_metadata, variant->second, variant->type, variant->port);
+
+	ON(type, EXPECT_ADDRESS(type, OTHER_PORT));
+	EXPECT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
+	expect_port(_metadata, client, variant->port);
+	expect_word(_metadata, server, client, variant->type);
+}
+
+TEST_F(socket, names_are_rewritten)
+{
+	const int own = BY_FAMILY(GETSOCKNAME), peer = BY_FAMILY(GETPEERNAME);
+	int server = server_on(_metadata, variant->home, variant->type, variant->port);
+	int client = new_socket(_metadata, variant->home, variant->type);
+	int lie_about_own = REPLACE_PORT(own, variant->port, LIE);
+	int lie_about_peer = REPLACE_PORT(peer, variant->port, LIE);
+
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	ON(own, lie_about_own);
+	EXPECT_EQ(LIE, local_port(server));
+	OFF(own, lie_about_own);
+	EXPECT_EQ(variant->port, local_port(server));
+	ON(peer, lie_about_peer);
+	EXPECT_EQ(LIE, peer_port(client));
+	OFF(peer, lie_about_peer);
+	EXPECT_EQ(variant->port, peer_port(client));
+}
+
+static int send_to(int fd, const char *host, int port, const char *text)
+{
+	struct addr to = addr_of(host, port);
+
+	return rc(sendto(fd, text, strlen(text), 0, &to.sa, to.len));
+}
+
+TEST_F(message, sendmsg_sees_the_port)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int expect = EXPECT_ADDRESS(type, variant->port);
+	int refuse = EXPECT_ADDRESS(type, OTHER_PORT);
+
+	ON(type, expect);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	expect_recv(_metadata, server, "word");
+	OFF(type, expect);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, send_to(client, variant->home, variant->port, "word"));
+	OFF(type, refuse);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "free"));
+	expect_recv(_metadata, server, "free");
+}
+
+/* See KNOWN_BPF_SENDMSG. */
+TEST_F(message, sendmsg_sent_to_the_port)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+
+	ON(type, REPLACE_PORT(type, OTHER_PORT, variant->port));
+	if (!variant->port) {
+		EXPECT_EQ(-EINVAL, send_to(client, variant->home, OTHER_PORT, "word"));
+		return;
+	}
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word"));
+	expect_recv(_metadata, server, "word");
+}
+
+TEST_F(message, sendmsg_sent_away_from_the_port)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+
+	ON(type, REPLACE_PORT(type, variant->port, OTHER_PORT));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	expect_recv(_metadata, server, "word");
+}
+
+TEST_F(message, recvmsg_is_rewritten)
+{
+	const int type = BY_FAMILY(RECVMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = server_on(_metadata, variant->second, SOCK_DGRAM, variant->port);
+	struct addr from = { .len = sizeof(from.v6) };
+	char text[8];
+
+	ON(type, REPLACE_PORT(type, variant->port, LIE));
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word"));
+	EXPECT_EQ(4, rc(recvfrom(server, text, sizeof(text), 0, &from.sa, &from.len)));
+	EXPECT_EQ(LIE, port_of(&from));
+}
+
+/* ---- programs that choose a socket ---- */
+
+FEATURE_FIXTURE(choice);
+
+static int join_group(struct __test_metadata *_metadata, const char *host, int type, int port)
+{
+	int fd = socket_for(_metadata, host, type, port);
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	expect_port(_metadata, fd, port);
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 4)));
+	return fd;
+}
+
+/* The second of a group gets everything, whatever the hash says. */
+static void second_of_a_group(struct __test_metadata *_metadata, const char *host, int type,
+			      int port)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 8);
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+		STORE_IMM(R10, -4, 1),
+		LOAD_MAP(R2, map),
+		MOV(R3, R10), ADD_IMM(R3, -4),
+		MOV_IMM(R4, 0),
+		CALL(sk_select_reuseport),
+		SKIP_IF(R0, 0, 2),
+		MOV_IMM(R0, SK_DROP), RETURN(),
+		MOV_IMM(R0, SK_PASS), RETURN());
+	int group[2], client, round;
+
+	group[0] = join_group(_metadata, host, type, port);
+	group[1] = join_group(_metadata, host, type, port);
+	put_socket(_metadata, map, 0, group[0]);
+	put_socket(_metadata, map, 1, group[1]);
+	ASSERT_EQ(0, set_int(group[0], SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program));
+	for (round = 0; round < 8; round++) {
+		client = new_socket(_metadata, host, type);
+		ASSERT_EQ(0, connect_to(client, host, port));
+		expect_word(_metadata, group[1], client, type);
+	}
+}
+
+TEST_F(choice, reuseport_stream)
+{
+	second_of_a_group(_metadata, variant->home, SOCK_STREAM, variant->port);
+}
+
+TEST_F(choice, reuseport_dgram)
+{
+	second_of_a_group(_metadata, variant->home, SOCK_DGRAM, variant->port);
+}
+
+/* Sends what is for @port to the socket in the map. */
+static int steer(struct __test_metadata *_metadata, int port, int map)
+{
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP,
+		MOV(R6, R1),
+		LOAD(R2, R1, offsetof(struct bpf_sk_lookup, local_port)),
+		SKIP_UNLESS(R2, port, 14),
+		STORE_IMM(R10, -4, 0),
+		LOAD_MAP(R1, map),
+		MOV(R2, R10), ADD_IMM(R2, -4),
+		CALL(map_lookup_elem),
+		SKIP_IF(R0, 0, 7),
+		MOV(R7, R0),
+		MOV(R1, R6), MOV(R2, R7), MOV_IMM(R3, 0),
+		CALL(sk_assign),
+		MOV(R1, R7),
+		CALL(sk_release),
+		MOV_IMM(R0, SK_PASS), RETURN());
+	union bpf_attr attr = {
+		.link_create.prog_fd = program,
+		.link_create.target_fd = open("/proc/thread-self/ns/net", O_RDONLY),
+		.link_create.attach_type = BPF_SK_LOOKUP,
+	};
+	int link = bpf(BPF_LINK_CREATE, &attr);
+
+	ASSERT_LE(0, link);
+	return link;
+}
+
+/*
+ * A listener elsewhere whose children have the port, and a literal one. The
+ * children take the address from a second one, as any child of the port does.
+ */
+TEST_F(choice, sk_lookup_beside_a_literal_listener)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int steered = listener_on(_metadata, variant->home, OTHER_PORT);
+	int link, client, child, literal, second;
+
+	put_socket(_metadata, map, 0, steered);
+	link = steer(_metadata, variant->port, map);
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	EXPECT_EQ(variant->port, peer_port(client));
+	child = rc(accept(steered, NULL, NULL));
+	ASSERT_LE(0, child);
+	expect_port(_metadata, child, variant->port);
+	talk(_metadata, client, child);
+
+	second = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
+	EXPECT_EQ(0, bind_to(second, variant->second, variant->port));
+	literal = listener_on(_metadata, variant->home, variant->port);
+	talk(_metadata, client, child);
+	close(link);
+	close(client);
+	expect_recv(_metadata, child, "");
+	close(child);
+
+	/* Without the program the literal listener gets it all. */
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_word(_metadata, literal, client, SOCK_STREAM);
+}
+
+TEST_F(choice, sk_lookup_to_a_listener_on_the_port)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int listener = listener_on(_metadata, variant->home, variant->port), client, child;
+
+	put_socket(_metadata, map, 0, listener);
+	steer(_metadata, OTHER_PORT, map);
+	client = new_socket(_metadata, variant->second, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->second, OTHER_PORT));
+	child = rc(accept(listener, NULL, NULL));
+	ASSERT_LE(0, child);
+	EXPECT_EQ(OTHER_PORT, local_port(child));
+	EXPECT_EQ(0, holds_zero(child) == 1);
+	talk(_metadata, client, child);
+	close(listener);
+	close(client);
+	expect_recv(_metadata, child, "");
+}
+
+TEST_F(choice, sk_lookup_datagrams)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int literal = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int link;
+
+	put_socket(_metadata, map, 0, server);
+	link = steer(_metadata, variant->port, map);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	expect_recv(_metadata, server, "word");
+	close(link);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	expect_recv(_metadata, literal, "word");
+}
+
+/* ---- sockets in a map ---- */
+
+/* What a child receives goes out of it again, in the kernel. */
+TEST_F(choice, sockmap_echo)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int verdict = LOAD_PROGRAM(BPF_PROG_TYPE_SK_SKB, BPF_SK_SKB_STREAM_VERDICT,
+		LOAD_MAP(R2, map),
+		MOV_IMM(R3, 0),
+		MOV_IMM(R4, 0),
+		CALL(sk_redirect_map),
+		RETURN());
+	struct link link;
+
+	attach(_metadata, map, verdict, BPF_SK_SKB_STREAM_VERDICT);
+	link = link_up(_metadata, variant->home, variant->port);
+	put_socket(_metadata, map, 0, link.child);
+	expect_port(_metadata, link.child, variant->port);
+	expect_send(_metadata, link.client, "echo");
+	expect_recv(_metadata, link.client, "echo");
+	expect_port(_metadata, link.child, variant->port);
+	ASSERT_EQ(0, rc(shutdown(link.client, SHUT_WR)));
+	close(link.child);
+	expect_recv(_metadata, link.client, "");
+	close(link.listener);
+	close(link.client);
+	close(map);
+
+	/* The port is as free as it was. */
+	close(listener_on(_metadata, variant->home, variant->port));
+}
+
+TEST_F(choice, sockmap_listener_and_datagrams)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int listener = listener_on(_metadata, variant->home, variant->port);
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	int sender = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+
+	put_socket(_metadata, map, 0, listener);
+	put_socket(_metadata, map, 1, server);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_word(_metadata, listener, client, SOCK_STREAM);
+	EXPECT_EQ(4, send_to(sender, variant->home, variant->port, "word"));
+	expect_recv(_metadata, server, "word");
+	close(map);
+	expect_port(_metadata, listener, variant->port);
+	expect_port(_metadata, server, variant->port);
+}
+
+TEST_HARNESS_MAIN

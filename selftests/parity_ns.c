@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Where a port is: network namespaces, VRFs, devices, transparent proxies; and
+ * what a bind costs beside thousands of children.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "parity_feature.h"
+
+FEATURE_FIXTURE(place);
+
+/* Shell commands that prepare a namespace, the way kselftests do it. */
+static void shell(struct __test_metadata *_metadata, const char *commands)
+{
+	ASSERT_EQ(0, system(commands)) {
+		TH_LOG("%s", commands);
+	}
+}
+
+#define NAMESPACES	20
+
+static void next_namespace(struct __test_metadata *_metadata)
+{
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd;
+
+	ASSERT_EQ(0, rc(unshare(CLONE_NEWNET)));
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	ASSERT_EQ(0, rc(ioctl(fd, SIOCSIFFLAGS, &lo)));
+	close(fd);
+}
+
+/* The same port in many namespaces at once, and every socket in its own. */
+TEST_F(place, many_namespaces)
+{
+	int stream[NAMESPACES], dgram[NAMESPACES], client, child, i;
+
+	for (i = 0; i < NAMESPACES; i++) {
+		next_namespace(_metadata);
+		stream[i] = listener_on(_metadata, variant->home, variant->port);
+		dgram[i] = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	}
+	/* This is the last of them. */
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	child = rc(accept(stream[NAMESPACES - 1], NULL, NULL));
+	ASSERT_LE(0, child);
+	talk(_metadata, client, child);
+	for (i = 0; i < NAMESPACES; i++) {
+		expect_port(_metadata, stream[i], variant->port);
+		expect_port(_metadata, dgram[i], variant->port);
+		close(stream[i]);
+		close(dgram[i]);
+	}
+}
+
+/* A namespace goes with listeners, children, orphans and TIME_WAIT inside. */
+TEST_F(place, deleted_namespace)
+{
+	struct link alive, dead;
+	int round, dgram;
+
+	for (round = 0; round < 5; round++) {
+		next_namespace(_metadata);
+		alive = link_up(_metadata, variant->home, variant->port);
+		dgram = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+		dead = alive;
+		dead.client = new_socket(_metadata, variant->home, SOCK_STREAM);
+		ASSERT_EQ(0, connect_to(dead.client, variant->home, variant->port));
+		dead.child = rc(accept(alive.listener, NULL, NULL));
+		ASSERT_LE(0, dead.child);
+		close(dead.child);
+		close(dead.client);
+
+		/* Sockets outlive the name of their namespace, and still work. */
+		next_namespace(_metadata);
+		talk(_metadata, alive.client, alive.child);
+		expect_port(_metadata, alive.listener, variant->port);
+		close(alive.child);
+		close(alive.listener);
+		close(alive.client);
+		close(dgram);
+	}
+}
+
+/* A VRF is a world of its own, unless the sysctl says otherwise. */
+TEST_F(place, vrf)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int inside, outside, second;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	inside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, rc(setsockopt(inside, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	ASSERT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+	ASSERT_EQ(0, rc(listen(inside, 1)));
+
+	outside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(0, bind_to(outside, any, variant->port));
+	expect_port(_metadata, outside, variant->port);
+	EXPECT_EQ(0, rc(listen(outside, 1)));
+
+	second = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, rc(setsockopt(second, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	close(inside);
+	EXPECT_EQ(0, bind_to(second, any, variant->port));
+	expect_port(_metadata, second, variant->port);
+}
+
+/* For UDP a VRF is a device like any other. */
+TEST_F(place, vrf_dgram)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int inside, outside, second;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	inside = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, rc(setsockopt(inside, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	ASSERT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+	outside = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(outside, any, variant->port));
+	second = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, rc(setsockopt(second, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2)));
+	EXPECT_EQ(0, bind_to(second, any, variant->port));
+	expect_port(_metadata, second, variant->port);
+}
+
+/* Each of two sockets gets what comes in by its own device. */
+TEST_F(place, a_socket_for_each_device)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int on_lo, elsewhere, client;
+
+	shell(_metadata, "ip link add port0a type veth peer name port0b && ip link set port0a up");
+	on_lo = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	elsewhere = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, rc(setsockopt(on_lo, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2)));
+	ASSERT_EQ(0, rc(setsockopt(elsewhere, SOL_SOCKET, SO_BINDTODEVICE, "port0a", 6)));
+	EXPECT_EQ(0, bind_to(elsewhere, any, variant->port));
+	EXPECT_EQ(0, bind_to(on_lo, any, variant->port));
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_send(_metadata, client, "for lo");
+	expect_recv(_metadata, on_lo, "for lo");
+	EXPECT_EQ(-EAGAIN, rc(recv(elsewhere, "", 0, MSG_DONTWAIT)));
+}
+
+/* Addresses that the host does not have */
+TEST_F(place, foreign_address)
+{
+	const bool ip6 = is_ip6(variant->home);
+	const char *foreign = ip6 ? "2001:db8::1" : "192.0.2.1";
+	static const int options[] = { IP_FREEBIND, IP_TRANSPARENT };
+	size_t i;
+	int fd;
+
+	fd = socket_for(_metadata, foreign, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRNOTAVAIL, bind_to(fd, foreign, variant->port));
+	close(fd);
+	for (i = 0; i < ARRAY_SIZE(options); i++) {
+		fd = socket_for(_metadata, foreign, SOCK_STREAM, variant->port);
+		ASSERT_EQ(0, set_int(fd, SOL_IP, options[i], 1));
+		EXPECT_EQ(0, bind_to(fd, foreign, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		EXPECT_EQ(0, rc(listen(fd, 1)));
+		close(fd);
+	}
+}
+
+/* A transparent proxy takes one address of the port, a literal listener another. */
+TEST_F(place, tproxy_beside_a_literal_listener)
+{
+	const bool ip6 = is_ip6(variant->home);
+	int literal = listener_on(_metadata, variant->home, variant->port);
+	int proxy = new_socket(_metadata, variant->home, SOCK_STREAM);
+	int client, child, again;
+	char rules[512];
+
+	snprintf(rules, sizeof(rules),
+		 "ip -%d rule add fwmark 1 lookup 100 && "
+		 "ip -%d route add local default dev lo table 100 && "
+		 "nft -f - <<-END\n"
+		 "table %s port0 {\n"
+		 " chain divert {\n"
+		 "  type filter hook prerouting priority mangle\n"
+		 "  %s daddr %s tcp dport %d tproxy to %s:%d meta mark set 1 accept\n"
+		 " }\n"
+		 "}\n"
+		 "END\n", ip6 ? 6 : 4, ip6 ? 6 : 4, ip6 ? "ip6" : "ip", ip6 ? "ip6" : "ip",
+		 variant->second, variant->port, ip6 ? "[::1]" : "127.0.0.1", OTHER_PORT);
+	shell(_metadata, rules);
+	ASSERT_EQ(0, set_int(proxy, SOL_IP, IP_TRANSPARENT, 1));
+	ASSERT_EQ(0, bind_to(proxy, variant->home, OTHER_PORT));
+	ASSERT_EQ(0, rc(listen(proxy, 4)));
+
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->second, variant->port));
+	EXPECT_EQ(variant->port, peer_port(client));
+	child = rc(accept(proxy, NULL, NULL));
+	ASSERT_LE(0, child);
+	expect_port(_metadata, child, variant->port);
+	talk(_metadata, client, child);
+
+	/* The child keeps its address busy, and the listener its own. */
+	again = socket_for(_metadata, variant->second, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(again, variant->second, variant->port));
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	child = rc(accept(literal, NULL, NULL));
+	ASSERT_LE(0, child);
+	talk(_metadata, client, child);
+	close(literal);
+	literal = listener_on(_metadata, variant->home, variant->port);
+}
+
+#define CHILDREN	2000
+#define BINDS		200
+
+/* The quickest of many is what the work costs, whatever else the machine does. */
+static long quickest_bind(struct __test_metadata *_metadata, const char *host, int port)
+{
+	struct timespec before, after;
+	long best = -1, took;
+	int i, fd;
+
+	for (i = 0; i < BINDS; i++) {
+		fd = socket_for(_metadata, host, SOCK_STREAM, port);
+		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		ASSERT_EQ(0, bind_to(fd, host, port));
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		took = (after.tv_sec - before.tv_sec) * 1000000000L +
+		       after.tv_nsec - before.tv_nsec;
+		if (best < 0 || took < best)
+			best = took;
+		close(fd);
+	}
+	return best;
+}
+
+static int group_listener(struct __test_metadata *_metadata, const char *host, int port)
+{
+	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	ASSERT_EQ(0, rc(listen(fd, 8)));
+	return fd;
+}
+
+/* Where the kernel knows without looking that a bind fits, it does not look. */
+TEST_F_TIMEOUT(place, bind_beside_many_children, 120)
+{
+	struct rlimit limit = { .rlim_cur = 2 * CHILDREN + 100, .rlim_max = 2 * CHILDREN + 100 };
+	int listener, client, i;
+	long few, many;
+
+	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &limit)));
+	listener = group_listener(_metadata, variant->home, variant->port);
+	few = quickest_bind(_metadata, variant->home, variant->port);
+	for (i = 0; i < CHILDREN; i++) {
+		client = new_socket(_metadata, variant->home, SOCK_STREAM);
+		ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+		ASSERT_LE(0, rc(accept(listener, NULL, NULL)));
+	}
+	many = quickest_bind(_metadata, variant->home, variant->port);
+	TH_LOG("%ld ns beside one listener, %ld ns beside %d children too", few, many, CHILDREN);
+	EXPECT_GT(4 * few, many);
+}
+
+TEST_HARNESS_MAIN
