@@ -242,7 +242,8 @@ static void teardown(void)
 		put(&group[--group_count]);
 	free(live);
 	free(group);
-	live = group = NULL;
+	live = NULL;
+	group = NULL;
 }
 
 /* socket(), bind(), close() */
@@ -617,7 +618,8 @@ static void measure(const struct work *work)
 		work->setup();
 	/* The first round fills caches. */
 	measure_round(work);
-	least = most = measure_round(work);
+	least = measure_round(work);
+	most = least;
 	for (i = 1; i < rounds; i++) {
 		cost = measure_round(work);
 		if (cost < least)
@@ -648,7 +650,7 @@ static void use_netns(const char *name)
 	own_netns = must(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
 }
 
-static void usage(void)
+static void show_usage(void)
 {
 	fprintf(stderr, "usage: bench [OPTION...] [WORK...]\n"
 		"  -a ADDRESS  the server's (default 127.0.0.1)\n"
@@ -709,7 +711,7 @@ int main(int argc, char **argv)
 			show = show_memory;
 			break;
 		default:
-			usage();
+			show_usage();
 		}
 	}
 	server.sin_port = htons(port);

@@ -24,7 +24,7 @@
 static const char *path;
 static int fd;
 
-static void load(void)
+static void do_load(void)
 {
 	int file = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -33,7 +33,7 @@ static void load(void)
 	close(file);
 }
 
-static void mark(void)
+static void do_mark(void)
 {
 	int one = 1;
 
@@ -61,13 +61,13 @@ static void send_zero(void)
 static void again(void)
 {
 	close(fd);
-	mark();
+	do_mark();
 	bind_zero();
 	send_zero();
 	close(fd);
 }
 
-static void unload(void)
+static void do_unload(void)
 {
 	/* What was just closed may still be about to give its port back. */
 	while (syscall(SYS_delete_module, "port0", O_NONBLOCK)) {
@@ -82,12 +82,12 @@ static struct step {
 	void (*run)(void);
 	uint64_t cpu[2], elapsed[2];	/* least, most */
 } steps[] = {
-	{ .name = "load", .run = load },
-	{ .name = "first_mark", .run = mark },
+	{ .name = "load", .run = do_load },
+	{ .name = "first_mark", .run = do_mark },
 	{ .name = "first_bind", .run = bind_zero },
 	{ .name = "first_send", .run = send_zero },
 	{ .name = "all_again", .run = again },
-	{ .name = "unload", .run = unload },
+	{ .name = "unload", .run = do_unload },
 };
 
 static uint64_t now(clockid_t id)

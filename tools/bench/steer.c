@@ -48,7 +48,7 @@ static int make_map(void)
 	return bpf(BPF_MAP_CREATE, &attr);
 }
 
-static int load(int map)
+static int load_program(int map)
 {
 	struct bpf_insn program[] = {
 		MOV_REG(BPF_REG_6, BPF_REG_1),
@@ -96,7 +96,7 @@ static int load(int map)
 	return fd;
 }
 
-static void pin(int fd, const char *path)
+static void pin_at(int fd, const char *path)
 {
 	union bpf_attr attr = {
 		.pathname = (uintptr_t)path,
@@ -118,13 +118,13 @@ int main(int argc, char **argv)
 	map = make_map();
 	if (map < 0)
 		err(1, "cannot make the map");
-	attr.link_create.prog_fd = load(map);
+	attr.link_create.prog_fd = load_program(map);
 	attr.link_create.target_fd = open("/proc/self/ns/net", O_RDONLY);
 	link = bpf(BPF_LINK_CREATE, &attr);
 	if (link < 0)
 		err(1, "cannot attach the program");
-	pin(map, argv[1]);
+	pin_at(map, argv[1]);
 	snprintf(path, sizeof(path), "%s-link", argv[1]);
-	pin(link, path);
+	pin_at(link, path);
 	return 0;
 }
