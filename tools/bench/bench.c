@@ -448,7 +448,7 @@ static const struct work {
 	{ .name = "crowd_bind_beside", NULL, new_child, do_bind_beside,
 	  do_close_child, .times = 200, .chosen = true },
 	{ .name = "crowd_rebind", NULL, restarted_server, do_bind_child,
-	  do_close_child, .times = 200, .chosen = true },
+	  do_close_child, .times = 21, .chosen = true },
 
 	/* with -n: so many listeners */
 	{ .name = "group_bind", tcp_group, new_member, do_bind_child,
