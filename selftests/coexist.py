@@ -35,9 +35,13 @@ def read(path):
         return file.read()
 
 
-def write(path, text, mode="w"):
-    with open(path, mode, encoding="ascii") as file:
-        file.write(text)
+def write(path, text, how=os.O_TRUNC):
+    # Not open(): it seeks to where it appends, which tracefs does not know.
+    fd = os.open(path, os.O_WRONLY | how)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def load(path, args=""):
@@ -135,7 +139,8 @@ class KprobeEvent:
         if not os.path.exists(f"{TRACING}/kprobe_events"):
             raise Skip("this kernel has no kprobe events")
         for function in FUNCTIONS:
-            write(f"{TRACING}/kprobe_events", f"{self.letter}:port0/{function} {function}\n", "a")
+            write(f"{TRACING}/kprobe_events", f"{self.letter}:port0/{function} {function}\n",
+                  os.O_APPEND)
         write(f"{TRACING}/events/port0/enable", "1")
         return self
 
@@ -146,7 +151,7 @@ class KprobeEvent:
     def __exit__(self, *_):
         write(f"{TRACING}/events/port0/enable", "0")
         for function in FUNCTIONS:
-            write(f"{TRACING}/kprobe_events", f"-:port0/{function}\n", "a")
+            write(f"{TRACING}/kprobe_events", f"-:port0/{function}\n", os.O_APPEND)
 
 
 class Tracer:
