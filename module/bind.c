@@ -251,20 +251,22 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
  * answer for 0 as well, but where privileged ports are those below 1.
  *
  * Context: process, socket locked, below port0_inet_bind().
- * Return: 0 or -EACCES.
+ * Return: the call, for port0_bind_claimed(), or ERR_PTR(-EACCES).
  */
-int port0_bind_claim(struct sock *sk)
+struct port0_call *port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
-	if (inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN))
-		return 0;
-	return port0_bind_may(sk, htons(0), call->flags) ? 0 : -EACCES;
+	if (!inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN) &&
+	    !port0_bind_may(sk, htons(0), call->flags))
+		return ERR_PTR(-EACCES);
+	return call;
 }
 
 /**
  * port0_bind_claimed - note that a bind() has taken port 0
  * @sk: the socket, on port 0 now
+ * @call: as port0_bind_claim() has returned it
  *
  * From here until port0_bind_release() the socket keeps the module loaded. The
  * kernel locks the port to the socket only at the end of __inet_bind(); it is
@@ -272,10 +274,8 @@ int port0_bind_claim(struct sock *sk)
  *
  * Context: process, socket locked, below port0_inet_bind().
  */
-void port0_bind_claimed(struct sock *sk)
+void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 {
-	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
-
 	call->claimed = true;
 	sk->sk_userlocks |= SOCK_BINDPORT_LOCK;
 	__module_get(THIS_MODULE);

@@ -82,6 +82,8 @@ static inline bool port0_sock_pins(const struct sock *sk)
 	return port0_sock_holds(sk) && (sk->sk_userlocks & SOCK_BINDPORT_LOCK);
 }
 
+struct port0_call;
+
 /* sockopt.c */
 int port0_sockopt_register(void);
 void port0_sockopt_unregister(void);
@@ -100,8 +102,8 @@ int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 		       u32 flags);
 bool port0_bind_wants_port(const struct sock *sk, unsigned short snum);
-int port0_bind_claim(struct sock *sk);
-void port0_bind_claimed(struct sock *sk);
+struct port0_call *port0_bind_claim(struct sock *sk);
+void port0_bind_claimed(struct sock *sk, struct port0_call *call);
 void port0_bind_release(struct sock *sk);
 
 /* tcp.c */

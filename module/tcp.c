@@ -371,6 +371,7 @@ void port0_tcp_restore_saddr(struct sock *sk)
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {
+	struct port0_call *call;
 	int err = 0;
 
 	if (port0_sock_holds(sk)) {
@@ -378,11 +379,10 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 		if (sk->sk_state == TCP_LISTEN)
 			err = port0_tcp_bind(sk);
 	} else {
-		err = port0_bind_claim(sk);
+		call = port0_bind_claim(sk);
+		err = PTR_ERR_OR_ZERO(call) ?: port0_tcp_bind(sk);
 		if (!err)
-			err = port0_tcp_bind(sk);
-		if (!err)
-			port0_bind_claimed(sk);
+			port0_bind_claimed(sk, call);
 	}
 	module_put(THIS_MODULE);
 	return err;

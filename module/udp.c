@@ -176,13 +176,12 @@ int port0_udp_keep_port(struct sock *sk, unsigned short snum)
  */
 int port0_udp_get_port(struct sock *sk, unsigned short snum)
 {
+	struct port0_call *call = port0_bind_claim(sk);
 	int err;
 
-	err = port0_bind_claim(sk);
+	err = PTR_ERR_OR_ZERO(call) ?: port0_udp_bind(sk);
 	if (!err)
-		err = port0_udp_bind(sk);
-	if (!err)
-		port0_bind_claimed(sk);
+		port0_bind_claimed(sk, call);
 	module_put(THIS_MODULE);
 	return err;
 }
