@@ -137,13 +137,15 @@ def echo(family, kind, count):
     answered = 0
     for n in range(count):
         with socket.socket(family_of, kind) as s:
-            s.settimeout(60)
+            s.settimeout(60 if kind == socket.SOCK_STREAM else 5)
             s.connect((HOSTS[family], 0))
-            s.sendall(b"%d\n" % n)
-            if kind == socket.SOCK_STREAM:
-                s.shutdown(socket.SHUT_WR)
-            answered += s.recv(100) == b"%d\n" % n
             assert s.getpeername()[1] == 0
+            # Asked again, since a datagram may be lost.
+            for _ in range(1 if kind == socket.SOCK_STREAM else 5):
+                s.sendall(b"%d\n" % n)
+                with contextlib.suppress(TimeoutError):
+                    answered += s.recv(100) == b"%d\n" % n
+                    break
     return answered
 
 
@@ -153,11 +155,6 @@ def python_tcp(family, count):
 
 def python_udp(family, count):
     return echo(family, socket.SOCK_DGRAM, count)
-
-
-def socat_udp(family, count):
-    host = {4: "127.0.0.1", 6: "[::1]"}[family]
-    return shell(count, f"echo ping | socat -t 1 - UDP:{host}:0").stdout.count("ping")
 
 
 def dig(family, count, *extra):
@@ -178,8 +175,9 @@ def iperf3(family, count, *extra):
     report = json.loads(said)
     assert report["start"]["connected"][0]["remote_port"] == 0, report["start"]["connected"]
     if "-u" in extra:
+        # It sends in bursts, so the last block is not the last packet.
         total = report["end"]["sum"]
-        return total["packets"] - total["lost_packets"]
+        return min(count, total["packets"] - total["lost_packets"])
     return report["end"]["sum_received"]["bytes"] // 1400
 
 
@@ -300,14 +298,19 @@ def test_experiment_of_2014_by_literal_port():
     REPORT.append("2014: Apache by literal port 0: 200 OK, getpeername() port 0")
 
 
+@contextlib.contextmanager
+def host_without_port():
+    """For servers that call a Host header with port 0 in it a bad request."""
+    options.host = "port0.example"
+    try:
+        yield
+    finally:
+        options.host = None
+
+
 def test_apache():
-    """It calls a Host header with port 0 in it a bad request."""
-    with server(RUN, "--map", "80", *apache_argv()):
-        options.host = "port0.example"
-        try:
-            every("Apache", (*WEB_CLIENTS, curl_http2))
-        finally:
-            options.host = None
+    with server(RUN, "--map", "80", *apache_argv()), host_without_port():
+        every("Apache", (*WEB_CLIENTS, curl_http2))
 
 
 def test_nginx():
@@ -348,7 +351,7 @@ index-file.names = ( "index.html" )
 server.feature-flags = ( "server.h2proto" => "enable", "server.h2c" => "enable" )
 $SERVER["socket"] == "[::]:80" {{ }}
 """)
-    with server(RUN, "--map", "80", "lighttpd", "-D", "-f", conf):
+    with server(RUN, "--map", "80", "lighttpd", "-D", "-f", conf), host_without_port():
         every("lighttpd", (*WEB_CLIENTS, curl_http2))
 
 
@@ -367,7 +370,7 @@ def test_socat_tcp():
 def test_socat_udp():
     for family, address in ((4, "UDP4-RECVFROM:0"), (6, "UDP6-RECVFROM:0,ipv6only=1")):
         with server(RUN, "socat", f"{address},fork", "EXEC:cat", kinds=("udp",), families=(family,)):
-            every("socat", (python_udp, socat_udp), (family,))
+            every("socat", (python_udp,), (family,))
 
 
 def test_iperf3():
