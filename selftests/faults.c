@@ -245,10 +245,16 @@ FAULT_VARIANT(ip6_tcp, "::1", SOCK_STREAM);
 FAULT_VARIANT(ip4_udp, "127.0.0.1", SOCK_DGRAM);
 FAULT_VARIANT(ip6_udp, "::1", SOCK_DGRAM);
 
+/* Asked in each test, since older harnesses run it after a skip in the setup. */
+static bool can_fail(void)
+{
+	return !access(FAIL_NTH, W_OK) && !access(FAILSLAB, X_OK);
+}
+
 FIXTURE_SETUP(faults)
 {
-	if (access(FAIL_NTH, W_OK) || access(FAILSLAB, X_OK))
-		SKIP(return, "this kernel has no fault injection");
+	if (!can_fail())
+		return;
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
@@ -264,6 +270,8 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 	size_t i;
 	int fd;
 
+	if (!can_fail())
+		SKIP(return, "this kernel has no fault injection");
 	for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		const struct fault_case *fault = &cases[i];
 		enum outcome outcome = INJECTED;
@@ -301,10 +309,10 @@ FIXTURE_SETUP(loading)
 {
 	int err;
 
+	if (!can_fail())
+		return;
 	if (!getenv("PORT0_KO"))
 		SKIP(return, "PORT0_KO does not name the module's file");
-	if (access(FAIL_NTH, W_OK) || access(FAILSLAB, X_OK))
-		SKIP(return, "this kernel has no fault injection");
 	enter_netns(_metadata);
 	module_args(self->args, sizeof(self->args));
 	if (module_users() >= 0)
@@ -319,7 +327,7 @@ FIXTURE_SETUP(loading)
 
 FIXTURE_TEARDOWN(loading)
 {
-	if (module_users() < 0)
+	if (can_fail() && module_users() < 0)
 		EXPECT_EQ(0, module_load(self->args));
 }
 
@@ -330,6 +338,8 @@ TEST_F_TIMEOUT(loading, module, STRESS_TIMEOUT_SEC)
 	bool failed = true;
 	int fd, err;
 
+	if (!can_fail())
+		SKIP(return, "this kernel has no fault injection");
 	for (nth = 1; failed; nth++) {
 		ASSERT_GT(MAX_NTH, nth);
 		fd = fail_nth(nth);
@@ -371,6 +381,8 @@ TEST_F_TIMEOUT(loading, late_hooks, STRESS_TIMEOUT_SEC)
 	bool failed = true;
 	int fd, err;
 
+	if (!can_fail())
+		SKIP(return, "this kernel has no fault injection");
 	for (nth = 1; failed; nth++) {
 		ASSERT_GT(MAX_NTH, nth);
 		ASSERT_EQ(0, module_load(variant->args));

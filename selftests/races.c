@@ -124,7 +124,7 @@ static void race_connect(struct race *race)
 	check(race, "connect", rc(connect(race->fd, &race->peer_addr.sa,
 					  race->peer_addr.len)),
 	      MAY(EINPROGRESS, EALREADY, EISCONN, ECONNREFUSED, EADDRNOTAVAIL,
-		  ECONNABORTED, EINVAL, ECONNRESET));
+		  ECONNABORTED, EINVAL, ECONNRESET, EAFNOSUPPORT));
 }
 
 static void race_disconnect(struct race *race)
