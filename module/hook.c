@@ -83,10 +83,37 @@ static void port0_kprobe_post(struct kprobe *kp, struct pt_regs *regs,
 {
 }
 
+/*
+ * A probe that may redirect must not join one that may not: where kprobes sit on
+ * ftrace the kernel has armed the first as one that only looks on, takes the pair
+ * for one that redirects when it is disarmed, and warns. A probe that joins
+ * another is linked to it, which a trial shows.
+ */
+static bool port0_kprobe_is_alone(struct port0_hook *hook)
+{
+	struct kprobe *kp = &hook->kp;
+	bool alone;
+
+	*kp = (struct kprobe){
+		.addr = (kprobe_opcode_t *)hook->addr,
+		.pre_handler = hook->handler,
+		.flags = KPROBE_FLAG_DISABLED,
+	};
+	if (register_kprobe(kp))
+		return true;
+	alone = list_empty(&kp->list);
+	unregister_kprobe(kp);
+	return alone;
+}
+
 static int port0_kprobe_install(struct port0_hook *hook)
 {
 	struct kprobe *kp = &hook->kp;
 	int err;
+
+	if (IS_ENABLED(CONFIG_KPROBES_ON_FTRACE) && hook->redirects &&
+	    !port0_kprobe_is_alone(hook))
+		return -EBUSY;
 
 	*kp = (struct kprobe){
 		.addr = (kprobe_opcode_t *)hook->addr,
@@ -144,7 +171,7 @@ static const char *port0_hook_hint(int err)
 {
 	switch (err) {
 	case -EBUSY:
-		return "a livepatch or another module redirects it, or kernel.ftrace_enabled is 0";
+		return "a livepatch, another module or a kprobe is on it, or kernel.ftrace_enabled is 0";
 	case -ENOENT:
 	case -EINVAL:
 	case -EADDRNOTAVAIL:
