@@ -41,6 +41,12 @@ test-debug: python
 	@$(LONG_TEST) --module-args hook=kprobe debug
 	@scripts/test $(if $(TESTS),--tests "$(TESTS)") --module-args hook=auto kprobes
 
+# SEEDS random sequences of socket calls, from seed SEED on
+fuzz: python
+	@dir=$$(scripts/build --suite $(SUITE) --what selftests) && \
+	scripts/vm --suite $(SUITE) --timeout 36000 --share "$$dir" -- \
+		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
+
 demo: python
 	@scripts/demo
 
@@ -60,4 +66,4 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all modules install clean distclean python test test-debug demo bench deb proof build-matrix
+.PHONY: all modules install clean distclean python test test-debug fuzz demo bench deb proof build-matrix
