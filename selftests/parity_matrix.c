@@ -7,9 +7,12 @@
  * is tried on an ordinary port and on port 0. The answers must be equal.
  */
 #define _GNU_SOURCE
+#include <time.h>
+
 #include "parity.h"
 
 #define OTHER_UID	1
+#define PATIENCE_MS	10000
 
 enum state { BOUND, LISTENING, CHILDREN, TIME_WAIT, CONNECTED };
 
@@ -125,10 +128,30 @@ static int bind_config(const struct side *side, int fd, const struct config *c)
 	return bind(fd, &at.sa, address_len(&at)) ? errno : 0;
 }
 
+/*
+ * Packets over loopback arrive before the call that sends them returns, except
+ * while the kernel has put such work off to ksoftirqd. What they are to bring
+ * about is therefore waited for.
+ */
+static bool patience_ends(unsigned int *tries)
+{
+	static const struct timespec pause = { .tv_nsec = 1000 * 1000 };
+
+	if (++*tries > PATIENCE_MS)
+		return true;
+	/* Most of it has happened already, or does when ksoftirqd is let run. */
+	if (*tries > 1)
+		nanosleep(&pause, NULL);
+	else
+		sched_yield();
+	return false;
+}
+
 static void connect_child(const struct side *side, const struct config *c, struct first *first)
 {
 	const char *reach = place[c->place].reach;
 	socklen_t len = sizeof(first->client_addr);
+	unsigned int tries = 0;
 
 	address_set(&first->server_addr, reach, side->port);
 	first->client = socket(first->server_addr.sa.sa_family, SOCK_STREAM, 0);
@@ -137,12 +160,57 @@ static void connect_child(const struct side *side, const struct config *c, struc
 	    getsockname(first->client, &first->client_addr.sa, &len))
 		ksft_exit_fail_msg("%s: client of %s: %s\n", side->name, reach,
 				   strerror(errno));
-	first->child = accept(first->fd, NULL, NULL);
-	if (first->child < 0)
-		ksft_exit_fail_msg("%s: accept on %s: %s\n", side->name, reach,
-				   strerror(errno));
+	while ((first->child = accept(first->fd, NULL, NULL)) < 0)
+		if (errno != EAGAIN || patience_ends(&tries))
+			ksft_exit_fail_msg("%s: accept on %s: %s\n", side->name, reach,
+					   strerror(errno));
 	close(first->fd);
 	first->fd = -1;
+}
+
+static unsigned int time_waits(void)
+{
+	FILE *file = fopen("/proc/self/net/sockstat", "r");
+	unsigned int count = 0;
+	char line[128];
+
+	if (!file)
+		ksft_exit_fail_msg("/proc/self/net/sockstat: %s\n", strerror(errno));
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "TCP: inuse %*u orphan %*u tw %u", &count) == 1)
+			break;
+	fclose(file);
+	return count;
+}
+
+static void time_wait_begins(const struct side *side)
+{
+	unsigned int tries = 0;
+
+	while (time_waits() != 1)
+		if (patience_ends(&tries))
+			ksft_exit_fail_msg("%s: %u sockets in TIME_WAIT instead of 1\n",
+					   side->name, time_waits());
+}
+
+/*
+ * Whatever comes next starts on an empty port, or it would test something else:
+ * what a bucket allows depends on all who were in it since it was empty.
+ */
+static void port_empties(const struct side *side, int type)
+{
+	static const struct config widest = { .place = 3 };
+	unsigned int tries = 0;
+	int fd, error;
+
+	do {
+		fd = open_config(side, type, &widest);
+		error = bind_config(side, fd, &widest);
+		close(fd);
+		if (error && patience_ends(&tries))
+			ksft_exit_fail_msg("%s: port still in use: %s\n", side->name,
+					   strerror(error));
+	} while (error);
 }
 
 static int first_open(const struct side *side, int type, enum state state,
@@ -180,6 +248,7 @@ static int first_open(const struct side *side, int type, enum state state,
 		close(first->client);
 		first->client = -1;
 		first->child = -1;
+		time_wait_begins(side);
 	}
 	return 0;
 }
@@ -200,7 +269,8 @@ static void time_wait_kill(const struct first *first)
 	close(fd);
 }
 
-static void first_close(enum state state, struct first *first)
+static void first_close(const struct side *side, int type, enum state state,
+			struct first *first)
 {
 	static const struct linger reset = { .l_onoff = 1 };
 
@@ -213,19 +283,8 @@ static void first_close(enum state state, struct first *first)
 		close(first->fd);
 	else if (state == TIME_WAIT)
 		time_wait_kill(first);
-}
-
-/* The next group starts on an empty port, or it would test something else. */
-static void port_is_free(const struct side *side, int type)
-{
-	static const struct config widest = { .place = 3 };
-	int fd = open_config(side, type, &widest);
-	int error = bind_config(side, fd, &widest);
-
-	if (error)
-		ksft_exit_fail_msg("%s: port still in use after a group: %s\n", side->name,
-				   strerror(error));
-	close(fd);
+	if (state == CHILDREN || state == TIME_WAIT)
+		port_empties(side, type);
 }
 
 static void second_try(const struct side *side, int type, enum state state,
@@ -268,10 +327,10 @@ static void play(const struct side *side, int type, enum state state,
 		/* A bind that failed leaves the port as it was. */
 		fresh = answer->bind;
 		if (!fresh)
-			first_close(state, &first);
+			first_close(side, type, state, &first);
 	}
 	if (fresh)
-		first_close(state, &first);
+		first_close(side, type, state, &first);
 }
 
 static void show_config(char *to, size_t size, const struct config *c)
@@ -329,7 +388,7 @@ static void group(const struct side *left, const struct side *right,
 
 			play(side[s], type, state, &one, answers[s][first]);
 		}
-		port_is_free(side[s], type);
+		port_empties(side[s], type);
 	}
 	for (first = 0; first < FIRSTS; first++)
 		for (i = 0; i < CONFIGS; i++) {
