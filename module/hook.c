@@ -3,8 +3,9 @@
  * Installing and removing hooks.
  *
  * Two backends do the same work: ftrace, ten to twenty nanoseconds a call, and
- * kprobes, for kernels without the function tracer. Each hook is registered by
- * itself, so that its callback is called straight from its trampoline.
+ * kprobes, for kernels without the function tracer. No two of our registrations
+ * share a function, so that each callback is called straight from its own
+ * trampoline.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -17,25 +18,57 @@
 /**
  * struct port0_backend - a way to get called when a kernel function is entered
  * @name: as in the module parameter
- * @install: put a hook in place; process context, may sleep; 0 or an errno
- * @remove: take it out; returns when no new call can enter it
+ * @install: put hooks in place, all or none, and say which one could not be;
+ *	process context, may sleep; 0 or an errno
+ * @remove: take hooks out; returns when no new call can enter those whose
+ *	installed it has cleared, and all are cleared if no hook is left
  */
 struct port0_backend {
 	const char *name;
-	int (*install)(struct port0_hook *hook);
-	void (*remove)(struct port0_hook *hook);
+	int (*install)(struct port0_hook **hooks, unsigned int n,
+		       struct port0_hook **culprit);
+	void (*remove)(struct port0_hook **hooks, unsigned int n);
 };
 
-/* Guards the hooks' installed, and port0_hooks_armed for writing. */
+/* Guards all below, of port0_hooks_armed the writing, and each @installed. */
 static DEFINE_MUTEX(port0_hook_mutex);
-static bool port0_hooks_armed[PORT0_HOOK_SETS];
+static unsigned int port0_hooks_armed;
+static struct port0_hook *port0_hooks_chosen[PORT0_HOOKS_MAX];
+static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
 
 #ifdef CONFIG_FUNCTION_TRACER
 
-static int port0_ftrace_install(struct port0_hook *hook)
+static unsigned long port0_ftrace_ips[PORT0_HOOKS_MAX];
+
+/* Which of these hooks share @gate, into port0_ftrace_ips. */
+static unsigned int port0_ftrace_gather(const struct port0_gate *gate,
+					struct port0_hook **hooks,
+					unsigned int n)
 {
-	struct ftrace_ops *ops = &hook->ops;
+	unsigned int i, found = 0;
+
+	for (i = 0; i < n; i++)
+		if (hooks[i]->gate == gate)
+			port0_ftrace_ips[found++] = hooks[i]->addr;
+	return found;
+}
+
+static void port0_ftrace_mark(const struct port0_gate *gate,
+			      struct port0_hook **hooks, unsigned int n,
+			      bool installed)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (hooks[i]->gate == gate)
+			hooks[i]->installed = installed;
+}
+
+static int port0_ftrace_register(struct ftrace_ops *ops,
+				 const struct port0_gate *gate,
+				 unsigned long *ips, unsigned int n)
+{
 	int err;
 
 	/*
@@ -43,27 +76,98 @@ static int port0_ftrace_install(struct port0_hook *hook)
 	 * instead of silently leaving sockets on port 0 without their hooks.
 	 */
 	*ops = (struct ftrace_ops){
-		.func = hook->callback,
+		.func = gate->callback,
 		.flags = FTRACE_OPS_FL_PERMANENT,
 	};
-	if (hook->redirects)
+	if (gate->redirects)
 		ops->flags |= FTRACE_OPS_FL_IPMODIFY;
 	if (!IS_ENABLED(CONFIG_DYNAMIC_FTRACE_WITH_ARGS))
 		ops->flags |= FTRACE_OPS_FL_SAVE_REGS;
 
-	err = ftrace_set_filter_ip(ops, hook->addr, 0, 0);
-	if (err)
-		return err;
-	err = register_ftrace_function(ops);
+	err = ftrace_set_filter_ips(ops, ips, n, 0, 0);
+	if (!err)
+		err = register_ftrace_function(ops);
 	if (err)
 		ftrace_free_filter(ops);
 	return err;
 }
 
-static void port0_ftrace_remove(struct port0_hook *hook)
+static void port0_ftrace_unregister(struct ftrace_ops *ops)
 {
-	unregister_ftrace_function(&hook->ops);
-	ftrace_free_filter(&hook->ops);
+	unregister_ftrace_function(ops);
+	ftrace_free_filter(ops);
+}
+
+/* A registration fails as a whole; each function by itself shows which it is. */
+static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
+					       unsigned int n)
+{
+	static struct ftrace_ops trial;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		if (hooks[i]->installed)
+			continue;
+		if (port0_ftrace_register(&trial, hooks[i]->gate,
+					  &hooks[i]->addr, 1))
+			return hooks[i];
+		port0_ftrace_unregister(&trial);
+	}
+	return NULL;
+}
+
+static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)
+{
+	unsigned int i, found;
+
+	for (i = 0; i < n; i++) {
+		struct port0_gate *gate = hooks[i]->gate;
+
+		if (!hooks[i]->installed)
+			continue;
+		found = port0_ftrace_gather(gate, hooks, n);
+		/* An ops without any function left would mean every function. */
+		if (found == gate->installed)
+			port0_ftrace_unregister(&gate->ops);
+		else if (ftrace_set_filter_ips(&gate->ops, port0_ftrace_ips,
+					       found, 1, 0))
+			/* No memory: they stay, for the next to arm the set. */
+			continue;
+		gate->installed -= found;
+		port0_ftrace_mark(gate, hooks, n, false);
+	}
+}
+
+static int port0_ftrace_install(struct port0_hook **hooks, unsigned int n,
+				struct port0_hook **culprit)
+{
+	unsigned int i, found;
+	int err;
+
+	for (i = 0; i < n; i++) {
+		struct port0_gate *gate = hooks[i]->gate;
+
+		if (hooks[i]->installed)
+			continue;
+		found = port0_ftrace_gather(gate, hooks, n);
+		if (gate->installed)
+			err = ftrace_set_filter_ips(&gate->ops,
+						    port0_ftrace_ips, found,
+						    0, 0);
+		else
+			err = port0_ftrace_register(&gate->ops, gate,
+						    port0_ftrace_ips, found);
+		if (err)
+			goto err_remove;
+		gate->installed += found;
+		port0_ftrace_mark(gate, hooks, n, true);
+	}
+	return 0;
+
+err_remove:
+	*culprit = port0_ftrace_culprit(hooks, n);
+	port0_ftrace_remove(hooks, n);
+	return err;
 }
 
 static const struct port0_backend port0_backend_ftrace = {
@@ -96,7 +200,7 @@ static bool port0_kprobe_is_alone(struct port0_hook *hook)
 
 	*kp = (struct kprobe){
 		.addr = (kprobe_opcode_t *)hook->addr,
-		.pre_handler = hook->handler,
+		.pre_handler = hook->gate->handler,
 		.flags = KPROBE_FLAG_DISABLED,
 	};
 	if (register_kprobe(kp))
@@ -106,19 +210,19 @@ static bool port0_kprobe_is_alone(struct port0_hook *hook)
 	return alone;
 }
 
-static int port0_kprobe_install(struct port0_hook *hook)
+static int port0_kprobe_arm(struct port0_hook *hook)
 {
 	struct kprobe *kp = &hook->kp;
 	int err;
 
-	if (IS_ENABLED(CONFIG_KPROBES_ON_FTRACE) && hook->redirects &&
+	if (IS_ENABLED(CONFIG_KPROBES_ON_FTRACE) && hook->gate->redirects &&
 	    !port0_kprobe_is_alone(hook))
 		return -EBUSY;
 
 	*kp = (struct kprobe){
 		.addr = (kprobe_opcode_t *)hook->addr,
-		.pre_handler = hook->handler,
-		.post_handler = hook->redirects ? port0_kprobe_post : NULL,
+		.pre_handler = hook->gate->handler,
+		.post_handler = hook->gate->redirects ? port0_kprobe_post : NULL,
 		.flags = KPROBE_FLAG_DISABLED,
 	};
 	err = register_kprobe(kp);
@@ -134,12 +238,39 @@ static int port0_kprobe_install(struct port0_hook *hook)
 	return err;
 }
 
-static void port0_kprobe_remove(struct port0_hook *hook)
+/* Together, so that they cost one grace period and not one each. */
+static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 {
-	if (hook->kp.nmissed)
-		pr_warn("%s: %lu calls of %s went past the kprobe\n", __func__,
-			hook->kp.nmissed, hook->func);
-	unregister_kprobe(&hook->kp);
+	unsigned int i, found = 0;
+
+	for (i = 0; i < n; i++) {
+		if (!hooks[i]->installed)
+			continue;
+		if (hooks[i]->kp.nmissed)
+			pr_warn("%s: %lu calls of %s went past the kprobe\n",
+				__func__, hooks[i]->kp.nmissed, hooks[i]->func);
+		hooks[i]->installed = false;
+		port0_kprobes[found++] = &hooks[i]->kp;
+	}
+	unregister_kprobes(port0_kprobes, found);
+}
+
+static int port0_kprobe_install(struct port0_hook **hooks, unsigned int n,
+				struct port0_hook **culprit)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < n; i++) {
+		err = port0_kprobe_arm(hooks[i]);
+		if (err) {
+			*culprit = hooks[i];
+			port0_kprobe_remove(hooks, n);
+			return err;
+		}
+		hooks[i]->installed = true;
+	}
+	return 0;
 }
 
 static const struct port0_backend port0_backend_kprobe = {
@@ -193,8 +324,7 @@ static const char *port0_hook_hint(int err)
 int port0_hooks_choose(const char *name)
 {
 	bool any = !strcmp(name, "auto");
-	struct kprobe **probes;
-	unsigned int i, found;
+	unsigned int found;
 	int err = 0;
 
 	if (!strcmp(name, "kprobe")) {
@@ -217,23 +347,20 @@ int port0_hooks_choose(const char *name)
 		return -EOPNOTSUPP;
 	}
 
-	probes = kcalloc(port0_hooks_count, sizeof(*probes), GFP_KERNEL);
-	if (!probes)
-		return -ENOMEM;
 	for (found = 0; found < port0_hooks_count; found++) {
-		err = port0_hook_resolve(&port0_hooks[found]);
+		struct port0_hook *hook = &port0_hooks[found];
+
+		err = port0_hook_resolve(hook);
 		if (err) {
 			pr_err("%s: cannot find %s: errno %d (%s)\n", __func__,
-			       port0_hooks[found].func, -err,
-			       port0_hook_hint(err));
+			       hook->func, -err, port0_hook_hint(err));
 			break;
 		}
+		port0_kprobes[found] = &hook->kp;
+		hook->next = hook->gate->hooks;
+		hook->gate->hooks = hook;
 	}
-	/* Together, so that they cost one grace period and not one each. */
-	for (i = 0; i < found; i++)
-		probes[i] = &port0_hooks[i].kp;
-	unregister_kprobes(probes, found);
-	kfree(probes);
+	unregister_kprobes(port0_kprobes, found);
 	return err;
 }
 
@@ -247,75 +374,69 @@ const char *port0_hooks_backend(void)
 	return port0_backend->name;
 }
 
-static void port0_hooks_remove(enum port0_hook_set set)
+static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 {
-	unsigned int i;
+	unsigned int i, n = 0;
 
-	for (i = port0_hooks_count; i-- > 0;) {
-		struct port0_hook *hook = &port0_hooks[i];
-
-		if (hook->set == set && hook->installed) {
-			port0_backend->remove(hook);
-			hook->installed = false;
-		}
-	}
+	for (i = 0; i < port0_hooks_count; i++)
+		if ((port0_hooks[i].set & sets) &&
+		    port0_hooks[i].installed == installed)
+			port0_hooks_chosen[n++] = &port0_hooks[i];
+	return n;
 }
 
 /**
- * port0_hooks_arm - put a set of hooks in place, all or none
- * @set: which
+ * port0_hooks_arm - put sets of hooks in place, all or none
+ * @sets: which, PORT0_HOOKS_*
  *
- * Context: process, no locks held; may sleep. Once a set is in place this costs
+ * Context: process, no locks held; may sleep. Once they are in place this costs
  * one load.
- * Return: 0 or the errno of the first hook that could not be installed; what
- * went wrong is in the log.
+ * Return: 0 or the errno of the hook that could not be installed; what went
+ * wrong is in the log.
  */
-int port0_hooks_arm(enum port0_hook_set set)
+int port0_hooks_arm(unsigned int sets)
 {
-	unsigned int i;
+	struct port0_hook *culprit = NULL;
+	unsigned int n;
 	int err = 0;
 
 	/* Pairs with the release below: who sees it armed finds it in place. */
-	if (smp_load_acquire(&port0_hooks_armed[set]))
+	if ((smp_load_acquire(&port0_hooks_armed) & sets) == sets)
 		return 0;
 
 	mutex_lock(&port0_hook_mutex);
-	if (port0_hooks_armed[set])
-		goto unlock;
-	for (i = 0; i < port0_hooks_count; i++) {
-		struct port0_hook *hook = &port0_hooks[i];
-
-		if (hook->set != set)
-			continue;
-		err = port0_backend->install(hook);
-		if (err) {
-			pr_err_ratelimited("%s: cannot hook %s with %s: errno %d (%s)\n",
-					   __func__, hook->func,
-					   port0_backend->name, -err,
-					   port0_hook_hint(err));
-			port0_hooks_remove(set);
-			goto unlock;
-		}
-		hook->installed = true;
-	}
-	/* Pairs with the acquire above. */
-	smp_store_release(&port0_hooks_armed[set], true);
-unlock:
+	n = port0_hooks_choose_sets(sets, false);
+	err = port0_backend->install(port0_hooks_chosen, n, &culprit);
+	if (err)
+		pr_err_ratelimited("%s: cannot hook %s with %s: errno %d (%s)\n",
+				   __func__,
+				   culprit ? culprit->func : "all together",
+				   port0_backend->name, -err,
+				   port0_hook_hint(err));
+	else
+		/* Pairs with the acquire above. */
+		smp_store_release(&port0_hooks_armed, port0_hooks_armed | sets);
 	mutex_unlock(&port0_hook_mutex);
 	return err;
 }
 
 /**
- * port0_hooks_disarm - take a set of hooks out
- * @set: which; may not be in place
+ * port0_hooks_disarm - take sets of hooks out
+ * @sets: which; need not be in place
+ *
+ * With PORT0_HOOKS_ALL this cannot fail. Where only some hooks go, and there is
+ * no memory to do it, they stay; that costs others time and nothing else.
  *
  * Context: process, no locks held; may sleep. Calls that the hooks redirected
  * before may still be under way when it returns.
  */
-void port0_hooks_disarm(enum port0_hook_set set)
+void port0_hooks_disarm(unsigned int sets)
 {
+	unsigned int n;
+
 	mutex_lock(&port0_hook_mutex);
-	port0_hooks_remove(set);
-	WRITE_ONCE(port0_hooks_armed[set], false);
+	n = port0_hooks_choose_sets(sets, true);
+	port0_backend->remove(port0_hooks_chosen, n);
+	WRITE_ONCE(port0_hooks_armed, port0_hooks_armed & ~sets);
 	mutex_unlock(&port0_hook_mutex);
 }

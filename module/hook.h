@@ -5,55 +5,89 @@
 #ifndef _PORT0_HOOK_H
 #define _PORT0_HOOK_H
 
+#include <linux/bits.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
 #include <linux/types.h>
 
-/**
- * enum port0_hook_set - hooks that come and go together
- * @PORT0_HOOKS_BIND: bind(), listen() and connect(); from load to unload
- * @PORT0_HOOKS_NAME: the getpeername() repair; from load to unload, if wanted
- * @PORT0_HOOKS_HELD: what becomes of a socket on port 0, above all where it
- *	gives the port back; from the first bind() of a marked socket, since every
- *	close() in the system passes there
- * @PORT0_HOOKS_SEND: where sendto() is told to go to port 0; from the first
- *	marked UDP socket, since every datagram in the system passes there
- * @PORT0_HOOKS_ROUTE: what such a datagram then passes; from the first one,
- *	since every connection in the system passes there too
- * @PORT0_HOOK_SETS: how many there are
+/*
+ * Sets of hooks that come and go together, as bits:
+ *
+ * BIND	bind(), listen() and connect(); from load to unload
+ * NAME	the getpeername() repair; from load to unload, if wanted
+ * HELD	what becomes of a socket on port 0, above all where it gives the port
+ *	back; from the first bind() of a marked socket, since every close() in the
+ *	system passes there
+ * SEND	where sendto() is told to go to port 0; from the first marked UDP socket,
+ *	since every datagram in the system passes there
+ * ROUTE what such a datagram then passes; from the first one, since every
+ *	connection in the system passes there too
  */
-enum port0_hook_set {
-	PORT0_HOOKS_BIND,
-	PORT0_HOOKS_NAME,
-	PORT0_HOOKS_HELD,
-	PORT0_HOOKS_SEND,
-	PORT0_HOOKS_ROUTE,
-	PORT0_HOOK_SETS,
+#define PORT0_HOOKS_BIND	BIT(0)
+#define PORT0_HOOKS_NAME	BIT(1)
+#define PORT0_HOOKS_HELD	BIT(2)
+#define PORT0_HOOKS_SEND	BIT(3)
+#define PORT0_HOOKS_ROUTE	BIT(4)
+#define PORT0_HOOKS_LATE						\
+	(PORT0_HOOKS_HELD | PORT0_HOOKS_SEND | PORT0_HOOKS_ROUTE)
+#define PORT0_HOOKS_ALL							\
+	(PORT0_HOOKS_BIND | PORT0_HOOKS_NAME | PORT0_HOOKS_LATE)
+
+/* More than the table has. */
+#define PORT0_HOOKS_MAX		32
+
+/**
+ * struct port0_args - the first arguments of a kernel function
+ * @arg: as in its registers
+ */
+struct port0_args {
+	unsigned long arg[4];
+};
+
+/**
+ * struct port0_gate - the first question to a call, and the hooks that ask it
+ * @redirects: its hooks may send calls elsewhere (else they only look on)
+ * @callback: its entry by ftrace
+ * @handler: its entry by kprobe
+ * @hooks: the first of them
+ * @installed: how many are in place; under port0_hook_mutex
+ * @ops: the ftrace backend's own
+ *
+ * Nearly every call in the system is that of a socket without a mark. A gate
+ * turns it away before it is even asked which function was called, so hooks can
+ * share a gate, and a gate is what is registered with ftrace: each registration
+ * costs grace periods when it ends, and patching each time.
+ */
+struct port0_gate {
+	bool redirects;
+	ftrace_func_t callback;
+	kprobe_pre_handler_t handler;
+	struct port0_hook *hooks;
+	unsigned int installed;
+#ifdef CONFIG_FUNCTION_TRACER
+	struct ftrace_ops ops;
+#endif
 };
 
 /**
  * struct port0_hook - one kernel function and what we do when it is entered
  * @func: its name
  * @set: the set it belongs to
- * @redirects: it may send the call elsewhere (else it only looks on)
- * @callback: its entry by ftrace
- * @handler: its entry by kprobe
+ * @gate: what a call must pass first
+ * @next: the next hook of the gate
+ * @on: what is to be done: returns where the call goes instead, or NULL
  * @addr: where the function is, found at load
  * @installed: it is in place; under port0_hook_mutex
- * @ops: the ftrace backend's own
  * @kp: the kprobe backend's own
  */
 struct port0_hook {
 	const char *func;
-	enum port0_hook_set set;
-	bool redirects;
-	ftrace_func_t callback;
-	kprobe_pre_handler_t handler;
+	unsigned int set;
+	struct port0_gate *gate;
+	struct port0_hook *next;
+	void *(*on)(const struct port0_args *args);
 	unsigned long addr;
 	bool installed;
-#ifdef CONFIG_FUNCTION_TRACER
-	struct ftrace_ops ops;
-#endif
 	struct kprobe kp;
 };
 
@@ -63,8 +97,8 @@ extern const unsigned int port0_hooks_count;
 
 int port0_hooks_choose(const char *backend);
 const char *port0_hooks_backend(void);
-int port0_hooks_arm(enum port0_hook_set set);
-void port0_hooks_disarm(enum port0_hook_set set);
+int port0_hooks_arm(unsigned int sets);
+void port0_hooks_disarm(unsigned int sets);
 
 /* main.c */
 bool port0_enter(void);

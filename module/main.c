@@ -53,30 +53,13 @@ bool port0_enter(void)
 
 static void port0_hooks_remove_all(void)
 {
-	int set;
-
-	for (set = PORT0_HOOK_SETS; set-- > 0;)
-		port0_hooks_disarm(set);
+	port0_hooks_disarm(PORT0_HOOKS_ALL);
 
 	/*
 	 * No new call comes in. One that has put its reference may still be on
 	 * its last instructions in here; it does not sleep there.
 	 */
 	synchronize_rcu_tasks();
-}
-
-static int __init port0_hooks_install_all(void)
-{
-	int set, err;
-
-	for (set = 0; set < PORT0_HOOK_SETS; set++) {
-		if (set == PORT0_HOOKS_NAME && !port0_getname)
-			continue;
-		err = port0_hooks_arm(set);
-		if (err)
-			return err;
-	}
-	return 0;
 }
 
 static int __init port0_init(void)
@@ -90,17 +73,16 @@ static int __init port0_init(void)
 	err = port0_hooks_choose(port0_hook);
 	if (err)
 		return err;
-	err = port0_hooks_install_all();
+	err = port0_hooks_arm(port0_getname ? PORT0_HOOKS_ALL :
+			      PORT0_HOOKS_ALL & ~PORT0_HOOKS_NAME);
 	if (err)
-		goto err_hooks;
+		return err;
 	err = port0_selfcheck();
 	if (err)
 		goto err_hooks;
 
 	/* All can be installed; these wait until somebody needs them. */
-	port0_hooks_disarm(PORT0_HOOKS_ROUTE);
-	port0_hooks_disarm(PORT0_HOOKS_SEND);
-	port0_hooks_disarm(PORT0_HOOKS_HELD);
+	port0_hooks_disarm(PORT0_HOOKS_LATE);
 
 	err = port0_sockopt_register();
 	if (err) {

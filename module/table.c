@@ -2,9 +2,10 @@
 /*
  * Which kernel functions are hooked, when, and where their calls go.
  *
- * Each hook is one function below: entered with the arguments of the kernel
- * function, it returns the replacement for this call, or NULL to let the call
- * be. It runs for every socket in the system, so it first asks for the mark.
+ * A call first comes to a gate, which every socket in the system passes by:
+ * it asks for the mark, or whatever makes the call one of ours. Each hook is one
+ * function below: entered with the arguments of the kernel function, it returns
+ * the replacement for this call, or NULL to let the call be.
  * Context: as the kernel function's, possibly with preemption off; no sleeping.
  */
 #include <linux/net.h>
@@ -15,60 +16,148 @@
 #include "hook.h"
 #include "port0.h"
 
+#define REDIRECTS	true
+#define LOOKS_ON	false
+
 /*
- * PORT0_HOOK(func) { ... } defines the hook on func(), in which ARG(n) is the
- * n-th argument as a pointer and NUM(n) as a number, and the two entries to it:
- * from ftrace and from a kprobe. PORT0_ENTRY() is its line in the table.
+ * Where ftrace says that a call is lies this little after where a kprobe has
+ * found the function to begin.
  */
-#define ARG(n)	((void *)args.arg##n)
-#define NUM(n)	((u32)args.arg##n)
+#define PORT0_PROLOGUE	16
 
-struct port0_args {
-	unsigned long arg0, arg1, arg2, arg3;
-};
+static noinline void port0_ftrace_pass(const struct port0_gate *gate,
+				       unsigned long ip,
+				       struct ftrace_regs *fregs)
+{
+	const struct port0_args args = { {
+		port0_ftrace_arg(fregs, 0), port0_ftrace_arg(fregs, 1),
+		port0_ftrace_arg(fregs, 2), port0_ftrace_arg(fregs, 3),
+	} };
+	const struct port0_hook *hook = gate->hooks;
+	void *to;
 
-#define PORT0_HOOK(func)						\
-static __always_inline void *port0_on_##func(struct port0_args args);	\
+	while (ip - hook->addr >= PORT0_PROLOGUE) {
+		hook = hook->next;
+		if (!hook)
+			return;
+	}
+	to = hook->on(&args);
+	if (to)
+		port0_ftrace_set_ip(fregs, (unsigned long)to);
+}
+
+static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
+{
+	const struct port0_args args = { {
+		regs_get_kernel_argument(regs, 0),
+		regs_get_kernel_argument(regs, 1),
+		regs_get_kernel_argument(regs, 2),
+		regs_get_kernel_argument(regs, 3),
+	} };
+	void *to = container_of(kp, struct port0_hook, kp)->on(&args);
+
+	if (!to)
+		return 0;
+	instruction_pointer_set(regs, (unsigned long)to);
+	return 1;
+}
+
+/*
+ * PORT0_GATE(name, redirects) { ... } defines a gate, true for calls that pass,
+ * in which ARG(n) is the n-th argument as a pointer and NUM(n) as a number.
+ * PORT0_HOOK(func) { ... } defines the hook on func(), with the same names, and
+ * PORT0_ENTRY() is its line in the table.
+ */
+#define ARG(n)	((void *)args->arg[n])
+#define NUM(n)	((u32)args->arg[n])
+
+#define PORT0_GATE(name, _redirects)					\
+static __always_inline bool						\
+port0_pass_##name(const struct port0_args *args);			\
+static struct port0_gate port0_gate_##name;				\
 									\
-static void port0_ftrace_##func(unsigned long ip,			\
+static void port0_ftrace_##name(unsigned long ip,			\
 				unsigned long parent_ip,		\
 				struct ftrace_ops *ops,			\
 				struct ftrace_regs *fregs)		\
 {									\
-	void *to = port0_on_##func((struct port0_args){			\
-		.arg0 = port0_ftrace_arg(fregs, 0),			\
-		.arg1 = port0_ftrace_arg(fregs, 1),			\
-		.arg2 = port0_ftrace_arg(fregs, 2),			\
-		.arg3 = port0_ftrace_arg(fregs, 3),			\
-	});								\
-									\
-	if (unlikely(to))						\
-		port0_ftrace_set_ip(fregs, (unsigned long)to);		\
+	if (unlikely(port0_pass_##name(&(struct port0_args){ {		\
+			port0_ftrace_arg(fregs, 0),			\
+			port0_ftrace_arg(fregs, 1),			\
+			port0_ftrace_arg(fregs, 2),			\
+		} })))							\
+		port0_ftrace_pass(&port0_gate_##name, ip, fregs);	\
 }									\
 									\
-static int port0_kprobe_##func(struct kprobe *kp, struct pt_regs *regs)	\
+static int port0_kprobe_##name(struct kprobe *kp, struct pt_regs *regs)	\
 {									\
-	void *to = port0_on_##func((struct port0_args){			\
-		.arg0 = regs_get_kernel_argument(regs, 0),		\
-		.arg1 = regs_get_kernel_argument(regs, 1),		\
-		.arg2 = regs_get_kernel_argument(regs, 2),		\
-		.arg3 = regs_get_kernel_argument(regs, 3),		\
-	});								\
-									\
-	if (likely(!to))						\
+	if (likely(!port0_pass_##name(&(struct port0_args){ {		\
+			regs_get_kernel_argument(regs, 0),		\
+			regs_get_kernel_argument(regs, 1),		\
+			regs_get_kernel_argument(regs, 2),		\
+		} })))							\
 		return 0;						\
-	instruction_pointer_set(regs, (unsigned long)to);		\
-	return 1;							\
+	return port0_kprobe_pass(kp, regs);				\
 }									\
 									\
-static __always_inline void *port0_on_##func(struct port0_args args)
-
-#define PORT0_ENTRY(_func, _set, _redirects) {				\
-	.func = #_func,							\
-	.set = (_set),							\
+static struct port0_gate port0_gate_##name = {				\
 	.redirects = (_redirects),					\
-	.callback = port0_ftrace_##_func,				\
-	.handler = port0_kprobe_##_func,				\
+	.callback = port0_ftrace_##name,				\
+	.handler = port0_kprobe_##name,					\
+};									\
+									\
+static __always_inline bool						\
+port0_pass_##name(const struct port0_args *args)
+
+#define PORT0_HOOK(func)						\
+static void *port0_on_##func(const struct port0_args *args)
+
+#define PORT0_ENTRY(_func, _set, _gate) {				\
+	.func = #_func,							\
+	.set = PORT0_HOOKS_##_set,					\
+	.gate = &port0_gate_##_gate,					\
+	.on = port0_on_##_func,						\
+}
+
+/* Gates, by where the socket is found. */
+
+PORT0_GATE(socket, REDIRECTS)
+{
+	const struct socket *sock = ARG(0);
+
+	return port0_sock_is_marked(sock->sk);
+}
+
+PORT0_GATE(sock, REDIRECTS)
+{
+	return port0_sock_is_marked(ARG(0));
+}
+
+PORT0_GATE(second, REDIRECTS)
+{
+	return port0_sock_is_marked(ARG(1));
+}
+
+/* getpeername(), and accept() with an address: of any socket. */
+PORT0_GATE(name, REDIRECTS)
+{
+	const struct socket *sock = ARG(0);
+
+	return NUM(2) && !inet_sk(sock->sk)->inet_dport;
+}
+
+PORT0_GATE(watched, LOOKS_ON)
+{
+	return port0_sock_is_marked(ARG(0));
+}
+
+/*
+ * What is no full socket has a pointer in place of its flags, and may pass:
+ * nothing is found for it then.
+ */
+PORT0_GATE(third, LOOKS_ON)
+{
+	return ARG(2) && port0_sock_is_marked(ARG(2));
 }
 
 /*
@@ -85,11 +174,7 @@ static __always_inline void *port0_on_bind(struct socket *sock,
 					   const struct sockaddr_in *addr,
 					   void *replacement)
 {
-	struct sock *sk = sock->sk;
-
-	if (likely(!port0_sock_is_marked(sk)))
-		return NULL;
-	if (port0_call_find(sk, PORT0_CALL_BIND))
+	if (port0_call_find(sock->sk, PORT0_CALL_BIND))
 		return NULL;
 	if (port0_enter())
 		return replacement;
@@ -99,8 +184,6 @@ static __always_inline void *port0_on_bind(struct socket *sock,
 static __always_inline void *port0_on___bind(struct sock *sk, void *uaddr,
 					     u32 flags, void *replacement)
 {
-	if (likely(!port0_sock_is_marked(sk)))
-		return NULL;
 	if (!port0_bind_prepare(sk, uaddr, flags))
 		return NULL;
 	return port0_redirect(replacement);
@@ -137,8 +220,6 @@ PORT0_HOOK(inet_csk_get_port)
 {
 	struct sock *sk = ARG(0);
 
-	if (likely(!port0_sock_is_marked(sk)))
-		return NULL;
 	if (!port0_sock_holds(sk) && !port0_bind_wants_port(sk, NUM(1)))
 		return NULL;
 	return port0_redirect(port0_tcp_get_port);
@@ -147,8 +228,6 @@ PORT0_HOOK(inet_csk_get_port)
 static __always_inline void *port0_on_udp_get_port(struct sock *sk,
 						   unsigned short snum)
 {
-	if (likely(!port0_sock_is_marked(sk)))
-		return NULL;
 	if (port0_sock_holds(sk))
 		return port0_udp_keep_port;
 	if (!port0_bind_wants_port(sk, snum))
@@ -171,61 +250,49 @@ PORT0_HOOK(udp_v6_get_port)
 /* TCP connect() looks for a source port. */
 PORT0_HOOK(__inet_hash_connect)
 {
-	struct sock *sk = ARG(1);
-
-	if (likely(!port0_sock_is_marked(sk)) || !port0_sock_holds(sk))
+	if (!port0_sock_holds(ARG(1)))
 		return NULL;
 	return port0_redirect(port0_tcp_hash_connect);
 }
 
-/* getpeername(), and accept() with an address: of any socket. */
+/* getpeername() without a port to tell */
 
-static __always_inline void *port0_on_getname(struct socket *sock, int peer,
-					      void *replacement)
+static void *port0_on_getname(const struct socket *sock, void *replacement)
 {
-	struct sock *sk = sock->sk;
-
-	if (likely(!peer) || likely(inet_sk(sk)->inet_dport))
-		return NULL;
-	if (!port0_sock_is_tcp_or_udp(sk))
+	if (!port0_sock_is_tcp_or_udp(sock->sk))
 		return NULL;
 	return port0_redirect(replacement);
 }
 
 PORT0_HOOK(inet_getname)
 {
-	return port0_on_getname(ARG(0), NUM(2), port0_inet_getname);
+	return port0_on_getname(ARG(0), port0_inet_getname);
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
 PORT0_HOOK(inet6_getname)
 {
-	return port0_on_getname(ARG(0), NUM(2), port0_inet6_getname);
+	return port0_on_getname(ARG(0), port0_inet6_getname);
 }
 #endif
 
 /* A port is given back, or moves to another address. */
 
-static __always_inline void *port0_on_release(struct sock *sk)
-{
-	if (unlikely(port0_sock_is_marked(sk)))
-		port0_bind_release(sk);
-	return NULL;
-}
-
 PORT0_HOOK(inet_put_port)
 {
-	return port0_on_release(ARG(0));
+	port0_bind_release(ARG(0));
+	return NULL;
 }
 
 PORT0_HOOK(udp_lib_unhash)
 {
-	return port0_on_release(ARG(0));
+	port0_bind_release(ARG(0));
+	return NULL;
 }
 
-static __always_inline void *port0_on_move(struct sock *sk)
+static void *port0_on_move(struct sock *sk)
 {
-	if (unlikely(port0_sock_is_marked(sk)) && port0_sock_holds(sk))
+	if (port0_sock_holds(sk))
 		port0_tcp_restore_saddr(sk);
 	return NULL;
 }
@@ -244,10 +311,8 @@ PORT0_HOOK(inet_bhash2_reset_saddr)
 /* IPV6_V6ONLY is for sockets that are not bound yet. */
 PORT0_HOOK(ipv6_setsockopt)
 {
-	struct sock *sk = ARG(0);
-
-	if (likely(!port0_sock_is_marked(sk)) || NUM(1) != SOL_IPV6 ||
-	    NUM(2) != IPV6_V6ONLY || !port0_sock_holds(sk))
+	if (NUM(1) != SOL_IPV6 || NUM(2) != IPV6_V6ONLY ||
+	    !port0_sock_holds(ARG(0)))
 		return NULL;
 	return port0_ipv6_v6only;
 }
@@ -258,7 +323,7 @@ PORT0_HOOK(ipv6_setsockopt)
 static __always_inline void *port0_on_sendmsg(struct sock *sk,
 					      const struct msghdr *msg)
 {
-	if (likely(!port0_sock_is_marked(sk)) || !port0_send_wants(sk, msg))
+	if (!port0_send_wants(sk, msg))
 		return NULL;
 	return port0_redirect(port0_udp_sendmsg);
 }
@@ -302,50 +367,46 @@ PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
 }
 #endif
 
-#define REDIRECTS	true
-#define LOOKS_ON	false
-
+/*
+ * The last of a gate is asked for first, so what runs most often comes last.
+ */
 struct port0_hook port0_hooks[] = {
-	PORT0_ENTRY(inet_bind,			PORT0_HOOKS_BIND, REDIRECTS),
-	PORT0_ENTRY(__inet_bind,		PORT0_HOOKS_BIND, REDIRECTS),
+	PORT0_ENTRY(inet_bind,			BIND, socket),
+	PORT0_ENTRY(__inet_bind,		BIND, sock),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_bind,			PORT0_HOOKS_BIND, REDIRECTS),
-	PORT0_ENTRY(__inet6_bind,		PORT0_HOOKS_BIND, REDIRECTS),
-#endif
-	PORT0_ENTRY(inet_csk_get_port,		PORT0_HOOKS_BIND, REDIRECTS),
-	PORT0_ENTRY(udp_v4_get_port,		PORT0_HOOKS_BIND, REDIRECTS),
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(udp_v6_get_port,		PORT0_HOOKS_BIND, REDIRECTS),
-#endif
-	PORT0_ENTRY(__inet_hash_connect,	PORT0_HOOKS_BIND, REDIRECTS),
-
-	PORT0_ENTRY(inet_getname,		PORT0_HOOKS_NAME, REDIRECTS),
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_getname,		PORT0_HOOKS_NAME, REDIRECTS),
-#endif
-
-	PORT0_ENTRY(inet_put_port,		PORT0_HOOKS_HELD, LOOKS_ON),
-	PORT0_ENTRY(udp_lib_unhash,		PORT0_HOOKS_HELD, LOOKS_ON),
-	PORT0_ENTRY(inet_bhash2_update_saddr,	PORT0_HOOKS_HELD, LOOKS_ON),
-	PORT0_ENTRY(inet_bhash2_reset_saddr,	PORT0_HOOKS_HELD, LOOKS_ON),
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(ipv6_setsockopt,		PORT0_HOOKS_HELD, REDIRECTS),
-#endif
-
-	PORT0_ENTRY(udp_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(udpv6_sendmsg,		PORT0_HOOKS_SEND, REDIRECTS),
-#endif
-
-	PORT0_ENTRY(ip_route_output_flow,	PORT0_HOOKS_ROUTE, LOOKS_ON),
-	PORT0_ENTRY(ip_append_data,		PORT0_HOOKS_ROUTE, LOOKS_ON),
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(ip6_sk_dst_lookup_flow,	PORT0_HOOKS_ROUTE, LOOKS_ON),
+	PORT0_ENTRY(inet6_bind,			BIND, socket),
+	PORT0_ENTRY(__inet6_bind,		BIND, sock),
 #endif
 #ifdef CONFIG_CGROUP_BPF
-	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr,
-		    PORT0_HOOKS_ROUTE, REDIRECTS),
+	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr, ROUTE, sock),
 #endif
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(ipv6_setsockopt,		HELD, sock),
+	PORT0_ENTRY(udp_v6_get_port,		BIND, sock),
+	PORT0_ENTRY(udpv6_sendmsg,		SEND, sock),
+#endif
+	PORT0_ENTRY(udp_v4_get_port,		BIND, sock),
+	PORT0_ENTRY(udp_sendmsg,		SEND, sock),
+	PORT0_ENTRY(inet_csk_get_port,		BIND, sock),
+
+	PORT0_ENTRY(__inet_hash_connect,	BIND, second),
+
+	PORT0_ENTRY(inet_getname,		NAME, name),
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(inet6_getname,		NAME, name),
+#endif
+
+	PORT0_ENTRY(inet_bhash2_update_saddr,	HELD, watched),
+	PORT0_ENTRY(inet_bhash2_reset_saddr,	HELD, watched),
+	PORT0_ENTRY(ip_append_data,		ROUTE, watched),
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(ip6_sk_dst_lookup_flow,	ROUTE, watched),
+#endif
+	PORT0_ENTRY(udp_lib_unhash,		HELD, watched),
+	PORT0_ENTRY(inet_put_port,		HELD, watched),
+
+	PORT0_ENTRY(ip_route_output_flow,	ROUTE, third),
 };
 
 const unsigned int port0_hooks_count = ARRAY_SIZE(port0_hooks);
+static_assert(ARRAY_SIZE(port0_hooks) <= PORT0_HOOKS_MAX);

@@ -38,8 +38,11 @@ def read(path):
 def write(path, text, how=os.O_TRUNC):
     # Not open(): it seeks to where it appends, which tracefs does not know.
     fd = os.open(path, os.O_WRONLY | how)
+    data = text.encode()
     try:
-        os.write(fd, text.encode())
+        # tracefs takes a word at a time.
+        while data:
+            data = data[os.write(fd, data):]
     finally:
         os.close(fd)
 
