@@ -150,6 +150,10 @@ static int port0_ftrace_install(struct port0_hook **hooks, unsigned int n,
 		if (hooks[i]->installed)
 			continue;
 		found = port0_ftrace_gather(gate, hooks, n);
+		/*
+		 * Not if it redirects: only registering tells a direct call that
+		 * is there already, a BPF program's, to make room for that.
+		 */
 		if (gate->installed)
 			err = ftrace_set_filter_ips(&gate->ops,
 						    port0_ftrace_ips, found,
@@ -303,6 +307,8 @@ static const char *port0_hook_hint(int err)
 	switch (err) {
 	case -EBUSY:
 		return "a livepatch, another module or a kprobe is on it, or kernel.ftrace_enabled is 0";
+	case -EOPNOTSUPP:
+		return "a BPF program is on it that leaves no room for this";
 	case -ENOENT:
 	case -EINVAL:
 	case -EADDRNOTAVAIL:

@@ -13,13 +13,15 @@
 /*
  * Sets of hooks that come and go together, as bits:
  *
- * BIND	bind(), listen() and connect(); from load to unload
+ * BIND	bind(), listen() and connect(), and options that would undo a bind(); from
+ *	load to unload
  * NAME	the getpeername() repair; from load to unload, if wanted
  * HELD	what becomes of a socket on port 0, above all where it gives the port
  *	back; from the first bind() of a marked socket, since every close() in the
  *	system passes there
- * SEND	where sendto() is told to go to port 0; from the first marked UDP socket,
- *	since every datagram in the system passes there
+ * SEND	where sendto() is told to go to port 0, by the caller or by a program;
+ *	from the first marked UDP socket, since every datagram in the system passes
+ *	there
  * ROUTE what such a datagram then passes; from the first one, since every
  *	connection in the system passes there too
  */

@@ -138,6 +138,11 @@ PORT0_GATE(second, REDIRECTS)
 	return port0_sock_is_marked(ARG(1));
 }
 
+PORT0_GATE(sending, REDIRECTS)
+{
+	return port0_sock_is_marked(ARG(0));
+}
+
 /* getpeername(), and accept() with an address: of any socket. */
 PORT0_GATE(name, REDIRECTS)
 {
@@ -368,7 +373,8 @@ PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
 #endif
 
 /*
- * The last of a gate is asked for first, so what runs most often comes last.
+ * The last of a gate is asked for first, so what runs most often comes last. The
+ * hooks of a gate that redirects are all of one set: see port0_ftrace_install().
  */
 struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(inet_bind,			BIND, socket),
@@ -376,17 +382,10 @@ struct port0_hook port0_hooks[] = {
 #if IS_ENABLED(CONFIG_IPV6)
 	PORT0_ENTRY(inet6_bind,			BIND, socket),
 	PORT0_ENTRY(__inet6_bind,		BIND, sock),
-#endif
-#ifdef CONFIG_CGROUP_BPF
-	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr, ROUTE, sock),
-#endif
-#if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(ipv6_setsockopt,		HELD, sock),
+	PORT0_ENTRY(ipv6_setsockopt,		BIND, sock),
 	PORT0_ENTRY(udp_v6_get_port,		BIND, sock),
-	PORT0_ENTRY(udpv6_sendmsg,		SEND, sock),
 #endif
 	PORT0_ENTRY(udp_v4_get_port,		BIND, sock),
-	PORT0_ENTRY(udp_sendmsg,		SEND, sock),
 	PORT0_ENTRY(inet_csk_get_port,		BIND, sock),
 
 	PORT0_ENTRY(__inet_hash_connect,	BIND, second),
@@ -395,6 +394,14 @@ struct port0_hook port0_hooks[] = {
 #if IS_ENABLED(CONFIG_IPV6)
 	PORT0_ENTRY(inet6_getname,		NAME, name),
 #endif
+
+#ifdef CONFIG_CGROUP_BPF
+	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr, SEND, sending),
+#endif
+#if IS_ENABLED(CONFIG_IPV6)
+	PORT0_ENTRY(udpv6_sendmsg,		SEND, sending),
+#endif
+	PORT0_ENTRY(udp_sendmsg,		SEND, sending),
 
 	PORT0_ENTRY(inet_bhash2_update_saddr,	HELD, watched),
 	PORT0_ENTRY(inet_bhash2_reset_saddr,	HELD, watched),

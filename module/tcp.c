@@ -160,9 +160,9 @@ static bool port0_any_conflicts(const struct port0_bidder *bidder)
 	return conflicts;
 }
 
-/* Mirrors sk_reuseport_match(). */
-static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
-				     const struct port0_bidder *bidder)
+/* Do the addresses of @sk and of the one that made @tb a group's meet? */
+static bool port0_tb_fast_meets(const struct inet_bind_bucket *tb,
+				const struct sock *sk)
 {
 	struct port0_saddr fast = {
 		.v4 = tb->fast_rcv_saddr,
@@ -172,14 +172,21 @@ static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
 			&tb->fast_v6_rcv_saddr : NULL,
 #endif
 	};
-	struct port0_saddr saddr = port0_saddr_of(bidder->sk);
+	struct port0_saddr saddr = port0_saddr_of(sk);
 
+	return port0_saddr_meets(&fast, &saddr, true, false);
+}
+
+/* Mirrors sk_reuseport_match(); the rest of tb is set only where it is a group's. */
+static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
+				     const struct port0_bidder *bidder)
+{
 	if (tb->fastreuseport <= 0 || !bidder->sk->sk_reuseport ||
 	    rcu_access_pointer(bidder->sk->sk_reuseport_cb) ||
 	    !uid_eq(tb->fastuid, bidder->uid))
 		return false;
 	return tb->fastreuseport == FASTREUSEPORT_ANY ||
-	       port0_saddr_meets(&fast, &saddr, true, false);
+	       port0_tb_fast_meets(tb, bidder->sk);
 }
 
 /* The kernel's fast path: no walk where everybody in the bucket shares. */

@@ -191,6 +191,16 @@ static void allow_faults(struct __test_metadata *_metadata)
 	ASSERT_EQ(0, write_file(FAILSLAB "verbose", "0"));
 }
 
+/*
+ * What the kernel says on any port: a bind bucket that cannot be had is a port in
+ * use to it, and an IPv6 route that cannot is none.
+ */
+static bool is_shortage(int err)
+{
+	return err == -ENOMEM || err == -ENOBUFS || err == -EAGAIN ||
+	       err == -EADDRINUSE || err == -ENETUNREACH;
+}
+
 enum outcome { CLEAN = 10, INJECTED, WRONG };
 
 /* In a process of its own: what is left open goes with it. */
@@ -205,8 +215,7 @@ static enum outcome try_once(const struct fault_case *fault,
 	err = fault->call(&scene);
 	failed = has_failed(fd);
 
-	if (err && !(failed && (err == -ENOMEM || err == -ENOBUFS ||
-				err == -EADDRINUSE || err == -EAGAIN))) {
+	if (err && !(failed && is_shortage(err))) {
 		printf("# %s, allocation %ld%s: %s\n", fault->name, nth,
 		       failed ? "" : " not reached", strerror(-err));
 		fflush(stdout);
