@@ -421,7 +421,7 @@ TEST_F_TIMEOUT(random_calls, on_any_socket, STRESS_TIMEOUT_SEC)
 {
 	unsigned int random = seed() | 1;
 	long calls = scaled(50000, 1000000), i;
-	long users = module_users(), bound = 0;
+	long users = wait_for_users(0), bound = 0;
 	int fds[SOCKETS], port;
 
 	TH_LOG("PORT0_SEED=%u", random);

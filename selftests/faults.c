@@ -275,7 +275,7 @@ FIXTURE_TEARDOWN(faults) {}
 TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 {
 	struct scene scene = { .host = variant->host, .type = variant->type };
-	long users = module_users(), nth, total = 0;
+	long users = wait_for_users(0), nth, total = 0;
 	size_t i;
 	int fd;
 

@@ -22,6 +22,7 @@ from port0_test import (CONTROL_PORT, IO_TIMEOUT, OTHER_PORT, TCP, UDP, Namespac
                         code, equal, main, plain_socket, run, set_mark, test, write)
 
 ETH_P_ALL = 3
+SOCKETS = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "ACK": 16}
 
 CLIENT = {"ip4": "10.0.0.1", "ip6": "fd00::1"}
@@ -34,6 +35,11 @@ EVERY_WAY = [(family, *ports) for family in CLIENT for ports in PORTS]
 # "what" is TCP's flags or the ICMP error's name; "about" is the packet that
 # an ICMP error quotes.
 Packet = namedtuple("Packet", "sender protocol sport dport what data about", defaults=[None])
+
+
+def read(path):
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def parse_transport(sender, protocol, data):
@@ -108,7 +114,18 @@ class Wire:
                         raise TimeoutError(f"no route for {addresses['ip6']}")
                     time.sleep(0.01)
 
+    def fall_silent(self):
+        """Wait for the ends of earlier connections: until then a packet may be sent again."""
+        deadline = time.monotonic() + IO_TIMEOUT
+        for namespace in (self.client, self.server):
+            with namespace:
+                while any(len(text.splitlines()) > 1 for text in map(read, SOCKETS)):
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("a connection does not end")
+                    time.sleep(0.01)
+
     def drain(self):
+        self.fall_silent()
         self.tap.setblocking(False)
         try:
             while self.tap.recv(65536):

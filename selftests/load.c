@@ -92,7 +92,8 @@ FIXTURE_SETUP(load)
 {
 	allow_files(_metadata, 100000);
 	enter_netns(_metadata);
-	self->users = module_users();
+	stay_on_one_cpu(_metadata);
+	self->users = wait_for_users(0);
 	self->slabs = count_slabs();
 }
 

@@ -93,8 +93,13 @@ class Restored:
 
 
 def absent():
-    if is_loaded():
-        unload()
+    if not is_loaded():
+        return
+    # What other tests have left goes with their namespaces, a little later.
+    deadline = time.monotonic() + IO_TIMEOUT
+    while read(f"{SYS}/refcnt") != "0" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    unload()
 
 
 def present(args=""):

@@ -22,6 +22,7 @@
 		if (!have_family_of(variant->home))			\
 			SKIP(return, "no IPv6");			\
 		enter_netns(_metadata);					\
+		stay_on_one_cpu(_metadata);				\
 	}								\
 	FIXTURE_TEARDOWN(fixture) {}					\
 	ON_BOTH_PORTS(fixture, ip4, .home = "127.0.0.1",		\

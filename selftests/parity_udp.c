@@ -259,7 +259,9 @@ static int multicast_device(struct __test_metadata *_metadata)
 	ASSERT_EQ(0, system("ip link add port0a type veth peer name port0b && "
 			    "ip link set port0a up && ip link set port0b up && "
 			    "ip addr add 192.0.2.1/24 dev port0a && "
-			    "ip addr add 2001:db8::1/64 dev port0a nodad"));
+			    "ip addr add 2001:db8::1/64 dev port0a nodad && "
+			    "while ip addr show dev port0a tentative | grep -q 2001:db8::1; do "
+			    "sleep 0.1; done"));
 	return if_nametoindex("port0a");
 }
 

@@ -334,6 +334,40 @@ static inline void expect_recv(struct __test_metadata *_metadata, int fd,
 	EXPECT_STREQ(text, buf);
 }
 
+/* Each CPU has a queue of its own for packets over loopback. */
+static inline void stay_on_one_cpu(struct __test_metadata *_metadata)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	ASSERT_EQ(0, rc(sched_setaffinity(0, sizeof(one), &one)));
+}
+
+/*
+ * Packets over loopback arrive before the call that sends them returns, except
+ * while the kernel has put such work off to a thread of its own. This waits
+ * until they do again, so that those sent before have arrived, and what they
+ * were answered: for tests that stay on one CPU.
+ */
+static inline void settle(struct __test_metadata *_metadata)
+{
+	struct addr self = { .len = sizeof(self.v6) };
+	int fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+	char byte;
+
+	ASSERT_EQ(0, bind_to(fd, "127.0.0.99", 0));
+	ASSERT_EQ(0, rc(getsockname(fd, &self.sa, &self.len)));
+	ASSERT_EQ(0, rc(connect(fd, &self.sa, self.len)));
+	for (;;) {
+		ASSERT_EQ(1, rc(send(fd, "", 1, 0)));
+		if (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
+			break;
+		ASSERT_EQ(1, rc(recv(fd, &byte, 1, 0)));
+	}
+	close(fd);
+}
+
 /* One variant of a fixture for the control, one for port 0. */
 #define ON_BOTH_PORTS(fixture, name, ...)				\
 	FIXTURE_VARIANT_ADD(fixture, name##_control) {			\
@@ -361,6 +395,7 @@ static inline void expect_recv(struct __test_metadata *_metadata, int fd,
 		    !have_family_of(variant->dest))			\
 			SKIP(return, "no IPv6");			\
 		enter_netns(_metadata);					\
+		stay_on_one_cpu(_metadata);				\
 	}								\
 	FIXTURE_TEARDOWN(fixture) {}
 

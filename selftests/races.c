@@ -285,7 +285,7 @@ static void run_race(struct __test_metadata *_metadata, struct race *race,
 	double deadline;
 	int n, i, fd;
 
-	users = module_users();
+	users = wait_for_users(0);
 	make_peer(_metadata, race);
 	ASSERT_EQ(0, rc(fcntl(race->peer, F_SETFL, O_NONBLOCK)));
 	for (n = 0; n < MAX_ROLES && roles[n]; n++)
@@ -410,7 +410,7 @@ RACE(any, group_close, GROUP, race_group, race_close, race_visit)
  */
 TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 {
-	long users = module_users(), rounds = 0;
+	long users = wait_for_users(0), rounds = 0;
 	double deadline = now() + scaled(200, 5000) / 1e3;
 
 	do {

@@ -186,6 +186,7 @@ TEST_F(stream, no_name_before_the_handshake)
 	/* A queue of one, and that one is taken: the next SYN is dropped. */
 	ASSERT_EQ(0, rc(listen(listener, 0)));
 	client_of(_metadata, variant->dest, variant->port);
+	settle(_metadata);
 
 	waiting = new_socket(_metadata, variant->dest,
 			     SOCK_STREAM | SOCK_NONBLOCK);
@@ -304,6 +305,7 @@ TEST_F(stream, from_port_reset_before_accept)
 	char byte;
 
 	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
+	settle(_metadata);
 	ASSERT_EQ(0, rc(setsockopt(client, SOL_SOCKET, SO_LINGER, &now,
 				   sizeof(now))));
 	close(client);

@@ -68,7 +68,10 @@ static inline long module_users(void)
 	return read_number("/sys/module/port0/refcnt");
 }
 
-/* A socket that was closed may be given up a little later. */
+/*
+ * A socket that was closed may be given up a little later, and what a test has
+ * left goes with its namespace.
+ */
 static inline long wait_for_users(long want)
 {
 	double deadline = now() + IO_TIMEOUT_SEC;
