@@ -8,12 +8,20 @@
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <net/ethernet.h>
+#include <netinet/tcp.h>
 
 #include "port0_test.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
 #endif
+
+/* The second way to SMC is newer than the headers of some releases. */
+#ifndef IPPROTO_SMC
+#define IPPROTO_SMC 256
+#endif
+#define SMCPROTO_SMC	0
+#define SMCPROTO_SMC6	1
 
 /* A number in nobody's range, to learn what the kernel itself answers. */
 #define NO_SUCH_OPTION	0x7fe1
@@ -439,6 +447,10 @@ FOREIGN(udplite6, AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, true);
 FOREIGN(sctp4_stream, AF_INET, SOCK_STREAM, IPPROTO_SCTP, true);
 FOREIGN(sctp6_stream, AF_INET6, SOCK_STREAM, IPPROTO_SCTP, true);
 FOREIGN(sctp4_seqpacket, AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP, true);
+FOREIGN(smc4, AF_SMC, SOCK_STREAM, SMCPROTO_SMC, true);
+FOREIGN(smc6, AF_SMC, SOCK_STREAM, SMCPROTO_SMC6, true);
+FOREIGN(inet_smc4, AF_INET, SOCK_STREAM, IPPROTO_SMC, true);
+FOREIGN(inet_smc6, AF_INET6, SOCK_STREAM, IPPROTO_SMC, true);
 FOREIGN(mptcp4, AF_INET, SOCK_STREAM, IPPROTO_MPTCP, false);
 FOREIGN(mptcp6, AF_INET6, SOCK_STREAM, IPPROTO_MPTCP, false);
 FOREIGN(unix_stream, AF_UNIX, SOCK_STREAM, 0, false);
@@ -489,6 +501,109 @@ TEST_F(foreign, refuses_both_options)
 			EXPECT_EQ(get, get_int(self->fd, levels[i], names[j]));
 		}
 	}
+}
+
+/*
+ * Protocols with ports, some of which have a TCP socket inside: nothing of the
+ * mark may have got through to that.
+ */
+FIXTURE(ports) {
+	int fd;
+};
+
+FIXTURE_VARIANT(ports) {
+	const char *host;
+	int family;
+	int type;
+	int protocol;
+};
+
+#define PORTS(name, _host, _family, _type, _protocol)			\
+	FIXTURE_VARIANT_ADD(ports, name) {				\
+		.host = _host, .family = _family, .type = _type,	\
+		.protocol = _protocol,					\
+	}
+
+PORTS(udplite4, "127.0.0.1", AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE);
+PORTS(udplite6, "::1", AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE);
+PORTS(sctp4, "127.0.0.1", AF_INET, SOCK_STREAM, IPPROTO_SCTP);
+PORTS(sctp6, "::1", AF_INET6, SOCK_STREAM, IPPROTO_SCTP);
+PORTS(mptcp4, "127.0.0.1", AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+PORTS(mptcp6, "::1", AF_INET6, SOCK_STREAM, IPPROTO_MPTCP);
+PORTS(smc4, "127.0.0.1", AF_SMC, SOCK_STREAM, SMCPROTO_SMC);
+PORTS(smc6, "::1", AF_SMC, SOCK_STREAM, SMCPROTO_SMC6);
+PORTS(inet_smc4, "127.0.0.1", AF_INET, SOCK_STREAM, IPPROTO_SMC);
+PORTS(inet_smc6, "::1", AF_INET6, SOCK_STREAM, IPPROTO_SMC);
+
+FIXTURE_SETUP(ports)
+{
+	enter_netns(_metadata);
+	self->fd = socket(variant->family, variant->type, variant->protocol);
+}
+
+FIXTURE_TEARDOWN(ports)
+{
+	close(self->fd);
+}
+
+#define FOREIGN_SOCKET() \
+	socket(variant->family, variant->type, variant->protocol)
+
+static void expect_refused(struct __test_metadata *_metadata, int fd)
+{
+	EXPECT_GT(0, set_int(fd, SOL_IP, IP_BIND_PORT_ZERO, 1));
+	EXPECT_GT(0, set_int(fd, SOL_IPV6, IPV6_BIND_PORT_ZERO, 1));
+	EXPECT_GT(0, get_mark(fd));
+	EXPECT_GT(0, holds_zero(fd));
+}
+
+static void expect_ephemeral_bind(struct __test_metadata *_metadata, int fd,
+				  const char *host, int type)
+{
+	expect_refused(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, host, 0));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	expect_refused(_metadata, fd);
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 1)));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+}
+
+TEST_F(ports, bind_stays_ephemeral)
+{
+	int client, child;
+
+	if (self->fd < 0)
+		SKIP(return, "this kernel has no such socket");
+	/* Others can be marked and have port 0. */
+	bound_socket(_metadata, variant->host, SOCK_STREAM, 0);
+	expect_ephemeral_bind(_metadata, self->fd, variant->host, variant->type);
+	if (variant->type != SOCK_STREAM)
+		return;
+
+	client = FOREIGN_SOCKET();
+	ASSERT_LE(0, client);
+	expect_refused(_metadata, client);
+	ASSERT_EQ(0, connect_to(client, variant->host, local_port(self->fd)));
+	EXPECT_TRUE(is_ephemeral(local_port(client)));
+	child = rc(accept(self->fd, NULL, NULL));
+	ASSERT_LE(0, child);
+	expect_refused(_metadata, child);
+	expect_send(_metadata, client, "word");
+	expect_recv(_metadata, child, "word");
+}
+
+/* An option that SMC leaves to TCP turns its socket into the one inside. */
+TEST(smc_fallen_back)
+{
+	int fd;
+
+	enter_netns(_metadata);
+	fd = socket(AF_SMC, SOCK_STREAM, SMCPROTO_SMC);
+	if (fd < 0)
+		SKIP(return, "this kernel has no SMC");
+	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_FASTOPEN, 1));
+	expect_ephemeral_bind(_metadata, fd, "127.0.0.1", SOCK_STREAM);
 }
 
 TEST_HARNESS_MAIN
