@@ -28,7 +28,9 @@ EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 STRESS_ROUNDS = 3
 
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
-# What newer kernels say to a 0 there.
+ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
+KPROBES = "/sys/kernel/debug/kprobes/list"
+# What newer kernels say to a 0 in the first of these.
 NEVER = "ENOTSUP"
 
 # For SO_LINGER: no TIME_WAIT stays behind, to be in another test's way.
@@ -293,6 +295,43 @@ def getname_off_leaves_accept_as_it_was():
             client.connect((host, OTHER_PORT))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             equal(outcome, code(server.accept), args)
+
+
+def hooked():
+    """The functions that somebody traces or probes."""
+    if os.path.exists(ENABLED_FUNCTIONS):
+        return {line.split()[0] for line in read(ENABLED_FUNCTIONS).splitlines() if line}
+    if os.path.exists(KPROBES):
+        return {line.split()[2].split("+")[0] for line in read(KPROBES).splitlines()}
+    raise Skip("neither tracefs nor debugfs is mounted")
+
+
+@test()
+def hooks_on_datagrams_wait_for_need():
+    send = {"udp_sendmsg", "udpv6_sendmsg"}
+    route = {"ip_route_output_flow", "ip6_sk_dst_lookup_flow"}
+    absent()
+    others = hooked()
+    load()
+
+    def armed():
+        return (hooked() - others) & (send | route)
+
+    with Namespace():
+        with bound_socket("127.0.0.1", TCP, 0) as server, \
+                plain_socket("127.0.0.1", TCP) as client:
+            server.listen()
+            client.connect(("127.0.0.1", 0))
+            equal(set(), armed(), "for TCP on port 0")
+        with bound_socket("127.0.0.1", UDP, 0) as server:
+            equal(send, armed(), "for a marked UDP socket")
+            with plain_socket("127.0.0.1", UDP) as client:
+                client.connect(("127.0.0.1", 0))
+                client.send(b"x")
+                equal(b"x", server.recv(1))
+            equal(send, armed(), "for a connected one")
+            server.sendto(b"x", ("127.0.0.1", 0))
+            equal(send | route, armed(), "for a datagram to port 0")
 
 
 @test(*EVERY_KIND)

@@ -75,6 +75,65 @@ static inline struct tcp_info tcp_info_of(struct __test_metadata *_metadata, int
 	return info;
 }
 
+#define GROUP_SIZE	4
+#define GROUP_CLIENTS	64
+
+/* How many each of a group got of what so many clients sent or called. */
+static inline void count_shares(struct __test_metadata *_metadata, const char *host, int type,
+				int port, const int *group, size_t members, int *shares)
+{
+	int client, fd, all = 0, i;
+	size_t member;
+	char byte;
+
+	for (i = 0; i < GROUP_CLIENTS; i++) {
+		client = new_socket(_metadata, host, type);
+		ASSERT_EQ(0, connect_to(client, host, port));
+		if (type == SOCK_DGRAM)
+			expect_send(_metadata, client, "x");
+		settle(_metadata);
+		close(client);
+	}
+	for (member = 0; member < members; member++) {
+		ASSERT_EQ(0, rc(fcntl(group[member], F_SETFL, O_NONBLOCK)));
+		for (shares[member] = 0; ; shares[member]++) {
+			fd = type == SOCK_DGRAM ? rc(recv(group[member], &byte, 1, 0)) :
+						  rc(accept(group[member], NULL, NULL));
+			if (fd == -EAGAIN)
+				break;
+			ASSERT_LE(0, fd);
+			if (type == SOCK_STREAM)
+				close(fd);
+		}
+		all += shares[member];
+	}
+	EXPECT_EQ(GROUP_CLIENTS, all);
+}
+
+/* A group shares its traffic out, and what one leaves goes to the others. */
+static inline void share_out(struct __test_metadata *_metadata, const char *host, int type,
+			     int port)
+{
+	int group[GROUP_SIZE], shares[GROUP_SIZE];
+	size_t i;
+
+	for (i = 0; i < GROUP_SIZE; i++) {
+		group[i] = socket_for(_metadata, host, type, port);
+		ASSERT_EQ(0, set_int(group[i], SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(group[i], host, port));
+		expect_port(_metadata, group[i], port);
+		if (type == SOCK_STREAM)
+			ASSERT_EQ(0, rc(listen(group[i], GROUP_CLIENTS)));
+	}
+	count_shares(_metadata, host, type, port, group, GROUP_SIZE, shares);
+	for (i = 0; i < GROUP_SIZE; i++)
+		EXPECT_LT(0, shares[i]);
+	close(group[0]);
+	count_shares(_metadata, host, type, port, group + 1, GROUP_SIZE - 1, shares);
+	for (i = 0; i < GROUP_SIZE - 1; i++)
+		EXPECT_LT(0, shares[i]);
+}
+
 /* Delivery may be put off to a thread of the kernel's, so wait a little. */
 static inline bool wait_readable(int fd)
 {

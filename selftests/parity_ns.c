@@ -156,20 +156,25 @@ TEST_F(place, foreign_address)
 {
 	const bool ip6 = is_ip6(variant->home);
 	const char *foreign = ip6 ? "2001:db8::1" : "192.0.2.1";
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
 	static const int options[] = { IP_FREEBIND, IP_TRANSPARENT };
-	size_t i;
+	size_t t, i;
 	int fd;
 
-	fd = socket_for(_metadata, foreign, SOCK_STREAM, variant->port);
-	EXPECT_EQ(-EADDRNOTAVAIL, bind_to(fd, foreign, variant->port));
-	close(fd);
-	for (i = 0; i < ARRAY_SIZE(options); i++) {
-		fd = socket_for(_metadata, foreign, SOCK_STREAM, variant->port);
-		ASSERT_EQ(0, set_int(fd, SOL_IP, options[i], 1));
-		EXPECT_EQ(0, bind_to(fd, foreign, variant->port));
-		expect_port(_metadata, fd, variant->port);
-		EXPECT_EQ(0, rc(listen(fd, 1)));
+	for (t = 0; t < ARRAY_SIZE(types); t++) {
+		fd = socket_for(_metadata, foreign, types[t], variant->port);
+		EXPECT_EQ(-EADDRNOTAVAIL, bind_to(fd, foreign, variant->port));
 		close(fd);
+		for (i = 0; i < ARRAY_SIZE(options); i++) {
+			fd = socket_for(_metadata, foreign, types[t], variant->port);
+			ASSERT_EQ(0, set_int(fd, SOL_IP, options[i], 1));
+			EXPECT_EQ(0, bind_to(fd, foreign, variant->port));
+			expect_port(_metadata, fd, variant->port);
+			if (types[t] == SOCK_STREAM)
+				EXPECT_EQ(0, rc(listen(fd, 1)));
+			expect_port(_metadata, fd, variant->port);
+			close(fd);
+		}
 	}
 }
 

@@ -389,6 +389,11 @@ TEST_F(tcp, time_wait_is_reopened_by_a_syn)
 	}
 }
 
+TEST_F(tcp, reuseport_shares_out)
+{
+	share_out(_metadata, variant->home, SOCK_STREAM, variant->port);
+}
+
 /* Signatures are looked up by the peer's address when the port is bound. */
 TEST_F(tcp, md5_signature)
 {

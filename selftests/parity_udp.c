@@ -315,6 +315,11 @@ TEST_F(udp, dual_stack_server)
 	EXPECT_EQ(variant->port, port_of(&got.from));
 }
 
+TEST_F(udp, reuseport_shares_out)
+{
+	share_out(_metadata, variant->home, SOCK_DGRAM, variant->port);
+}
+
 FIXTURE(broadcast) {};
 
 FIXTURE_VARIANT(broadcast)
