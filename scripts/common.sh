@@ -11,6 +11,7 @@ cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
 SUITES="bookworm trixie trixie-backports"
 # Suites with a kernel of our own, and the release that the rest is from.
 OWN_KERNELS="debug kprobes"
+# shellcheck disable=SC2034 # for who sources this
 OWN_RELEASE=trixie
 
 say() { echo "$me: $*" >&2; }
