@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -32,15 +33,15 @@ static ports mapped;		/* bind() */
 static ports reached;		/* connect() */
 static bool client;
 static int (*next_connect)(int fd, const struct sockaddr *addr, socklen_t len);
-static struct { unsigned long dev, ino; } terminal;
+static struct { dev_t dev; ino_t ino; } terminal;
 static bool ready;
 
-static unsigned long number(const char **text)
+static unsigned long long number(const char **text)
 {
-	unsigned long n = 0;
+	unsigned long long n = 0;
 
 	while (**text >= '0' && **text <= '9')
-		n = n * 10 + (unsigned long)(*(*text)++ - '0');
+		n = n * 10 + (unsigned long long)(*(*text)++ - '0');
 	if (**text)
 		(*text)++;
 	return n;
@@ -83,14 +84,21 @@ __attribute__((constructor)) static void settings_read(void)
 	__atomic_store_n(&ready, true, __ATOMIC_RELEASE);
 }
 
-/* Nobody reads this but a person: not written where stderr is another file now. */
+/*
+ * Nobody reads this but a person: not written where stderr is another file now,
+ * or nobody reads it. A full pipe is not waited for, a broken one kills nobody,
+ * and no thread is cancelled in here, which write() and poll() would allow.
+ */
 static void report(const char *text)
 {
+	struct pollfd place = { .fd = STDERR_FILENO, .events = POLLOUT };
+	struct timespec at_once = { 0 };
 	struct stat st;
 
-	if (!fstat(STDERR_FILENO, &st) && st.st_dev == terminal.dev &&
-	    st.st_ino == terminal.ino && write(STDERR_FILENO, text, strlen(text)) < 0)
+	if (fstat(STDERR_FILENO, &st) || st.st_dev != terminal.dev || st.st_ino != terminal.ino)
 		return;
+	if (syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
+		syscall(SYS_write, STDERR_FILENO, text, strlen(text));
 }
 
 static int bind_really(int fd, const struct sockaddr *addr, socklen_t len)
@@ -197,14 +205,16 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	int port = port_of(addr, len);
 	int err = errno;
-	bool ours;
+	bool literal, ephemeral;
 
 	settings_read();
-	ours = port >= 0 && has_port(fd);
+	literal = has(mapped, port) && has_port(fd);
+	ephemeral = !literal && client && !port && has_port(fd) &&
+		    ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP;
 	errno = err;
-	if (ours && has(mapped, port))
+	if (literal)
 		return bind_literal(fd, addr, len);
-	if (ours && client && !port && ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP)
+	if (ephemeral)
 		return bind_ephemeral(fd, addr, len);
 	return bind_really(fd, addr, len);
 }
@@ -225,8 +235,10 @@ EXPORT int socket(int domain, int type, int protocol)
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sockaddr_storage copy;
+	int err = errno;
 
 	settings_read();
+	errno = err;
 	if (has(reached, port_of(addr, len)) && addr->sa_family != AF_UNSPEC) {
 		set_port_0(&copy, addr, len);
 		addr = (struct sockaddr *)&copy;

@@ -162,7 +162,7 @@ static bool has_go_note(const char *notes, size_t size)
 
 		if (note->n_namesz == 4 && !memcmp(note + 1, "Go\0", 4))
 			return true;
-		if (length > size)
+		if (note->n_namesz > size || note->n_descsz > size || length > size)
 			break;
 		notes += length;
 		size -= length;
@@ -170,66 +170,97 @@ static bool has_go_note(const char *notes, size_t size)
 	return false;
 }
 
-static void refuse_elf(const char *path, const char *image, size_t size)
+/* A whole file in memory, or NULL: of an empty one, too. */
+static const char *map_file(const char *path, size_t *size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	void *image = MAP_FAILED;
+	struct stat st;
+
+	if (fd < 0)
+		return NULL;
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode)) {
+		*size = (size_t)st.st_size;
+		image = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
+	}
+	close(fd);
+	return image == MAP_FAILED ? NULL : image;
+}
+
+/* What of an ELF file matters here. */
+struct program {
+	int class, machine;
+	const char *linker;	/* the file name of its dynamic linker, if any */
+	bool go;
+};
+
+static bool read_elf(const char *image, size_t size, struct program *p)
 {
 	const ElfW(Ehdr) *head = (const void *)image;
-	ElfW(Ehdr) own;
-	FILE *f = fopen("/proc/self/exe", "re");
-	bool dynamic = false, go = false;
 
-	if (!f || fread(&own, sizeof(own), 1, f) != 1)
+	if (size < sizeof(*head) || memcmp(image, ELFMAG, SELFMAG))
+		return false;
+	*p = (struct program) { .class = head->e_ident[EI_CLASS], .machine = head->e_machine };
+	for (int n = 0; n < head->e_phnum; n++) {
+		size_t place = head->e_phoff + (size_t)n * head->e_phentsize;
+		const ElfW(Phdr) *part = (const void *)(image + place);
+		const char *data;
+
+		if (place > size || size - place < sizeof(*part))
+			break;
+		if (!part->p_filesz || part->p_filesz > size ||
+		    part->p_offset > size - part->p_filesz)
+			continue;
+		data = image + part->p_offset;
+		if (part->p_type == PT_INTERP && !data[part->p_filesz - 1])
+			p->linker = strrchr(data, '/') ?: data;
+		p->go |= part->p_type == PT_NOTE && has_go_note(data, part->p_filesz);
+	}
+	return true;
+}
+
+static void refuse_elf(const char *path, const struct program *p)
+{
+	struct program own;
+	size_t size;
+	const char *image = map_file("/proc/self/exe", &size);
+
+	if (!image || !read_elf(image, size, &own))
 		err(FAILED, "cannot read /proc/self/exe");
-	fclose(f);
-	if (head->e_ident[EI_CLASS] != own.e_ident[EI_CLASS] || head->e_machine != own.e_machine)
+	if (p->class != own.class || p->machine != own.machine)
 		errx(CANNOT_RUN, "%s is for another machine than " LIBRARY ", which it cannot load"
 		     INSTEAD, quoted(path));
-
-	for (int n = 0; n < head->e_phnum; n++) {
-		const ElfW(Phdr) *part = (const void *)(image + head->e_phoff +
-							(size_t)n * head->e_phentsize);
-
-		if ((const char *)(part + 1) > image + size)
-			return;
-		dynamic |= part->p_type == PT_INTERP;
-		go |= part->p_type == PT_NOTE && part->p_filesz <= size &&
-		      part->p_offset <= size - part->p_filesz &&
-		      has_go_note(image + part->p_offset, part->p_filesz);
-	}
-	if (!dynamic)
+	if (!p->linker)
 		errx(CANNOT_RUN, "%s is statically linked, so it cannot load " LIBRARY INSTEAD,
 		     quoted(path));
-	if (go)
+	if (p->go)
 		errx(CANNOT_RUN, "%s is a Go program, which makes its system calls without the C library"
 		     INSTEAD, quoted(path));
+	if (own.linker && strcmp(p->linker, own.linker))
+		errx(CANNOT_RUN, "%s has another C library than " LIBRARY ", which it cannot load"
+		     INSTEAD, quoted(path));
+	munmap((void *)image, size);
 }
 
 /* Follows scripts to what interprets them, as deep as the kernel does. */
 static void refuse_unsuitable(const char *name, int depth)
 {
 	char path[PATH_MAX], line[PATH_MAX] = "";
-	char *image;
-	struct stat st;
-	int fd;
+	struct program program;
+	const char *image;
+	size_t size;
 
 	if (!find_command(name, path))
 		return;
 	refuse_privileged(path);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	image = map_file(path, &size);
+	if (!image)
 		return;
-	if (fstat(fd, &st))
-		st.st_size = 0;
-	/* Of an empty file there is no map, and a short one ends in zeros. */
-	image = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	close(fd);
-	if (image == MAP_FAILED)
-		return;
-	if (!memcmp(image, ELFMAG, SELFMAG) && st.st_size >= (off_t)sizeof(ElfW(Ehdr)))
-		refuse_elf(path, image, (size_t)st.st_size);
-	else if (!memcmp(image, "#!", 2))
-		snprintf(line, sizeof(line), "%.*s", (int)strnlen(image + 2, (size_t)st.st_size - 2),
-			 image + 2);
-	munmap(image, (size_t)st.st_size);
+	if (read_elf(image, size, &program))
+		refuse_elf(path, &program);
+	else if (size > 2 && !memcmp(image, "#!", 2))
+		snprintf(line, sizeof(line), "%.*s", (int)strnlen(image + 2, size - 2), image + 2);
+	munmap((void *)image, size);
 
 	name = line + strspn(line, " \t");
 	line[(size_t)(name - line) + strcspn(name, " \t\n")] = '\0';
@@ -286,8 +317,8 @@ static void run_mapped(char **command, const char *map, const char *to, bool cli
 	if (fstat(STDERR_FILENO, &st))
 		unsetenv(PORT0_ENV_STDERR);
 	else
-		set(PORT0_ENV_STDERR, "%lu:%lu", (unsigned long)st.st_dev,
-		    (unsigned long)st.st_ino);
+		set(PORT0_ENV_STDERR, "%llu:%llu", (unsigned long long)st.st_dev,
+		    (unsigned long long)st.st_ino);
 }
 
 static int listen_on(const char *where)

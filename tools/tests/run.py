@@ -135,6 +135,30 @@ def test_go_program_is_refused():
         says(run(RUN, program, status=126).stderr, "Go program", "--listen ADDR --fd")
 
 
+def test_program_of_another_c_library_is_refused():
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-x", "c", "-o", program, "-Wl,--dynamic-linker=/lib/ld-other.so.1", "-",
+            input="int main(void) { return 0; }")
+        says(run(RUN, program, status=126).stderr, "another C library", "--listen ADDR --fd")
+
+
+def test_strange_files():
+    """What cannot be run is for the kernel to say; none of it is waited for, or a crash."""
+    with tempfile.TemporaryDirectory() as directory:
+        fifo, broken = os.path.join(directory, "fifo"), os.path.join(directory, "broken")
+        os.mkfifo(fifo, 0o755)
+        run(RUN, "--to", "1", fifo, status=126)
+        with open(BINDER, "rb") as f:
+            image = bytearray(f.read())
+        for place in (len(image), 1 << 40, (1 << 64) - 64):
+            image[32:40] = place.to_bytes(8, "little")
+            with open(broken, "wb") as f:
+                f.write(image)
+            os.chmod(broken, 0o755)
+            says(run(RUN, "--to", "1", broken, status=126).stderr, "statically linked")
+
+
 @needs_no_module
 def test_module_missing():
     for argv in (["true"], ["--client", "true"], ["--listen", "127.0.0.1", "--fd", "true"]):
@@ -267,6 +291,35 @@ except OSError: print("refused")
     with tempfile.NamedTemporaryFile() as f:
         said = run(RUN, sys.executable, "-c", code, f.name)
         assert said.stdout == "refused\n" and not said.stderr and not f.read()
+
+
+@needs_module
+def test_stderr_that_nobody_reads():
+    """A message must not end a program, or stop it."""
+    code = PROLOGUE + """
+import signal
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+a = socket.socket(); a.bind(('', 0)); a.listen()
+try: socket.socket().bind(('', 0))
+except OSError: print("refused")
+"""
+    for full in (False, True):
+        reader, writer = os.pipe()
+        if full:
+            os.set_blocking(writer, False)
+            try:
+                while True:
+                    os.write(writer, bytes(4096))
+            except BlockingIOError:
+                os.set_blocking(writer, True)
+        else:
+            os.close(reader)
+        done = subprocess.run([RUN, sys.executable, "-c", code], text=True, timeout=60, check=False,
+                              stdout=subprocess.PIPE, stderr=writer)
+        os.close(writer)
+        if full:
+            os.close(reader)
+        assert done.stdout == "refused\n", f"full: {full}, exit {done.returncode}"
 
 
 @needs_module
