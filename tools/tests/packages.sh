@@ -65,46 +65,101 @@ files()
 	echo '#include <port0.h>' | cc -x c -fsyntax-only -
 }
 
+# A server that takes its socket as systemd hands it over.
+service()
+{
+	mkdir -p /etc/port0
+	cat > /usr/local/bin/hello <<-EOF
+	#!/usr/bin/python3
+	import os, socket
+	listener = socket.socket(fileno=3)
+	while True:
+	    listener.accept()[0].sendall(b"user %d" % os.getuid())
+	EOF
+	chmod 755 /usr/local/bin/hello
+	printf 'LISTEN=--listen 127.0.0.1\nCOMMAND=/usr/local/bin/hello\n' > /etc/port0/hello.conf
+	systemctl enable port0@hello
+}
+
+# systemd boots once more, in a namespace, and finds no module loaded. It may
+# not be root that answers.
 at_boot()
 {
 	rmmod port0
 	echo port0 > /etc/modules-load.d/port0.conf
-	/lib/systemd/systemd-modules-load
-	[ -d /sys/module/port0 ]
+	container=port0 unshare --fork --kill-child --pid --mount --mount-proc sh -c '
+		mount -t tmpfs run /run
+		exec /lib/systemd/systemd --log-target=console --show-status=no' &
+	python3 -c '
+import socket, time
+until = time.monotonic() + 600
+while True:
+    try:
+        said = socket.create_connection(("127.0.0.1", 0), 60).recv(100)
+        break
+    except OSError:
+        assert time.monotonic() < until, "no service"
+        time.sleep(1)
+assert said.startswith(b"user ") and said != b"user 0", said'
+	status=$?
+	kill -KILL $!
+	wait $!
+	[ -d /sys/module/port0 ] && return "$status"
 }
 
-# The same package again with a higher version, which the module says, too.
+# Both packages again with a higher version, which the module says, too.
 newer()
 {
-	dpkg-deb -R "$dkms" "$work/dkms" && cd "$work/dkms" &&
-		mv "usr/src/port0-$version" "usr/src/port0-$next" &&
-		sed -i "s/$version/$next/g" DEBIAN/* "usr/src/port0-$next/dkms.conf" \
-			"usr/src/port0-$next/module/main.c" &&
-		dpkg-deb -b "$work/dkms" "$work/port0-dkms_${next}_all.deb"
+	old=$(echo "$version" | sed 's/\./\\./g')
+	for package in "$dkms" "$tools"; do
+		dir=$work/$(basename "$package" .deb)
+		dpkg-deb -R "$package" "$dir" || return
+		[ ! -e "$dir/usr/src" ] ||
+			mv "$dir/usr/src/port0-$version" "$dir/usr/src/port0-$next" || return
+		grep -rlI "$old" "$dir/DEBIAN" "$dir/usr" | xargs sed -i "s/$old/$next/g" &&
+			dpkg-deb -b "$dir" "$dir.new.deb" || return
+	done
 }
 
-# A kernel that we do not support, as far as dkms looks at one, is installed.
+# foreign VERSION CONFIG: as far as dkms looks at one, this kernel is installed.
 foreign()
 {
 	mkdir -p "/lib/modules/$1/build/include"
-	echo "$2" > "/lib/modules/$1/build/.config"
+	echo "$2" | tee "/lib/modules/$1/build/.config" > "/boot/config-$1"
 	touch "/lib/modules/$1/modules.order" "/lib/modules/$1/modules.builtin"
-	/etc/kernel/postinst.d/dkms "$1" || return
-	rm -r "/lib/modules/$1"
+}
+
+skipped()
+{
+	rm -r "/lib/modules/$1" "/boot/config-$1"
 	dkms status port0 > "$work/status"
 	fails grep "$1" "$work/status"
 }
 
+# What apt runs when a kernel is installed
+kernel_installed()
+{
+	foreign "$@" && /etc/kernel/postinst.d/dkms "$1" && skipped "$1"
+}
+
+# dkms builds for the newest kernel, too.
+upgrade()
+{
+	foreign 99.0.0-1-amd64 CONFIG_NETFILTER=y
+	dpkg -i "$work"/*.new.deb && installed port0-dkms && installed port0-tools &&
+		skipped 99.0.0-1-amd64
+}
+
 nothing_left()
 {
-	[ -z "$(find /lib/modules /var/lib/dkms /usr/src -name 'port0*' -not -path '*/kselftest/*' \
-		-not -path /usr/src/port0)" ]
+	fails find /usr /lib/modules /var /boot -name '*port0*' -not -path '*/kselftest/*' \
+		-not -path /usr/src/port0 | grep .
 }
 
 # The root was made without manuals.
 rm -f /etc/dpkg/dpkg.cfg.d/*
 echo "TAP version 13"
-echo "1..18"
+echo "1..19"
 try "install" dpkg -i "$dkms" "$tools"
 try "both packages are installed" eval 'installed port0-dkms && installed port0-tools'
 try "the module is built" built "$version"
@@ -112,11 +167,12 @@ try "modprobe loads it" loads "$version"
 try "port0-run binds port 0" literal
 try "header, manual pages and service are there" files
 try "the service is well-formed" systemd-analyze verify --man=no port0@test.service
-try "modules-load.d loads it at boot" at_boot
-try "a kernel that is too old is skipped" foreign 5.10.0-1-amd64 CONFIG_KPROBES=y
-try "a kernel without kprobes is skipped" foreign 6.12.0-1-amd64 CONFIG_NETFILTER=y
-try "make a newer package" newer
-try "upgrade" dpkg -i "$work/port0-dkms_${next}_all.deb"
+try "a service on port 0 is enabled" service
+try "at boot modules-load.d loads the module and the service answers" at_boot
+try "a kernel that is too old is skipped" kernel_installed 5.10.0-1-amd64 CONFIG_KPROBES=y
+try "a kernel without kprobes is skipped" kernel_installed 6.12.0-1-amd64 CONFIG_NETFILTER=y
+try "make newer packages" newer
+try "upgrade, beside a newer kernel without kprobes" upgrade
 try "the new module is built, the old one gone" built "$next"
 try "the new module loads" eval "rmmod port0 && loads $next"
 try "remove" dpkg -r port0-dkms port0-tools
