@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Connects to port 0 and asks the kernel whom it is connected to.
+"""Connects to port 0 and asks the kernel whom it is connected to."""
 
-usage: demo-client.py ADDRESS
-"""
-
+import argparse
 import socket
-import sys
 
-peer = socket.create_connection((sys.argv[1], 0))
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("address")
+peer = socket.create_connection((parser.parse_args().address, 0))
 try:
     print("client: getpeername() says {} port {}".format(*peer.getpeername()[:2]))
 except OSError as error:

@@ -1,13 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Python's http.server, which says what its sockets are called.
+"""Python's http.server, which says what its sockets are called."""
 
-usage: demo-server.py [--port0] ADDRESS PORT
-"""
-
+import argparse
 import http.server
 import socket
-import sys
 
 IP_BIND_PORT_ZERO = 0x7030
 
@@ -31,16 +28,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     def server_bind(self):
-        if port0:
+        if options.port0:
             # The line that a server needs. It fails where the module is not loaded.
             self.socket.setsockopt(socket.SOL_IP, IP_BIND_PORT_ZERO, 1)
         super().server_bind()
 
 
-port0 = sys.argv[1] == "--port0"
-address, port = sys.argv[-2:]
-if ":" in address:
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--port0", action="store_true", help="mark the socket: port 0 is port 0")
+parser.add_argument("address")
+parser.add_argument("port", type=int)
+options = parser.parse_args()
+if ":" in options.address:
     Server.address_family = socket.AF_INET6
-server = Server((address, int(port)), Handler)
-print(f"bind() to port {port}; getsockname() says {name(server.socket.getsockname())}", flush=True)
+server = Server((options.address, options.port), Handler)
+print(f"bind() to port {options.port}; getsockname() says {name(server.socket.getsockname())}", flush=True)
 server.serve_forever()

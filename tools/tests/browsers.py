@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""browsers.py DIRECTORY - point browsers at port 0; KTAP on stdout, pictures of
-what they show in DIRECTORY. For a guest with the module (scripts/proof browsers).
+"""Point browsers at port 0; KTAP on stdout. For a guest with the module
+(scripts/proof browsers).
 """
 
+import argparse
 import http.server
 import os
 import re
@@ -94,7 +95,9 @@ def firefox(directory):
 
 
 def main():
-    directory = sys.argv[1]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", help="for pictures of what they show; those in it go")
+    directory = parser.parse_args().directory
     tests = (chromium_maps, chromium_is_allowed, firefox)
     for name in os.listdir(directory):
         if name.endswith(".png"):

@@ -5,6 +5,11 @@
 # (scripts/proof packages), without the module.
 # shellcheck disable=SC2317 # called by try
 set -u
+if [ $# != 1 ] || [ "$1" = --help ]; then
+	sed -n '3,5s/^# //p' "$0"
+	[ $# = 1 ]
+	exit
+fi
 cd "$1" || exit
 dkms=$(echo "$PWD"/port0-dkms_*.deb)
 tools=$(echo "$PWD"/port0-tools_*.deb)

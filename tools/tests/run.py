@@ -6,6 +6,7 @@ Runs in a network namespace of its own. What needs the module is skipped where
 it is not loaded, what needs it absent where it is.
 """
 
+import argparse
 import ctypes
 import errno
 import os
@@ -460,6 +461,7 @@ def answer(request):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__).parse_args()
     if os.geteuid():
         sys.exit("run.py: needs root, for a network namespace of its own")
     libc = ctypes.CDLL(None, use_errno=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""One end of a wire between two guests: wire.py server|client.
+"""One end of a wire between two guests (scripts/wire).
 
  client 10.0.0.2, fd00::2                        server 10.0.0.1, fd00::1
  a kernel without port0       ---- wire ----     echoes on port 0, TCP and UDP
@@ -9,6 +9,7 @@ The client's half is sent from ephemeral ports, then from port 0. It has no
 module, so nftables puts 0 for port 4321 into what leaves, and back.
 """
 
+import argparse
 import contextlib
 import os
 import socket
@@ -156,4 +157,7 @@ def client():
 
 
 if __name__ == "__main__":
-    sys.exit({"server": server, "client": client}[sys.argv[1]]())
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("end", choices=("server", "client"))
+    sys.exit({"server": server, "client": client}[parser.parse_args().end]())
