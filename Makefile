@@ -19,7 +19,7 @@ install: modules
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
-	rm -rf $(addprefix build/,bench logs proof $(SUITES)) build/*+*
+	rm -rf $(addprefix build/,bench logs matrix proof $(SUITES)) build/*+*
 
 # the roots too, which take minutes to make
 distclean: clean
