@@ -94,14 +94,16 @@ service()
 	systemctl enable port0@hello
 }
 
-# systemd boots once more, in a namespace, and finds no module loaded. It may
-# not be root that answers.
+# systemd boots once more, in namespaces, and finds no module loaded. With /sys
+# read-only it leaves devices alone. It may not be root that answers.
 at_boot()
 {
 	rmmod port0
 	echo port0 > /etc/modules-load.d/port0.conf
-	container=port0 unshare --fork --kill-child --pid --mount --mount-proc sh -c '
+	container=port0 unshare --fork --kill-child --pid --uts --mount --mount-proc sh -c '
+		mount -o remount,bind,ro /sys
 		mount -t tmpfs run /run
+		mount -t tmpfs tmp /tmp
 		exec /lib/systemd/systemd --log-target=console --show-status=no' &
 	python3 -c '
 import socket, time
