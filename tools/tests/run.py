@@ -230,6 +230,13 @@ def test_constructor_of_another_library():
 
 
 @needs_module
+def test_dlopen():
+    said = run(RUN, sys.executable, "-c", "import ctypes, sys; ctypes.CDLL(sys.argv[1])",
+               os.path.join(HERE, "early.so")).stdout
+    assert said == "early 1\n", said
+
+
+@needs_module
 def test_fork_exec_and_shell():
     says(run(RUN, "sh", "-c", '(exec env "$0" plain 0) | cat', BINDER).stdout, "0 1")
     code = PROLOGUE + """
