@@ -15,6 +15,7 @@
 #include <linux/wait.h>
 
 #include "call.h"
+#include "compat.h"
 
 #define PORT0_CALL_BITS		6
 
@@ -96,15 +97,15 @@ void port0_call_end(struct port0_call *call)
 }
 
 /*
- * in_task(), but for a breakpoint: a kprobe that could not be put on ftrace runs
- * its handler as if in an NMI, and what counts is the context that it broke.
+ * in_task(), but for a breakpoint: where a kprobe that could not be put on ftrace
+ * runs its handler as if in an NMI, what counts is the context that it broke.
  */
 static bool port0_call_in_task(void)
 {
 	unsigned int count = preempt_count();
 
 	if (count & NMI_MASK)
-		count -= NMI_OFFSET + HARDIRQ_OFFSET;
+		count -= PORT0_BREAKPOINT_OFFSET;
 	return !(count & (NMI_MASK | HARDIRQ_MASK)) && !in_serving_softirq();
 }
 

@@ -41,7 +41,8 @@ static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 #ifdef PORT0_HAVE_FTRACE_REGS_SET_IP
 	ftrace_regs_set_instruction_pointer(fregs, ip);
 #else
-	ftrace_instruction_pointer_set(fregs, ip);
+	/* Not ftrace_instruction_pointer_set(), which does nothing on some. */
+	instruction_pointer_set(&fregs->regs, ip);
 #endif
 }
 
@@ -50,6 +51,13 @@ static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 #else
 #define port0_ftrace_arg(fregs, n)	\
 	regs_get_kernel_argument(&(fregs)->regs, n)
+#endif
+
+/* What a breakpoint adds to preempt_count(), if it counts as an NMI at all. */
+#ifdef CONFIG_X86
+#define PORT0_BREAKPOINT_OFFSET		(NMI_OFFSET + HARDIRQ_OFFSET)
+#else
+#define PORT0_BREAKPOINT_OFFSET		0
 #endif
 
 static inline kuid_t port0_sk_uid(const struct sock *sk)
