@@ -4,6 +4,8 @@ KDIR ?= /lib/modules/$(shell uname -r)/build
 PREFIX ?= /usr
 SUITES ?= bookworm trixie trixie-backports
 SUITE ?= trixie
+# MACHINE: amd64 or arm64, for guests of that architecture
+AT := $(if $(MACHINE),@$(MACHINE))
 
 all: modules
 
@@ -19,7 +21,7 @@ install: modules
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
-	rm -rf $(addprefix build/,bench logs matrix proof $(SUITES)) build/*+*
+	rm -rf $(addprefix build/,bench logs matrix proof $(SUITES)) build/*+* build/*@*
 
 # the roots too, which take minutes to make
 distclean: clean
@@ -30,7 +32,7 @@ python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
 test: python
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES)
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES:%=%$(AT))
 
 # On a kernel full of sanitizers, with either way of hooking, and on one that has
 # kprobes alone. Where guests are emulated this takes hours.
@@ -43,8 +45,8 @@ test-debug: python
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python
-	@dir=$$(scripts/build --suite $(SUITE) --what selftests) && \
-	scripts/vm --suite $(SUITE) --timeout 36000 --share "$$dir" -- \
+	@dir=$$(scripts/build --suite $(SUITE)$(AT) --what selftests) && \
+	scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
 		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
 
 demo: python
@@ -52,11 +54,12 @@ demo: python
 
 # QUICK=1: a few minutes, on one suite. ACCEL=kvm: in real time too.
 bench: python
-	@scripts/bench $(if $(QUICK),--quick) $(if $(filter-out file,$(origin SUITES)),$(addprefix --suite ,$(SUITES)))
+	@scripts/bench $(if $(QUICK),--quick) $(if $(MACHINE),--machine $(MACHINE)) \
+		$(if $(filter-out file,$(origin SUITES)),$(addprefix --suite ,$(SUITES)))
 
 # the packages of SUITE, in build/SUITE+deb/deb
 deb:
-	@scripts/build --suite $(SUITE) --what deb --check
+	@scripts/build --suite $(SUITE)$(AT) --what deb --check
 
 # PROOF: some of them, see scripts/proof --help
 proof: python

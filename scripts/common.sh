@@ -9,6 +9,7 @@ build=$top/build
 cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
 
 SUITES="bookworm trixie trixie-backports"
+MACHINES="amd64 arm64"
 # Suites with a kernel of our own, and the release that the rest is from.
 OWN_KERNELS="debug kprobes"
 # shellcheck disable=SC2034 # for who sources this
@@ -24,14 +25,30 @@ die()
 
 is_own_kernel() { [[ " $OWN_KERNELS " == *" $1 "* ]]; }
 
-# SUITE+LIST is the suite with the packages of scripts/packages.LIST as well.
+# SUITE@MACHINE is the suite for that architecture, in Debian's name for it, and
+# SUITE for this machine's own. SUITE+LIST is the suite with the packages of
+# scripts/packages.LIST as well.
 known_suite()
 {
+	local base=${1%%+*}
+
 	is_own_kernel "$1" && return
-	[[ " $SUITES " == *" ${1%%+*} "* ]] ||
+	[[ " $SUITES " == *" ${base%@*} "* ]] ||
 		die "unknown suite '$1': choose one of $SUITES $OWN_KERNELS"
+	[[ $base != *@* || " $MACHINES " == *" ${base#*@} "* ]] ||
+		die "unknown architecture '${base#*@}': choose one of $MACHINES"
 	[[ $1 != *+* || -e $top/scripts/packages.${1#*+} ]] ||
 		die "no package list scripts/packages.${1#*+} for '$1'"
+}
+
+# this machine's architecture
+native()
+{
+	case $(uname -m) in
+	x86_64) echo amd64 ;;
+	aarch64) echo arm64 ;;
+	*) die "this machine is a $(uname -m); it takes one of $MACHINES" ;;
+	esac
 }
 
 need_root()
