@@ -260,12 +260,16 @@ static int first_open(const struct side *side, int type, enum state state,
 static void time_wait_kill(const struct first *first)
 {
 	int fd = socket(first->client_addr.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	unsigned int tries = 0;
 
 	set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	if (bind(fd, &first->client_addr.sa, address_len(&first->client_addr)) ||
-	    (connect(fd, &first->server_addr.sa, address_len(&first->server_addr)) &&
-	     errno != EINPROGRESS))
-		ksft_exit_fail_msg("TIME_WAIT reset: %s\n", strerror(errno));
+	/* The peer's own socket is there until it hears the last ACK. */
+	while (bind(fd, &first->client_addr.sa, address_len(&first->client_addr)))
+		if (errno != EADDRINUSE || patience_ends(&tries))
+			ksft_exit_fail_msg("TIME_WAIT reset, bind: %s\n", strerror(errno));
+	if (connect(fd, &first->server_addr.sa, address_len(&first->server_addr)) &&
+	    errno != EINPROGRESS)
+		ksft_exit_fail_msg("TIME_WAIT reset, connect: %s\n", strerror(errno));
 	close(fd);
 }
 
