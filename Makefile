@@ -31,8 +31,10 @@ distclean: clean
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
+# SUITES=trixie:kprobe hooks by kprobes there. Unless told otherwise, that as well.
 test: python
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES:%=%$(AT))
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES:%=%$(AT)) \
+		$(if $(filter file,$(origin SUITES)),trixie$(AT):kprobe)
 
 # On a kernel full of sanitizers, with either way of hooking, and on one that has
 # kprobes alone. Where guests are emulated this takes hours.
@@ -40,8 +42,8 @@ LONG_TEST = scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)"
 
 test-debug: python
 	@$(LONG_TEST) debug
-	@$(LONG_TEST) --module-args hook=kprobe debug
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") --module-args hook=auto kprobes
+	@$(LONG_TEST) debug:kprobe
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") kprobes:auto
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python
