@@ -112,20 +112,22 @@ def works():
     with Namespace():
         for host in LOOPBACK.values():
             for kind in KINDS.values():
-                server = bound_socket(host, kind, 0)
-                if kind == TCP:
-                    server.listen(1)
-                client = plain_socket(host, kind)
-                client.connect(server.getsockname()[:2])
-                equal(0, client.getpeername()[1], "the port of the peer")
-                if kind == TCP:
-                    client.close()
-                    server.accept()[0].close()
-                else:
-                    server.sendto(b"x", server.getsockname()[:2])
-                    equal(b"x", server.recv(2), "what came from port 0 to port 0")
-                client.close()
-                server.close()
+                with bound_socket(host, kind, 0) as server, plain_socket(host, kind) as client:
+                    serve(server, client)
+
+
+def serve(server, client):
+    name = server.getsockname()[:2]
+    if server.type == TCP:
+        server.listen(1)
+    client.connect(name)
+    equal(0, client.getpeername()[1], "the port of the peer")
+    if server.type == TCP:
+        client.close()
+        server.accept()[0].close()
+    else:
+        server.sendto(b"x", name)
+        equal(b"x", server.recv(2), "what came from port 0 to port 0")
 
 
 def still_counts():

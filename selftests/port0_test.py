@@ -128,13 +128,17 @@ def holds_zero(sock):
 def bound_socket(host, kind, port):
     """A socket for which port means what it says, 0 included."""
     sock = plain_socket(host, kind)
-    if not port:
-        set_mark(sock)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == TCP))
-    sock.bind((host, port))
-    equal(port, sock.getsockname()[1], "the bound port")
-    if not port:
-        equal(1, holds_zero(sock), "IP_BOUND_PORT_ZERO")
+    try:
+        if not port:
+            set_mark(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == TCP))
+        sock.bind((host, port))
+        equal(port, sock.getsockname()[1], "the bound port")
+        if not port:
+            equal(1, holds_zero(sock), "IP_BOUND_PORT_ZERO")
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 
