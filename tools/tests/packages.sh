@@ -192,7 +192,7 @@ try "upgrade, beside a newer kernel without kprobes" upgrade
 try "the new module is built, the old one gone" built "$next"
 try "the new module loads" eval "rmmod port0 && loads $next"
 try "remove" dpkg -r port0-dkms port0-tools
-try "the module is gone" eval 'rmmod port0 && fails modprobe port0 && fails command -v port0-run'
+try "the module is gone" eval 'rmmod port0 && fails modprobe port0 && [ ! -e /usr/bin/port0-run ]'
 try "purge" dpkg -P port0-dkms port0-tools
 try "nothing is left behind" nothing_left
 rm -r "$work"
