@@ -35,6 +35,12 @@ typedef struct sockaddr port0_sockaddr_t;
 	BPF_CGROUP_RUN_SA_PROG(sk, uaddr, type)
 #endif
 
+/* Without either, ftrace has nothing to redirect a call with. */
+#if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) ||				\
+	defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)
+#define PORT0_HAVE_FTRACE
+#endif
+
 static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 				       unsigned long ip)
 {

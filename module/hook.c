@@ -13,6 +13,7 @@
 #include <linux/mutex.h>
 #include <linux/string.h>
 
+#include "compat.h"
 #include "hook.h"
 
 /**
@@ -37,7 +38,7 @@ static struct port0_hook *port0_hooks_chosen[PORT0_HOOKS_MAX];
 static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
 
-#ifdef CONFIG_FUNCTION_TRACER
+#ifdef PORT0_HAVE_FTRACE
 
 static unsigned long port0_ftrace_ips[PORT0_HOOKS_MAX];
 
@@ -180,7 +181,7 @@ static const struct port0_backend port0_backend_ftrace = {
 	.remove = port0_ftrace_remove,
 };
 
-#endif /* CONFIG_FUNCTION_TRACER */
+#endif /* PORT0_HAVE_FTRACE */
 
 /*
  * A probe with a post-handler is never jump-optimised, and an optimised probe
@@ -336,7 +337,7 @@ int port0_hooks_choose(const char *name)
 	if (!strcmp(name, "kprobe")) {
 		port0_backend = &port0_backend_kprobe;
 	} else if (any || !strcmp(name, "ftrace")) {
-#ifdef CONFIG_FUNCTION_TRACER
+#ifdef PORT0_HAVE_FTRACE
 		port0_backend = &port0_backend_ftrace;
 #else
 		if (any)
@@ -348,7 +349,7 @@ int port0_hooks_choose(const char *name)
 		return -EINVAL;
 	}
 	if (!port0_backend) {
-		pr_err("%s: this kernel has no function tracer; load with hook=kprobe or hook=auto\n",
+		pr_err("%s: this kernel's function tracer redirects no calls; load with hook=kprobe or hook=auto\n",
 		       __func__);
 		return -EOPNOTSUPP;
 	}
