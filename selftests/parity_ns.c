@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Where a port is: network namespaces, VRFs, devices, transparent proxies; and
- * what a bind costs beside thousands of children.
+ * Where a port is: network namespaces, VRFs, devices, transparent proxies.
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <time.h>
 
 #include "parity_feature.h"
 
@@ -222,61 +219,6 @@ TEST_F(place, tproxy_beside_a_literal_listener)
 	talk(_metadata, client, child);
 	close(literal);
 	literal = listener_on(_metadata, variant->home, variant->port);
-}
-
-#define CHILDREN	2000
-#define BINDS		200
-
-/* The quickest of many is what the work costs, whatever else the machine does. */
-static long quickest_bind(struct __test_metadata *_metadata, const char *host, int port)
-{
-	struct timespec before, after;
-	long best = -1, took;
-	int i, fd;
-
-	for (i = 0; i < BINDS; i++) {
-		fd = socket_for(_metadata, host, SOCK_STREAM, port);
-		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
-		clock_gettime(CLOCK_MONOTONIC, &before);
-		ASSERT_EQ(0, bind_to(fd, host, port));
-		clock_gettime(CLOCK_MONOTONIC, &after);
-		took = (after.tv_sec - before.tv_sec) * 1000000000L +
-		       after.tv_nsec - before.tv_nsec;
-		if (best < 0 || took < best)
-			best = took;
-		close(fd);
-	}
-	return best;
-}
-
-static int group_listener(struct __test_metadata *_metadata, const char *host, int port)
-{
-	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
-
-	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
-	ASSERT_EQ(0, bind_to(fd, host, port));
-	ASSERT_EQ(0, rc(listen(fd, 8)));
-	return fd;
-}
-
-/* Where the kernel knows without looking that a bind fits, it does not look. */
-TEST_F_TIMEOUT(place, bind_beside_many_children, 120)
-{
-	struct rlimit limit = { .rlim_cur = 2 * CHILDREN + 100, .rlim_max = 2 * CHILDREN + 100 };
-	int listener, client, i;
-	long few, many;
-
-	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &limit)));
-	listener = group_listener(_metadata, variant->home, variant->port);
-	few = quickest_bind(_metadata, variant->home, variant->port);
-	for (i = 0; i < CHILDREN; i++) {
-		client = new_socket(_metadata, variant->home, SOCK_STREAM);
-		ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-		ASSERT_LE(0, rc(accept(listener, NULL, NULL)));
-	}
-	many = quickest_bind(_metadata, variant->home, variant->port);
-	TH_LOG("%ld ns beside one listener, %ld ns beside %d children too", few, many, CHILDREN);
-	EXPECT_GT(4 * few, many);
 }
 
 TEST_HARNESS_MAIN
