@@ -176,10 +176,8 @@ class Tracer:
             available = []
         if self.name not in available:
             raise Skip(f"this kernel has no {self.name} tracer")
-        filters = "set_graph_function" if "graph" in self.name else "set_ftrace_filter"
-        self.filters = f"{TRACING}/{filters}"
-        write(self.filters, "\n".join(FUNCTIONS) + "\n")
-        write(f"{TRACING}/max_graph_depth", "1")
+        # For either tracer: it does not even enter other functions.
+        write(f"{TRACING}/set_ftrace_filter", "\n".join(FUNCTIONS) + "\n")
         write(f"{TRACING}/trace", "")
         write(f"{TRACING}/current_tracer", self.name)
         return self
@@ -190,8 +188,7 @@ class Tracer:
 
     def __exit__(self, *_):
         write(f"{TRACING}/current_tracer", "nop")
-        write(f"{TRACING}/max_graph_depth", "0")
-        write(self.filters, "")
+        write(f"{TRACING}/set_ftrace_filter", "")
         write(f"{TRACING}/trace", "")
 
 
