@@ -50,7 +50,8 @@ def write(path, text, how=os.O_TRUNC):
 
 def load(path, args=""):
     with open(path, "rb") as file:
-        check(libc.syscall(313, file.fileno(), args.encode(), 0))  # finit_module
+        image = file.read()
+    check(libc.init_module(image, len(image), args.encode()))
 
 
 def unload(name="port0"):
@@ -206,7 +207,8 @@ class Fentry:
     @staticmethod
     def bpf(command, attr):
         buffer = ctypes.create_string_buffer(attr, len(attr))
-        return check(libc.syscall(321, command, buffer, len(attr)))
+        number = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+        return check(libc.syscall(number, command, buffer, len(attr)))
 
     @staticmethod
     def btf_ids():
