@@ -581,27 +581,23 @@ TEST_F(choice, sk_lookup_beside_a_literal_listener)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
 	int steered = listener_on(_metadata, variant->home, OTHER_PORT);
-	int link, client, child, literal, second;
+	int program, client, literal, second;
+	struct link link;
 
 	put_socket(_metadata, map, 0, steered);
-	link = steer(_metadata, variant->port, map);
-	client = new_socket(_metadata, variant->home, SOCK_STREAM);
-	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	EXPECT_EQ(variant->port, peer_port(client));
-	child = rc(accept(steered, NULL, NULL));
-	ASSERT_LE(0, child);
-	expect_port(_metadata, child, variant->port);
-	talk(_metadata, client, child);
+	program = steer(_metadata, variant->port, map);
+	link = link_to(_metadata, variant->home, variant->port, steered);
+	talk(_metadata, link.client, link.child);
 
 	second = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
 	EXPECT_EQ(0, bind_to(second, variant->second, variant->port));
 	literal = listener_on(_metadata, variant->home, variant->port);
-	talk(_metadata, client, child);
-	close(link);
-	close(client);
-	expect_recv(_metadata, child, "");
-	close(child);
+	talk(_metadata, link.client, link.child);
+	close(program);
+	close(link.client);
+	expect_recv(_metadata, link.child, "");
+	close(link.child);
 
 	/* Without the program the literal listener gets it all. */
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);

@@ -44,18 +44,24 @@ static inline int listener_on(struct __test_metadata *_metadata, const char *hos
 	return fd;
 }
 
-/* A listener on the port, an unmarked client, and the child that serves it. */
-static inline struct link link_up(struct __test_metadata *_metadata, const char *host, int port)
+/* An unmarked client of the port, and the child that serves it from a listener. */
+static inline struct link link_to(struct __test_metadata *_metadata, const char *host, int port,
+				  int listener)
 {
-	struct link link;
+	struct link link = { .listener = listener };
 
-	link.listener = listener_on(_metadata, host, port);
 	link.client = new_socket(_metadata, host, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(link.client, host, port));
-	link.child = rc(accept(link.listener, NULL, NULL));
+	EXPECT_EQ(port, peer_port(link.client));
+	link.child = rc(accept(listener, NULL, NULL));
 	ASSERT_LE(0, link.child);
 	expect_port(_metadata, link.child, port);
 	return link;
+}
+
+static inline struct link link_up(struct __test_metadata *_metadata, const char *host, int port)
+{
+	return link_to(_metadata, host, port, listener_on(_metadata, host, port));
 }
 
 static inline void talk(struct __test_metadata *_metadata, int one, int two)

@@ -33,7 +33,8 @@ static void next_namespace(struct __test_metadata *_metadata)
 /* The same port in many namespaces at once, and every socket in its own. */
 TEST_F(place, many_namespaces)
 {
-	int stream[NAMESPACES], dgram[NAMESPACES], client, child, i;
+	int stream[NAMESPACES], dgram[NAMESPACES], i;
+	struct link link;
 
 	for (i = 0; i < NAMESPACES; i++) {
 		next_namespace(_metadata);
@@ -41,11 +42,8 @@ TEST_F(place, many_namespaces)
 		dgram[i] = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	}
 	/* This is the last of them. */
-	client = new_socket(_metadata, variant->home, SOCK_STREAM);
-	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	child = rc(accept(stream[NAMESPACES - 1], NULL, NULL));
-	ASSERT_LE(0, child);
-	talk(_metadata, client, child);
+	link = link_to(_metadata, variant->home, variant->port, stream[NAMESPACES - 1]);
+	talk(_metadata, link.client, link.child);
 	for (i = 0; i < NAMESPACES; i++) {
 		expect_port(_metadata, stream[i], variant->port);
 		expect_port(_metadata, dgram[i], variant->port);
@@ -64,11 +62,7 @@ TEST_F(place, deleted_namespace)
 		next_namespace(_metadata);
 		alive = link_up(_metadata, variant->home, variant->port);
 		dgram = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
-		dead = alive;
-		dead.client = new_socket(_metadata, variant->home, SOCK_STREAM);
-		ASSERT_EQ(0, connect_to(dead.client, variant->home, variant->port));
-		dead.child = rc(accept(alive.listener, NULL, NULL));
-		ASSERT_LE(0, dead.child);
+		dead = link_to(_metadata, variant->home, variant->port, alive.listener);
 		close(dead.child);
 		close(dead.client);
 
@@ -83,6 +77,15 @@ TEST_F(place, deleted_namespace)
 	}
 }
 
+static int socket_on(struct __test_metadata *_metadata, const char *device, const char *host,
+		     int type, int port)
+{
+	int fd = socket_for(_metadata, host, type, port);
+
+	ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device))));
+	return fd;
+}
+
 /* A VRF is a world of its own, unless the sysctl says otherwise. */
 TEST_F(place, vrf)
 {
@@ -90,8 +93,7 @@ TEST_F(place, vrf)
 	int inside, outside, second;
 
 	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
-	inside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
-	ASSERT_EQ(0, rc(setsockopt(inside, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	inside = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
 	ASSERT_EQ(0, bind_to(inside, any, variant->port));
 	expect_port(_metadata, inside, variant->port);
 	ASSERT_EQ(0, rc(listen(inside, 1)));
@@ -101,8 +103,7 @@ TEST_F(place, vrf)
 	expect_port(_metadata, outside, variant->port);
 	EXPECT_EQ(0, rc(listen(outside, 1)));
 
-	second = socket_for(_metadata, any, SOCK_STREAM, variant->port);
-	ASSERT_EQ(0, rc(setsockopt(second, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	second = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
 	close(inside);
 	EXPECT_EQ(0, bind_to(second, any, variant->port));
@@ -116,14 +117,12 @@ TEST_F(place, vrf_dgram)
 	int inside, outside, second;
 
 	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
-	inside = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
-	ASSERT_EQ(0, rc(setsockopt(inside, SOL_SOCKET, SO_BINDTODEVICE, "port0vrf", 8)));
+	inside = socket_on(_metadata, "port0vrf", any, SOCK_DGRAM, variant->port);
 	ASSERT_EQ(0, bind_to(inside, any, variant->port));
 	expect_port(_metadata, inside, variant->port);
 	outside = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(outside, any, variant->port));
-	second = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
-	ASSERT_EQ(0, rc(setsockopt(second, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2)));
+	second = socket_on(_metadata, "lo", any, SOCK_DGRAM, variant->port);
 	EXPECT_EQ(0, bind_to(second, any, variant->port));
 	expect_port(_metadata, second, variant->port);
 }
@@ -135,11 +134,9 @@ TEST_F(place, a_socket_for_each_device)
 	int on_lo, elsewhere, client;
 
 	shell(_metadata, "ip link add port0a type veth peer name port0b && ip link set port0a up");
-	on_lo = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
-	elsewhere = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	on_lo = socket_on(_metadata, "lo", any, SOCK_DGRAM, variant->port);
+	elsewhere = socket_on(_metadata, "port0a", any, SOCK_DGRAM, variant->port);
 	client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
-	ASSERT_EQ(0, rc(setsockopt(on_lo, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2)));
-	ASSERT_EQ(0, rc(setsockopt(elsewhere, SOL_SOCKET, SO_BINDTODEVICE, "port0a", 6)));
 	EXPECT_EQ(0, bind_to(elsewhere, any, variant->port));
 	EXPECT_EQ(0, bind_to(on_lo, any, variant->port));
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
@@ -181,8 +178,9 @@ TEST_F(place, tproxy_beside_a_literal_listener)
 	const bool ip6 = is_ip6(variant->home);
 	int literal = listener_on(_metadata, variant->home, variant->port);
 	int proxy = new_socket(_metadata, variant->home, SOCK_STREAM);
-	int client, child, again;
+	struct link link;
 	char rules[512];
+	int again;
 
 	snprintf(rules, sizeof(rules),
 		 "ip -%d rule add fwmark 1 lookup 100 && "
@@ -201,22 +199,14 @@ TEST_F(place, tproxy_beside_a_literal_listener)
 	ASSERT_EQ(0, bind_to(proxy, variant->home, OTHER_PORT));
 	ASSERT_EQ(0, rc(listen(proxy, 4)));
 
-	client = new_socket(_metadata, variant->home, SOCK_STREAM);
-	ASSERT_EQ(0, connect_to(client, variant->second, variant->port));
-	EXPECT_EQ(variant->port, peer_port(client));
-	child = rc(accept(proxy, NULL, NULL));
-	ASSERT_LE(0, child);
-	expect_port(_metadata, child, variant->port);
-	talk(_metadata, client, child);
+	link = link_to(_metadata, variant->second, variant->port, proxy);
+	talk(_metadata, link.client, link.child);
 
 	/* The child keeps its address busy, and the listener its own. */
 	again = socket_for(_metadata, variant->second, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(again, variant->second, variant->port));
-	client = new_socket(_metadata, variant->home, SOCK_STREAM);
-	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	child = rc(accept(literal, NULL, NULL));
-	ASSERT_LE(0, child);
-	talk(_metadata, client, child);
+	link = link_to(_metadata, variant->home, variant->port, literal);
+	talk(_metadata, link.client, link.child);
 	close(literal);
 	literal = listener_on(_metadata, variant->home, variant->port);
 }
