@@ -9,6 +9,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/mutex.h>
 #include <linux/string.h>
@@ -37,6 +38,15 @@ static unsigned int port0_hooks_armed;
 static struct port0_hook *port0_hooks_chosen[PORT0_HOOKS_MAX];
 static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
+
+/*
+ * Sets that somebody else does not let be armed, why, and until when (in jiffies)
+ * that is taken for an answer. Anybody may ask, and each try patches the kernel.
+ */
+#define PORT0_REFUSAL_TIME	HZ
+static unsigned int port0_hooks_refused;
+static int port0_hooks_refused_err;
+static unsigned long port0_hooks_refused_until;
 
 #ifdef PORT0_HAVE_FTRACE
 
@@ -374,6 +384,7 @@ int port0_hooks_choose(const char *name)
 /**
  * port0_hooks_backend - name the backend in use
  *
+ * Context: after port0_hooks_choose().
  * Return: "ftrace" or "kprobe".
  */
 const char *port0_hooks_backend(void)
@@ -392,6 +403,24 @@ static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 	return n;
 }
 
+/* What the last try to arm one of these sets said, if that was just now. */
+static int port0_hooks_refusal(unsigned int sets)
+{
+	if (!(port0_hooks_refused & sets) ||
+	    time_after(jiffies, port0_hooks_refused_until))
+		return 0;
+	return port0_hooks_refused_err;
+}
+
+static void port0_hooks_refuse(unsigned int sets, int err)
+{
+	if (err == -ENOMEM)
+		return;
+	port0_hooks_refused = sets;
+	port0_hooks_refused_err = err;
+	port0_hooks_refused_until = jiffies + PORT0_REFUSAL_TIME;
+}
+
 /**
  * port0_hooks_arm - put sets of hooks in place, all or none
  * @sets: which, PORT0_HOOKS_*
@@ -399,7 +428,8 @@ static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
  * Context: process, no locks held; may sleep. Once they are in place this costs
  * one load.
  * Return: 0 or the errno of the hook that could not be installed; what went
- * wrong is in the log.
+ * wrong is in the log. But for a shortage of memory, that is the answer for the
+ * next second as well.
  */
 int port0_hooks_arm(unsigned int sets)
 {
@@ -412,17 +442,23 @@ int port0_hooks_arm(unsigned int sets)
 		return 0;
 
 	mutex_lock(&port0_hook_mutex);
+	err = port0_hooks_refusal(sets);
+	if (err)
+		goto unlock;
 	n = port0_hooks_choose_sets(sets, false);
 	err = port0_backend->install(port0_hooks_chosen, n, &culprit);
-	if (err)
+	if (err) {
 		pr_err_ratelimited("%s: cannot hook %s with %s: errno %d (%s)\n",
 				   __func__,
 				   culprit ? culprit->func : "all together",
 				   port0_backend->name, -err,
 				   port0_hook_hint(err));
-	else
-		/* Pairs with the acquire above. */
-		smp_store_release(&port0_hooks_armed, port0_hooks_armed | sets);
+		port0_hooks_refuse(sets, err);
+		goto unlock;
+	}
+	/* Pairs with the acquire above. */
+	smp_store_release(&port0_hooks_armed, port0_hooks_armed | sets);
+unlock:
 	mutex_unlock(&port0_hook_mutex);
 	return err;
 }

@@ -93,7 +93,7 @@ struct port0_hook {
 	struct kprobe kp;
 };
 
-/* table.c */
+/* table.c: every hook, and how many; what is in them belongs to hook.c */
 extern struct port0_hook port0_hooks[];
 extern const unsigned int port0_hooks_count;
 
