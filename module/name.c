@@ -16,12 +16,9 @@
  */
 static bool port0_sock_has_peer(const struct sock *sk, int peer)
 {
-	if (inet_sk(sk)->inet_dport)
-		return true;
-	if (sk->sk_state == TCP_LISTEN)
+	if (peer == 1 && ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_SYN_SENT)))
 		return false;
-	return peer != 1 ||
-	       !((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_SYN_SENT));
+	return inet_sk(sk)->inet_dport || sk->sk_state != TCP_LISTEN;
 }
 
 /**
