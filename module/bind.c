@@ -38,17 +38,23 @@ static int port0_bind_begin(struct port0_call *call, struct sock *sk)
 static void port0_bind_end(struct port0_call *call, struct sock *sk,
 			   port0_sockaddr_t *uaddr, int err)
 {
-	port0_call_end(call);
 	if (call->stand_in)
 		*port0_sockaddr_port(uaddr) = 0;
 
-	/* A post_bind program may have taken the port away again. */
+	/*
+	 * A post_bind program may have taken the port away again. Both addresses
+	 * had to be put back for that: see port0_bind_release().
+	 */
 	if (err && call->claimed) {
 		lock_sock(sk);
-		if (!port0_sock_holds(sk))
+		if (!port0_sock_holds(sk)) {
 			sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
+			if (!inet_sk(sk)->inet_num && sk->sk_state == TCP_CLOSE)
+				inet_reset_saddr(sk);
+		}
 		release_sock(sk);
 	}
+	port0_call_end(call);
 }
 
 /**
@@ -102,13 +108,14 @@ int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 #endif
 
 /**
- * port0_inet_bind_leaving - bind() to port 0 while the module is being unloaded
+ * port0_inet_bind_leaving - bind() to port 0, in place of inet_bind() and
+ * inet6_bind(), while the module is being loaded or unloaded
  * @sock: the socket
  * @uaddr: the address
  * @addr_len: its length
  *
  * An ephemeral port would be the wrong answer to a marked socket, and the right
- * one can no longer be given. Says what setsockopt() is about to say.
+ * one cannot be given yet, or no longer. Says what setsockopt() says then.
  *
  * Context: process; holds no reference on the module, so it must not sleep.
  * Return: -ENOPROTOOPT.

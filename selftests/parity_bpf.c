@@ -315,7 +315,17 @@ TEST_F(socket, post_bind_sees_the_port)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* A bind that is refused at its end gives the port back. */
+static bool has_no_address(int fd)
+{
+	struct addr addr = { .len = sizeof(addr.v6) };
+
+	getsockname(fd, &addr.sa, &addr.len);
+	return addr.sa.sa_family == AF_INET ?
+	       !addr.v4.sin_addr.s_addr :
+	       IN6_IS_ADDR_UNSPECIFIED(&addr.v6.sin6_addr);
+}
+
+/* A bind that is refused at its end gives the port back, and the address. */
 TEST_F(socket, post_bind_refused)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -326,6 +336,7 @@ TEST_F(socket, post_bind_refused)
 	ON(type, refuse);
 	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
 	EXPECT_EQ(0, local_port(fd));
+	EXPECT_TRUE(has_no_address(fd));
 	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
 	OFF(type, refuse);
 	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
