@@ -19,14 +19,14 @@
 
 #define PORT0_VERSION	"0.1.0"
 
-/* The parameter "getname". */
+/* Parameter "getname": whether the hooks on inet_getname() are installed. */
 static bool port0_getname = true;
 module_param_named(getname, port0_getname, bool, 0444);
 MODULE_PARM_DESC(getname, "repair getpeername() and accept() towards a peer on port 0, on every socket (default: 1)");
 
-/* The parameter "hook". */
-static char *port0_hook = "ftrace";
-module_param_named(hook, port0_hook, charp, 0444);
+/* Parameter "hook": the backend, as port0_hooks_choose() takes it. */
+static char *port0_backend_name = "ftrace";
+module_param_named(hook, port0_backend_name, charp, 0444);
 MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto for ftrace where the kernel has it (default: ftrace)");
 
 /* While loading, calls are redirected for the task that loads, and no other. */
@@ -51,6 +51,17 @@ bool port0_enter(void)
 	return try_module_get(THIS_MODULE);
 }
 
+/**
+ * port0_is_loading - tell whether the module may yet fail to load
+ *
+ * Context: any.
+ * Return: true until it is there to stay.
+ */
+bool port0_is_loading(void)
+{
+	return READ_ONCE(port0_loader);
+}
+
 static void port0_hooks_remove_all(void)
 {
 	port0_hooks_disarm(PORT0_HOOKS_ALL);
@@ -70,13 +81,13 @@ static int __init port0_init(void)
 	port0_call_init();
 	port0_loader = current;
 
-	err = port0_hooks_choose(port0_hook);
+	err = port0_hooks_choose(port0_backend_name);
 	if (err)
 		return err;
 	err = port0_hooks_arm(port0_getname ? PORT0_HOOKS_ALL :
 			      PORT0_HOOKS_ALL & ~PORT0_HOOKS_NAME);
 	if (err)
-		return err;
+		goto err_hooks;
 	err = port0_selfcheck();
 	if (err)
 		goto err_hooks;

@@ -84,6 +84,9 @@ static inline bool port0_sock_pins(const struct sock *sk)
 
 struct port0_call;
 
+/* main.c */
+bool port0_is_loading(void);
+
 /* sockopt.c */
 int port0_sockopt_register(void);
 void port0_sockopt_unregister(void);

@@ -5,6 +5,7 @@
  * The kernel calls these handlers, with the module held, for option numbers that
  * it does not know itself, and without the socket lock.
  */
+#include <linux/delay.h>
 #include <linux/netfilter.h>
 #include <linux/sockptr.h>
 #include <linux/uaccess.h>
@@ -67,7 +68,8 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 {
 	int val;
 
-	if (!port0_sock_can_be_marked(sk) || optname != IP_BIND_PORT_ZERO)
+	if (port0_is_loading() || !port0_sock_can_be_marked(sk) ||
+	    optname != IP_BIND_PORT_ZERO)
 		return -ENOPROTOOPT;
 	if (optlen < sizeof(val))
 		return -EINVAL;
@@ -83,7 +85,7 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 {
 	int val;
 
-	if (!port0_sock_can_be_marked(sk))
+	if (port0_is_loading() || !port0_sock_can_be_marked(sk))
 		return -ENOPROTOOPT;
 	if (*optlen < (int)sizeof(val))
 		return -EINVAL;
@@ -151,11 +153,13 @@ static struct nf_sockopt_ops port0_sockopts[] = {
 /**
  * port0_sockopt_register - offer the options to user space
  *
- * Context: module load, after everything else works.
+ * Context: module load, after everything else works. Nobody gets an answer before
+ * port0_is_loading() has ended.
  * Return: 0; -EBUSY if another module has taken one of the numbers.
  */
 int port0_sockopt_register(void)
 {
+	int refs = module_refcount(THIS_MODULE);
 	int i, err;
 
 	for (i = 0; i < ARRAY_SIZE(port0_sockopts); i++) {
@@ -168,6 +172,9 @@ int port0_sockopt_register(void)
 err_unregister:
 	while (i-- > 0)
 		nf_unregister_sockopt(&port0_sockopts[i]);
+	/* Who has been let in holds the module, and is on the way out. */
+	while (module_refcount(THIS_MODULE) > refs)
+		msleep(20);
 	return err;
 }
 
