@@ -122,7 +122,7 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 	check_established(death_row, sk, 0, NULL)
 #endif
 
-/* __cgroup_bpf_run_filter_sock_addr() */
+/* __cgroup_bpf_run_filter_sock_addr(), which is there with CONFIG_CGROUP_BPF */
 #ifdef PORT0_HAVE_BPF_UADDRLEN
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr, int *uaddrlen,	\

@@ -98,8 +98,10 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 /* Mirrors inet_rcv_saddr_any(). */
 static inline bool port0_rcv_saddr_any(const struct sock *sk)
 {
-	if (IS_ENABLED(CONFIG_IPV6) && sk->sk_family == AF_INET6)
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
 		return ipv6_addr_any(&sk->sk_v6_rcv_saddr);
+#endif
 	return !sk->sk_rcv_saddr;
 }
 
