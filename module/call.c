@@ -19,6 +19,11 @@
 
 #define PORT0_CALL_BITS		6
 
+/**
+ * struct port0_call_bucket - calls on sockets of one hash
+ * @lock: guards @head and whatever is linked there
+ * @head: the calls
+ */
 static struct port0_call_bucket {
 	raw_spinlock_t lock;
 	struct hlist_head head;

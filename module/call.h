@@ -35,6 +35,7 @@ enum port0_call_kind {
  * @kind: what it is
  * @flags: bind: the flags __inet_bind() was called with
  * @stand_in: the kernel is being shown PORT0_STAND_IN for port 0
+ * @name: send: the caller's address, while the stand-in in it is ours
  * @routed: send: the destination port has been set back to 0 in the flow
  * @claimed: bind: the socket has been given port 0
  */
@@ -44,6 +45,7 @@ struct port0_call {
 	const struct task_struct *task;
 	enum port0_call_kind kind;
 	u32 flags;
+	const void *name;
 	bool stand_in;
 	bool routed;
 	bool claimed;

@@ -22,9 +22,11 @@
 
 /*
  * The mark: a bit of sk->sk_flags far above those in enum sock_flags. Changed
- * under the socket lock, as every flag there; read without.
+ * under the socket lock, as every flag there; read without. Once it has been
+ * cleared, another stays: sends to port 0 may be under way, which take no turns.
  */
 #define PORT0_SOCK_MARK		(BITS_PER_LONG - 2)
+#define PORT0_SOCK_WAS_MARKED	(BITS_PER_LONG - 3)
 
 /*
  * The port that __inet_bind() and udp_sendmsg() are shown in place of 0, since
@@ -37,6 +39,13 @@
 static inline bool port0_sock_is_marked(const struct sock *sk)
 {
 	return test_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+}
+
+/* It is marked, or a call that began when it was may still be under way. */
+static inline bool port0_sock_is_known(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_flags) &
+	       (BIT(PORT0_SOCK_MARK) | BIT(PORT0_SOCK_WAS_MARKED));
 }
 
 static inline bool port0_sock_is_tcp_or_udp(const struct sock *sk)
@@ -75,6 +84,7 @@ static inline bool port0_sock_holds(const struct sock *sk)
  * tables. It therefore keeps a reference on the module. An accepted child does
  * not: all that can happen to it is to be closed.
  *
+ * Context: as port0_sock_holds().
  * Return: true if it holds port 0 and keeps the module loaded.
  */
 static inline bool port0_sock_pins(const struct sock *sk)
@@ -124,8 +134,10 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
 void port0_send_route4(const struct sock *sk, struct flowi4 *fl4);
 void port0_send_route6(const struct sock *sk, struct flowi6 *fl6);
 void port0_send_append(const struct sock *sk, struct flowi4 *fl4);
+#ifdef CONFIG_CGROUP_BPF
 bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr);
 int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS);
+#endif
 
 /* name.c */
 int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer);

@@ -25,6 +25,7 @@
  * An address that the kernel would not look at, or refuse for another reason,
  * is left to it.
  *
+ * Context: process; udp_sendmsg() or udpv6_sendmsg() is being entered.
  * Return: true if the datagram needs our help.
  */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
@@ -43,7 +44,8 @@ bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
  * port0_udp_sendmsg - send a datagram to port 0, in place of udp_sendmsg() and
  * udpv6_sendmsg()
  * @sk: a marked UDP socket
- * @msg: what to send; the address is as it was when this returns
+ * @msg: what to send; the address is as it was when this returns, unless a
+ * cgroup program has rewritten it
  * @len: how much
  *
  * The kernel's own function is called through the socket's protocol, which
@@ -64,8 +66,9 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	if (!err) {
 		sin->sin_port = htons(PORT0_STAND_IN);
 		call.stand_in = true;
+		call.name = sin;
 		err = READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
-		if (call.stand_in)
+		if (call.name)
 			sin->sin_port = 0;
 		port0_call_end(&call);
 	}
@@ -91,7 +94,7 @@ void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
 {
 	struct port0_call *call = port0_send_find(sk);
 
-	if (call) {
+	if (call && fl4->fl4_dport == htons(PORT0_STAND_IN)) {
 		fl4->fl4_dport = 0;
 		call->routed = true;
 	}
@@ -107,7 +110,7 @@ void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
  */
 void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
 {
-	if (port0_send_find(sk))
+	if (port0_send_find(sk) && fl6->fl6_dport == htons(PORT0_STAND_IN))
 		fl6->fl6_dport = 0;
 }
 
@@ -129,6 +132,7 @@ void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
 		fl4->fl4_dport = 0;
 }
 
+#ifdef CONFIG_CGROUP_BPF
 /**
  * port0_send_runs_prog - tell whether a cgroup program is to see a datagram
  * under way to port 0
@@ -155,7 +159,9 @@ bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
  * @PORT0_CGROUP_SOCK_ADDR_PARAMS: that function's parameters; of these, @sk is
  * a socket with a call under way, and @uaddr has the stand-in
  *
- * A program may send the datagram to another port, which is then left alone.
+ * A program may send the datagram to another port, which is then left alone. What
+ * it has rewritten may be a copy of the caller's address (a v4-mapped one), which
+ * then still has the stand-in.
  *
  * Context: process, socket locked; a reference on the module is held and put.
  * Return: what the kernel's function returns.
@@ -168,10 +174,14 @@ int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS)
 
 	sin->sin_port = 0;
 	err = port0_cgroup_sock_addr();
-	if (sin->sin_port)
+	if (sin->sin_port) {
 		call->stand_in = false;
-	else
+		if (call->name == sin)
+			call->name = NULL;
+	} else {
 		sin->sin_port = htons(PORT0_STAND_IN);
+	}
 	module_put(THIS_MODULE);
 	return err;
 }
+#endif

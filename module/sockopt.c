@@ -54,10 +54,12 @@ static int port0_mark_clear(struct sock *sk)
 		return err;
 
 	lock_sock(sk);
-	if (port0_sock_holds(sk))
+	if (port0_sock_holds(sk)) {
 		err = -EBUSY;
-	else
+	} else if (port0_sock_is_marked(sk)) {
+		__set_bit(PORT0_SOCK_WAS_MARKED, &sk->sk_flags);
 		__clear_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+	}
 	release_sock(sk);
 	port0_call_end(&call);
 	return err;

@@ -138,11 +138,6 @@ PORT0_GATE(second, REDIRECTS)
 	return port0_sock_is_marked(ARG(1));
 }
 
-PORT0_GATE(sending, REDIRECTS)
-{
-	return port0_sock_is_marked(ARG(0));
-}
-
 /* getpeername(), and accept() with an address: of any socket. */
 PORT0_GATE(name, REDIRECTS)
 {
@@ -151,9 +146,16 @@ PORT0_GATE(name, REDIRECTS)
 	return NUM(2) && !inet_sk(sock->sk)->inet_dport;
 }
 
+/* From here on, what happens to a datagram that is on its way already, too. */
+
+PORT0_GATE(sending, REDIRECTS)
+{
+	return port0_sock_is_known(ARG(0));
+}
+
 PORT0_GATE(watched, LOOKS_ON)
 {
-	return port0_sock_is_marked(ARG(0));
+	return port0_sock_is_known(ARG(0));
 }
 
 /*
@@ -162,7 +164,7 @@ PORT0_GATE(watched, LOOKS_ON)
  */
 PORT0_GATE(third, LOOKS_ON)
 {
-	return ARG(2) && port0_sock_is_marked(ARG(2));
+	return ARG(2) && port0_sock_is_known(ARG(2));
 }
 
 /*
@@ -328,7 +330,7 @@ PORT0_HOOK(ipv6_setsockopt)
 static __always_inline void *port0_on_sendmsg(struct sock *sk,
 					      const struct msghdr *msg)
 {
-	if (!port0_send_wants(sk, msg))
+	if (!port0_sock_is_marked(sk) || !port0_send_wants(sk, msg))
 		return NULL;
 	return port0_redirect(port0_udp_sendmsg);
 }

@@ -151,9 +151,12 @@ unlock:
  * port0_udp_keep_port - keep port 0, in place of udp_v4_get_port() and
  * udp_v6_get_port()
  * @sk: a marked UDP socket that holds port 0
- * @snum: 0
+ * @snum: 0; anything from a bind() that comes too late
  *
- * The kernel takes the socket for unbound and asks before every send.
+ * The kernel takes the socket for unbound and asks before every send. A bind()
+ * that began before the socket was marked, and finds it bound by another thread
+ * since, is told nothing: see port0_tcp_restore_saddr() for how that comes about.
+ * The socket stays where the other has put it in the kernel's tables.
  *
  * Context: process, socket locked; holds no reference on the module, so it must
  * not sleep.

@@ -8,7 +8,10 @@
  * that the socket ends on port 0, on an ephemeral port or on none, and that the
  * port is free and the module unused when all is closed.
  */
+#include <linux/userfaultfd.h>
 #include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include "stress.h"
 
@@ -395,6 +398,7 @@ RACE(tcp, accept_close, BOUND, race_accept, race_close, race_visit)
 RACE(tcp, accept_shutdown, BOUND, race_accept, race_shutdown, race_visit)
 RACE(any, mark_close, BOUND, race_mark, race_close)
 RACE(udp, send_bind_close, UNBOUND, race_send, race_bind, race_close)
+RACE(udp, send_mark, UNBOUND, race_send, race_mark, race_options)
 RACE(udp, send_send, BOUND, race_send, race_send, race_visit)
 RACE(udp, send_disconnect, BOUND, race_send, race_connect, race_disconnect)
 RACE(any, names_bind_close, UNBOUND, race_names, race_bind, race_close)
@@ -439,6 +443,155 @@ TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 
 	EXPECT_EQ(users, wait_for_users(users));
 	TH_LOG("%ld namespaces", rounds);
+}
+
+/* A page of memory that whoever reads it waits for. */
+struct slow_page {
+	int uffd;
+	void *page;
+	size_t size;
+};
+
+static int slow_page_make(struct slow_page *slow)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	slow->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (slow->uffd < 0)
+		return -errno;
+	slow->size = sysconf(_SC_PAGESIZE);
+	slow->page = mmap(NULL, slow->size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (uintptr_t)slow->page;
+	reg.range.len = slow->size;
+	return rc(ioctl(slow->uffd, UFFDIO_API, &api)) ?:
+	       rc(ioctl(slow->uffd, UFFDIO_REGISTER, &reg));
+}
+
+static bool slow_page_is_read(const struct slow_page *slow)
+{
+	struct pollfd event = { .fd = slow->uffd, .events = POLLIN };
+
+	return poll(&event, 1, IO_TIMEOUT_SEC * 1000) == 1 &&
+	       event.revents == POLLIN;
+}
+
+static int slow_page_fill(const struct slow_page *slow)
+{
+	struct uffdio_zeropage zero = {
+		.range = { (uintptr_t)slow->page, slow->size },
+	};
+
+	return rc(ioctl(slow->uffd, UFFDIO_ZEROPAGE, &zero));
+}
+
+/* A call in a thread, and what has become of it. */
+struct waiter {
+	int (*call)(struct waiter *waiter);
+	int fd;
+	const char *host;
+	void *page;
+	pthread_t thread;
+	atomic_int tid;
+	int result;
+};
+
+static void *wait_in_call(void *data)
+{
+	struct waiter *waiter = data;
+
+	atomic_store(&waiter->tid, syscall(SYS_gettid));
+	waiter->result = waiter->call(waiter);
+	return NULL;
+}
+
+static int wait_in_option(struct waiter *waiter)
+{
+	return rc(setsockopt(waiter->fd, SOL_IP, IP_OPTIONS, waiter->page, 4));
+}
+
+static int wait_in_clear(struct waiter *waiter)
+{
+	return set_mark(waiter->fd, 0);
+}
+
+static int wait_in_send(struct waiter *waiter)
+{
+	struct addr self = addr_of(waiter->host, 0);
+
+	return rc(sendto(waiter->fd, "x", 1, MSG_MORE, &self.sa, self.len));
+}
+
+static void start_waiter(struct __test_metadata *_metadata,
+			 struct waiter *waiter)
+{
+	ASSERT_EQ(0, pthread_create(&waiter->thread, NULL, wait_in_call,
+				    waiter));
+}
+
+/* It waits for the socket, and cannot be interrupted. */
+static void expect_blocked(struct __test_metadata *_metadata,
+			   struct waiter *waiter)
+{
+	double deadline = now() + IO_TIMEOUT_SEC;
+	char path[64], state = 0;
+	FILE *file;
+
+	do {
+		nap_ms(10);
+		snprintf(path, sizeof(path), "/proc/self/task/%d/stat",
+			 atomic_load(&waiter->tid));
+		file = fopen(path, "re");
+		if (!file)
+			continue;
+		if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+			state = 0;
+		fclose(file);
+	} while (state != 'D' && now() < deadline);
+	ASSERT_EQ('D', state);
+}
+
+/*
+ * A datagram is on its way to port 0 and waits for the socket, in line behind
+ * whoever clears the mark. It must go where it was sent.
+ */
+TEST_F(udp, send_behind_clear)
+{
+	struct slow_page slow = {};
+	struct waiter option = { .call = wait_in_option };
+	struct waiter clear = { .call = wait_in_clear };
+	struct waiter send_ = { .call = wait_in_send, .host = variant->host };
+	int server = bound_socket(_metadata, variant->host, SOCK_DGRAM, 0);
+	int client = new_socket(_metadata, variant->host, SOCK_DGRAM);
+	struct waiter *waiters[] = { &option, &clear, &send_ };
+	int i;
+
+	if (access("/proc/sys/vm/unprivileged_userfaultfd", F_OK))
+		SKIP(return, "this kernel has no userfaultfd");
+	ASSERT_EQ(0, slow_page_make(&slow));
+	ASSERT_EQ(0, set_mark(client, 1));
+	ASSERT_EQ(0, bind_to(client, variant->host, OTHER_PORT));
+	option.page = slow.page;
+	for (i = 0; i < 3; i++) {
+		waiters[i]->fd = client;
+		start_waiter(_metadata, waiters[i]);
+		if (i)
+			expect_blocked(_metadata, waiters[i]);
+		else
+			ASSERT_TRUE(slow_page_is_read(&slow));
+	}
+	ASSERT_EQ(0, slow_page_fill(&slow));
+	for (i = 0; i < 3; i++)
+		pthread_join(waiters[i]->thread, NULL);
+	EXPECT_EQ(0, option.result);
+	EXPECT_EQ(0, clear.result);
+	EXPECT_EQ(1, send_.result);
+	EXPECT_EQ(0, get_mark(client));
+
+	expect_send(_metadata, client, "y");
+	expect_recv(_metadata, server, "xy");
+	close(slow.uffd);
 }
 
 TEST_HARNESS_MAIN

@@ -10,13 +10,14 @@
  *		...no module, or not a TCP or UDP socket...
  *	addr.sin_port = 0;
  *	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
- *		...EADDRINUSE, EACCES, EINVAL as for any fixed port...
+ *		...EADDRINUSE, EACCES, EINVAL as for any fixed port; ENOPROTOOPT if
+ *		the module is being loaded or unloaded...
  *
  * Without the module setsockopt() fails with ENOPROTOOPT, so a program that
  * checks it does not end up on an ephemeral port by mistake. (If the module can
  * be unloaded between the two calls, IP_BOUND_PORT_ZERO tells after bind().)
- * Only bind() acts on the mark: a marked socket that listens, connects or sends without bind()
- * gets an ephemeral port as ever.
+ * Only bind() acts on the mark: a marked socket that listens, connects or sends
+ * without bind() gets an ephemeral port as ever.
  */
 #ifndef _UAPI_PORT0_H
 #define _UAPI_PORT0_H
