@@ -38,12 +38,9 @@ test: python
 
 # On a kernel full of sanitizers, with either way of hooking, and on one that has
 # kprobes alone. Where guests are emulated this takes hours.
-LONG_TEST = scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)")
-
 test-debug: python
-	@$(LONG_TEST) debug
-	@$(LONG_TEST) debug:kprobe
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") kprobes:auto
+	@scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)") \
+		debug debug:kprobe kprobes:auto
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python
