@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -26,6 +27,9 @@
 #include "settings.h"
 
 #define EXPORT __attribute__((visibility("default")))
+
+/* of a signal mask, as the kernel has it */
+#define MASK_SIZE	(_NSIG / 8)
 
 typedef uint8_t ports[65536 / 8];
 
@@ -130,11 +134,28 @@ static bool has_port(int fd)
 	       protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6;
 }
 
+/*
+ * Where the kernel says EFAULT, reading in here would end the program. So it is
+ * asked first, by a system call that sandboxes allow, since the C library needs
+ * it: this one reads the mask, and then says that -1 is nothing to do with it.
+ */
+static bool mask_is_readable(uintptr_t addr)
+{
+	return syscall(SYS_rt_sigprocmask, -1, addr, NULL, MASK_SIZE) != -1 || errno != EFAULT;
+}
+
+/* An address is shorter than a page: its ends tell of all of it. */
+static bool is_readable(const struct sockaddr *addr, socklen_t len)
+{
+	return mask_is_readable((uintptr_t)addr) &&
+	       mask_is_readable((uintptr_t)addr + len - MASK_SIZE);
+}
+
 /* The port is at the same place in both families; AF_UNSPEC counts as IPv4. */
 static int port_of(const struct sockaddr *addr, socklen_t len)
 {
 	if (!addr || len < sizeof(struct sockaddr_in) ||
-	    len > sizeof(struct sockaddr_storage))
+	    len > sizeof(struct sockaddr_storage) || !is_readable(addr, len))
 		return -1;
 	if (addr->sa_family != AF_INET && addr->sa_family != AF_INET6 &&
 	    addr->sa_family != AF_UNSPEC)
@@ -203,8 +224,8 @@ static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 
 EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	int port = port_of(addr, len);
 	int err = errno;
+	int port = port_of(addr, len);
 	bool literal, ephemeral;
 
 	settings_read();
@@ -236,10 +257,11 @@ EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct sockaddr_storage copy;
 	int err = errno;
+	int port = port_of(addr, len);
 
 	settings_read();
 	errno = err;
-	if (has(reached, port_of(addr, len)) && addr->sa_family != AF_UNSPEC) {
+	if (has(reached, port) && addr->sa_family != AF_UNSPEC) {
 		set_port_0(&copy, addr, len);
 		addr = (struct sockaddr *)&copy;
 	}

@@ -198,6 +198,55 @@ assert libc.socket(-1, 1, 0) == -1 and ctypes.get_errno() in (errno.EINVAL, errn
     says(run(sys.executable, "-c", bound(0), env=env).stdout, "ephemeral")
 
 
+def test_bad_pointers():
+    """bind() and connect() say what they say without the library."""
+    code = """
+import ctypes, errno, mmap, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+# a page between two that are not there
+page = mmap.PAGESIZE
+start = libc.mmap(None, ctypes.c_size_t(3 * page), 3, 0x22, -1, ctypes.c_long(0)) + page
+end = start + page
+for hole in (start - page, end):
+    assert libc.munmap(ctypes.c_void_p(hole), ctypes.c_size_t(page)) == 0
+
+def attempt(call, fd, where, length):
+    ctypes.set_errno(4711)
+    done = call(fd, ctypes.c_void_p(where), length)
+    return call.__name__, length, done, errno.errorcode.get(ctypes.get_errno())
+
+def places():
+    yield from (1, 2**63, 2**64 - 1, start - 1, start - 8, end - 1, end)
+    # so many bytes can be read, family and port the first of them
+    for size in (4, 12):
+        for family, port in ((socket.AF_INET, 0), (socket.AF_INET6, 8080), (socket.AF_UNSPEC, 0)):
+            head = family.to_bytes(2, sys.byteorder) + port.to_bytes(2, 'big')
+            ctypes.memmove(end - size, head, len(head))
+            yield end - size
+
+for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for call in (libc.bind, libc.connect):
+            for length in (0, 2, 4, 15, 16, 28, 128, 129):
+                for n, where in enumerate(places()):
+                    with socket.socket(family, kind) as s:
+                        print(family.name, kind.name, n, attempt(call, s.fileno(), where, length))
+print(attempt(libc.bind, -1, end, 16), attempt(libc.connect, -1, end, 16))
+with socket.socket() as s:
+    # Zeros are AF_UNSPEC, which disconnects; errno stays.
+    print(attempt(libc.connect, s.fileno(), start, 16))
+"""
+    plain = run(sys.executable, "-c", code).stdout.splitlines()
+    assert len(plain) == 3 * 2 * 2 * 8 * 13 + 2, plain
+    says(plain[-2], "EBADF")
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
+    for settings in ({"PORT0_MAP": "0,8080"}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "0,8080"}):
+        said = run(sys.executable, "-c", code, env={**env, **settings}).stdout.splitlines()
+        wrong = [pair for pair in zip(said, plain, strict=True) if pair[0] != pair[1]]
+        assert not wrong, f"{settings}: with and without the library: {wrong[:3]}"
+
+
 @needs_module
 def test_bind_is_literal():
     for family in ("AF_INET", "AF_INET6"):
