@@ -497,6 +497,12 @@ def test_examples():
                                       stderr=subprocess.DEVNULL)
             try:
                 says(answer(request), "example")
+                if name == "asyncio_echo.py":
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                        s.settimeout(60)
+                        s.connect(("127.0.0.1", 0))
+                        s.send(request)
+                        assert s.recv(100) == request
             finally:
                 server.kill()
                 server.wait()
