@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 
+RUN = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "port0-run")
 URL = "http://127.0.0.1:0/"
 PAGE = b"""<!doctype html><title>port 0</title>
 <body style="font: 40px sans-serif; text-align: center; padding-top: 4em">
@@ -61,8 +62,8 @@ def browse(*argv):
                               stderr=subprocess.STDOUT, timeout=1500, check=False)
     sent = to_port_0() - before
     error = re.search(r"net::ERR_\w+", done.stdout)
-    print(f"# {argv[0]} sent {sent} packets to port 0; {error[0] if error else 'it names no error'}",
-          flush=True)
+    print(f"# {os.path.basename(argv[0])} sent {sent} packets to port 0; "
+          f"{error[0] if error else 'it names no error'}", flush=True)
     return sent
 
 
@@ -76,13 +77,24 @@ CHROMIUM = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-fir
             "--window-size=1000,600")
 
 
-def chromium_maps(directory):
-    """The URL has a port that Chromium likes, and a rule of its own sends it to port 0."""
-    picture = os.path.join(directory, "chromium.png")
-    sent = browse(*CHROMIUM, f"--screenshot={picture}", "--host-rules=MAP * 127.0.0.1:0",
-                  "http://port0.example:8080/")
+def loads(directory, name, *argv):
+    """Chromium's picture of a page that the server on port 0 gave it."""
+    picture = os.path.join(directory, name)
+    agents.clear()
+    sent = browse(*argv[:-1], f"--screenshot={picture}", argv[-1])
     assert sent and is_picture(picture)
     assert any("Chrome" in agent for agent in agents), f"the server saw {agents}"
+
+
+def chromium_maps(directory):
+    """The URL has a port that Chromium likes, and a rule of its own sends it to port 0."""
+    loads(directory, "chromium.png", *CHROMIUM, "--host-rules=MAP * 127.0.0.1:0",
+          "http://port0.example:8080/")
+
+
+def chromium_under_port0_run(directory):
+    """The same, but Chromium knows nothing of port 0."""
+    loads(directory, "chromium-to.png", RUN, "--to", "8080", *CHROMIUM, "http://127.0.0.1:8080/")
 
 
 def chromium_is_allowed(directory):
@@ -147,7 +159,7 @@ def main():
     parser.add_argument("tests", nargs="*", help="names (default: all)")
     options = parser.parse_args()
     directory = options.directory
-    tests = [test for test in (chromium_maps, chromium_is_allowed, firefox)
+    tests = [test for test in (chromium_maps, chromium_under_port0_run, chromium_is_allowed, firefox)
              if test.__name__ in options.tests or not options.tests]
     for name in os.listdir(directory):
         if name.endswith(".png"):
