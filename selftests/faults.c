@@ -11,7 +11,6 @@
  * Needs CONFIG_FAULT_INJECTION and CONFIG_FAILSLAB.
  */
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include "stress.h"
@@ -42,24 +41,13 @@ static bool has_failed(int fd)
 struct scene {
 	const char *host;
 	int type;
-	int port;
 	int fd;
 	int peer;
 };
 
-#define ON_TCP		1
-#define ON_UDP		2
-#define ON_BOTH		(ON_TCP | ON_UDP)
-/*
- * On an ordinary port as well, by a process of this name: what leaks there too is
- * no leak of the module's (leaks.py).
- */
-#define ON_CONTROL	4
-#define CONTROL		"control"
-
 struct fault_case {
 	const char *name;
-	unsigned int on;
+	bool tcp, udp;
 	void (*prepare)(struct scene *scene);
 	int (*call)(struct scene *scene);
 };
@@ -83,11 +71,8 @@ static void prepare_marked(struct scene *scene)
 
 static void prepare_bound(struct scene *scene)
 {
-	if (scene->port)
-		prepare_socket(scene);
-	else
-		prepare_marked(scene);
-	bind_to(scene->fd, scene->host, scene->port);
+	prepare_marked(scene);
+	bind_to(scene->fd, scene->host, 0);
 }
 
 static void prepare_group(struct scene *scene)
@@ -185,18 +170,18 @@ static int call_close(struct scene *scene)
 }
 
 static const struct fault_case cases[] = {
-	{ "setsockopt", ON_BOTH, prepare_socket, call_mark },
-	{ "bind", ON_BOTH, prepare_marked, call_bind },
-	{ "bind into a group", ON_BOTH, prepare_group, call_bind },
-	{ "listen", ON_TCP, prepare_bound, call_listen },
-	{ "connect from port 0", ON_BOTH, prepare_peer, call_connect_from },
-	{ "connect from port 0, any address", ON_BOTH | ON_CONTROL,
-	  prepare_wild_peer, call_connect_from },
-	{ "connect to port 0", ON_TCP, prepare_server, call_connect_to },
-	{ "sendto", ON_UDP, prepare_bound, call_send },
-	{ "sendto, unbound", ON_UDP, prepare_marked, call_send },
-	{ "sendto with MSG_MORE", ON_UDP, prepare_bound, call_cork },
-	{ "close", ON_BOTH, prepare_bound, call_close },
+	{ "setsockopt", true, true, prepare_socket, call_mark },
+	{ "bind", true, true, prepare_marked, call_bind },
+	{ "bind into a group", true, true, prepare_group, call_bind },
+	{ "listen", true, false, prepare_bound, call_listen },
+	{ "connect from port 0", true, true, prepare_peer, call_connect_from },
+	{ "connect from port 0, any address", true, true, prepare_wild_peer,
+	  call_connect_from },
+	{ "connect to port 0", true, false, prepare_server, call_connect_to },
+	{ "sendto", false, true, prepare_bound, call_send },
+	{ "sendto, unbound", false, true, prepare_marked, call_send },
+	{ "sendto with MSG_MORE", false, true, prepare_bound, call_cork },
+	{ "close", true, true, prepare_bound, call_close },
 };
 
 /* Every allocation may fail, with no words about it in the log. */
@@ -225,8 +210,6 @@ static enum outcome try_once(const struct fault_case *fault,
 	bool failed;
 	int fd, err;
 
-	if (scene.port)
-		prctl(PR_SET_NAME, CONTROL);
 	fault->prepare(&scene);
 	fd = fail_nth(nth);
 	err = fault->call(&scene);
@@ -289,44 +272,32 @@ FIXTURE_SETUP(faults)
 
 FIXTURE_TEARDOWN(faults) {}
 
-/* Fail one allocation more each time; returns how many there are. */
-static long fail_each(struct __test_metadata *_metadata,
-		      const struct fault_case *fault, const struct scene *scene)
-{
-	long users = wait_for_users(0), nth;
-	enum outcome outcome = INJECTED;
-
-	for (nth = 1; outcome == INJECTED; nth++) {
-		ASSERT_GT(MAX_NTH, nth);
-		outcome = try_in_child(_metadata, fault, scene, nth);
-		EXPECT_EQ(users, wait_for_users(users));
-		close(bound_socket(_metadata, scene->host, scene->type,
-				   scene->port));
-	}
-	ASSERT_EQ(CLEAN, outcome);
-	TH_LOG("%s%s: %ld allocations failed", fault->name,
-	       scene->port ? ", on an ordinary port" : "", nth - 2);
-	return nth - 2;
-}
-
 TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 {
 	struct scene scene = { .host = variant->host, .type = variant->type };
-	struct scene control = scene;
-	long total = 0;
+	long users = wait_for_users(0), nth, total = 0;
 	size_t i;
+	int fd;
 
 	if (!can_fail())
 		SKIP(return, "this kernel has no fault injection");
-	control.port = OTHER_PORT;
 	for (i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		const struct fault_case *fault = &cases[i];
+		enum outcome outcome = INJECTED;
 
-		if (!(fault->on & (variant->type == SOCK_STREAM ? ON_TCP : ON_UDP)))
+		if (!(variant->type == SOCK_STREAM ? fault->tcp : fault->udp))
 			continue;
-		total += fail_each(_metadata, fault, &scene);
-		if (fault->on & ON_CONTROL)
-			EXPECT_LT(0, fail_each(_metadata, fault, &control));
+		for (nth = 1; outcome == INJECTED; nth++) {
+			ASSERT_GT(MAX_NTH, nth);
+			outcome = try_in_child(_metadata, fault, &scene, nth);
+			EXPECT_EQ(users, wait_for_users(users));
+			fd = bound_socket(_metadata, variant->host,
+					  variant->type, 0);
+			close(fd);
+		}
+		ASSERT_EQ(CLEAN, outcome);
+		TH_LOG("%s: %ld allocations failed", fault->name, nth - 2);
+		total += nth - 2;
 	}
 	EXPECT_LT(0, total);
 	TH_LOG("%ld faults", total);
