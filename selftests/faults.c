@@ -287,6 +287,13 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 
 		if (!(variant->type == SOCK_STREAM ? fault->tcp : fault->udp))
 			continue;
+		/*
+		 * There the kernel loses a route by itself, on any port and
+		 * without the module, which kmemleak would report.
+		 */
+		if (fault->prepare == prepare_wild_peer &&
+		    variant->type == SOCK_STREAM && is_ip6(variant->host))
+			continue;
 		for (nth = 1; outcome == INJECTED; nth++) {
 			ASSERT_GT(MAX_NTH, nth);
 			outcome = try_in_child(_metadata, fault, &scene, nth);
