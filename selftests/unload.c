@@ -15,6 +15,7 @@
 
 #define CYCLES		200	/* of a long run */
 #define QUICK_SEC	15
+#define NEWS_SEC	60
 #define PATIENCE_SEC	2
 
 static struct {
@@ -247,6 +248,15 @@ static bool goes_on(long cycles, double start)
 	return cycles < 2 || now() - start < QUICK_SEC;
 }
 
+/* Where a cycle takes seconds, all of them take an hour. */
+static void tell(struct __test_metadata *_metadata, long cycles, double *last)
+{
+	if (now() - *last < NEWS_SEC)
+		return;
+	TH_LOG("%ld cycles so far", cycles);
+	*last = now();
+}
+
 /* Unload, however often it takes. */
 static void unload_at_last(struct __test_metadata *_metadata, long *refused)
 {
@@ -271,7 +281,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 {
 	long cycle, refused = 0;
 	unsigned int random = seed();
-	double start = now();
+	double start = now(), told = start;
 	int old[2], i, port;
 
 	TH_LOG("PORT0_SEED=%u", random);
@@ -310,6 +320,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 			TH_LOG("%s: %d", atomic_load(&fire.wrong),
 			       atomic_load(&fire.wrong_err));
 		}
+		tell(_metadata, cycle + 1, &told);
 	}
 	cease_fire(_metadata, workers, WORKERS);
 	EXPECT_LT(0, (long)atomic_load(&fire.exchanged));
@@ -355,12 +366,13 @@ static struct worker knockers[] = {
 TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 {
 	long cycle, refused = 0;
-	double start = now();
+	double start = now(), told = start;
 
 	open_fire(_metadata, knockers, KNOCKERS, seed());
 	for (cycle = 0; goes_on(cycle, start); cycle++) {
 		unload_at_last(_metadata, &refused);
 		ASSERT_EQ(0, module_load(self->args));
+		tell(_metadata, cycle + 1, &told);
 	}
 	cease_fire(_metadata, knockers, KNOCKERS);
 	TH_LOG("%ld cycles, unloading refused %ld times, %lu calls", cycle,
