@@ -193,6 +193,18 @@ static void time_wait_begins(const struct side *side)
 					   side->name, time_waits());
 }
 
+/* If both ends closed at the same time, both would wait. */
+static void peer_has_closed(const struct side *side, int fd)
+{
+	unsigned int tries = 0;
+	char byte;
+
+	while (recv(fd, &byte, 1, MSG_DONTWAIT))
+		if (errno != EAGAIN || patience_ends(&tries))
+			ksft_exit_fail_msg("%s: closed connection: %s\n", side->name,
+					   strerror(errno));
+}
+
 /*
  * Whatever comes next starts on an empty port, or it would test something else:
  * what a bucket allows depends on all who were in it since it was empty.
@@ -245,6 +257,7 @@ static int first_open(const struct side *side, int type, enum state state,
 		if (state == CHILDREN)
 			break;
 		close(first->child);
+		peer_has_closed(side, first->client);
 		close(first->client);
 		first->client = -1;
 		first->child = -1;
