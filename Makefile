@@ -6,6 +6,7 @@ SUITES ?= bookworm trixie trixie-backports
 SUITE ?= trixie
 # MACHINE: amd64 or arm64, for guests of that architecture
 AT := $(if $(MACHINE),@$(MACHINE))
+FOREIGN := $(if $(filter aarch64,$(shell uname -m)),amd64,arm64)
 
 all: modules
 
@@ -31,10 +32,12 @@ distclean: clean
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
-# SUITES=trixie:kprobe hooks by kprobes there. Unless told otherwise, that as well.
+# SUITES=trixie:kprobe hooks by kprobes there. Unless told otherwise, that as well,
+# and the other architecture: what takes longest first.
 test: python
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") $(SUITES:%=%$(AT)) \
-		$(if $(filter file,$(origin SUITES)),trixie$(AT):kprobe)
+	@scripts/test $(if $(TESTS),--tests "$(TESTS)") \
+		$(if $(filter file,$(origin SUITES)),$(if $(MACHINE),,trixie@$(FOREIGN))) \
+		$(SUITES:%=%$(AT)) $(if $(filter file,$(origin SUITES)),trixie$(AT):kprobe)
 
 # On a kernel full of sanitizers, with either way of hooking, and on one that has
 # kprobes alone. Where guests are emulated this takes hours.
