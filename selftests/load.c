@@ -112,8 +112,8 @@ TEST_F_TIMEOUT(load, sockets, STRESS_TIMEOUT_SEC)
 	for (space = 0; space < NAMESPACES; space++) {
 		enter_netns(_metadata);
 		for (i = 0; i < each; i++) {
-			snprintf(host, sizeof(host), "127.%ld.%ld.%ld",
-				 i >> 16 & 255, i >> 8 & 255, (i & 255) + 1);
+			snprintf(host, sizeof(host), "127.0.%ld.%ld", i / 250,
+				 i % 250 + 1);
 			fd = socket_for(_metadata, host, i & 1 ? SOCK_DGRAM :
 					SOCK_STREAM, variant->port);
 			ASSERT_EQ(0, bind_to(fd, host, variant->port));
