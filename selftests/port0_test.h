@@ -37,8 +37,15 @@
 #define CONTROL_PORT	7
 #define OTHER_PORT	8080
 
-/* Long enough for an emulated machine, shorter than the harness's patience. */
+/* Long enough for an emulated machine, shorter than a test may take. */
 #define IO_TIMEOUT_SEC	10
+
+/*
+ * The harness's own 30 seconds are too few for a guest that is emulated, full of
+ * sanitizers and not alone on its host.
+ */
+#undef TEST_TIMEOUT_DEFAULT
+#define TEST_TIMEOUT_DEFAULT	300
 
 struct addr {
 	union {
