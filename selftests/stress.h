@@ -19,6 +19,7 @@
 #include "port0_test.h"
 
 #define STRESS_TIMEOUT_SEC	7200
+#define NEWS_SEC		60
 
 static inline bool is_long_run(void)
 {
@@ -38,6 +39,16 @@ static inline double now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/* Where each takes seconds, all of them take an hour. */
+static inline void tell(struct __test_metadata *_metadata, const char *what,
+			long count, double *last)
+{
+	if (now() - *last < NEWS_SEC)
+		return;
+	TH_LOG("%ld %s so far", count, what);
+	*last = now();
 }
 
 static inline void nap_ms(long ms)

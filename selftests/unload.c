@@ -13,9 +13,9 @@
  */
 #include "stress.h"
 
-#define CYCLES		200	/* of a long run */
+#define CYCLES		200	/* of a long run, under fire */
+#define CALLS_CYCLES	50	/* and with nothing but calls */
 #define QUICK_SEC	15
-#define NEWS_SEC	60
 #define PATIENCE_SEC	2
 
 static struct {
@@ -237,24 +237,15 @@ FIXTURE_TEARDOWN(unload)
 }
 
 /* A cycle may take seconds: the kernel waits for every task, hook by hook. */
-static bool goes_on(long cycles, double start)
+static bool goes_on(long cycles, long of_long_run, double start)
 {
 	const char *wanted = getenv("PORT0_CYCLES");
 
 	if (wanted)
 		return cycles < atol(wanted);
 	if (is_long_run())
-		return cycles < CYCLES;
+		return cycles < of_long_run;
 	return cycles < 2 || now() - start < QUICK_SEC;
-}
-
-/* Where a cycle takes seconds, all of them take an hour. */
-static void tell(struct __test_metadata *_metadata, long cycles, double *last)
-{
-	if (now() - *last < NEWS_SEC)
-		return;
-	TH_LOG("%ld cycles so far", cycles);
-	*last = now();
 }
 
 /* Unload, however often it takes. */
@@ -286,7 +277,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 
 	TH_LOG("PORT0_SEED=%u", random);
 	open_fire(_metadata, workers, WORKERS, random);
-	for (cycle = 0; goes_on(cycle, start); cycle++) {
+	for (cycle = 0; goes_on(cycle, CYCLES, start); cycle++) {
 		for (i = 0; i < 2; i++) {
 			old[i] = new_socket(_metadata, "127.0.3.1",
 					    i ? SOCK_DGRAM : SOCK_STREAM);
@@ -320,7 +311,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 			TH_LOG("%s: %d", atomic_load(&fire.wrong),
 			       atomic_load(&fire.wrong_err));
 		}
-		tell(_metadata, cycle + 1, &told);
+		tell(_metadata, "cycles", cycle + 1, &told);
 	}
 	cease_fire(_metadata, workers, WORKERS);
 	EXPECT_LT(0, (long)atomic_load(&fire.exchanged));
@@ -369,10 +360,10 @@ TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 	double start = now(), told = start;
 
 	open_fire(_metadata, knockers, KNOCKERS, seed());
-	for (cycle = 0; goes_on(cycle, start); cycle++) {
+	for (cycle = 0; goes_on(cycle, CALLS_CYCLES, start); cycle++) {
 		unload_at_last(_metadata, &refused);
 		ASSERT_EQ(0, module_load(self->args));
-		tell(_metadata, cycle + 1, &told);
+		tell(_metadata, "cycles", cycle + 1, &told);
 	}
 	cease_fire(_metadata, knockers, KNOCKERS);
 	TH_LOG("%ld cycles, unloading refused %ld times, %lu calls", cycle,
