@@ -9,6 +9,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
 #include <linux/mutex.h>
@@ -253,6 +254,29 @@ static int port0_kprobe_arm(struct port0_hook *hook)
 	return err;
 }
 
+/*
+ * Where kprobes sit on ftrace, the kernel wants memory to disarm one. If it has
+ * none, the probe stays in its tables, where it must not outlive us, and has no
+ * address any more, which is all that tells. The kernel's count of such probes has
+ * gone down all the same, which arming it once more puts right.
+ */
+static void port0_kprobe_insist(struct port0_hook *hook)
+{
+	struct kprobe *kp = &hook->kp;
+
+	while (!kp->addr) {
+		pr_warn_ratelimited("%s: the kernel cannot take the kprobe off %s; trying again\n",
+				    __func__, hook->func);
+		msleep(10);
+		kp->addr = (kprobe_opcode_t *)hook->addr;
+		kp->flags |= KPROBE_FLAG_DISABLED;
+		if (enable_kprobe(kp))
+			pr_debug("%s: %s is not armed again\n", __func__,
+				 hook->func);
+		unregister_kprobe(kp);
+	}
+}
+
 /* Together, so that they cost one grace period and not one each. */
 static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 {
@@ -268,6 +292,8 @@ static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 		port0_kprobes[found++] = &hooks[i]->kp;
 	}
 	unregister_kprobes(port0_kprobes, found);
+	for (i = 0; i < n; i++)
+		port0_kprobe_insist(hooks[i]);
 }
 
 static int port0_kprobe_install(struct port0_hook **hooks, unsigned int n,
