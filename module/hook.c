@@ -267,7 +267,7 @@ static void port0_kprobe_insist(struct port0_hook *hook)
 	while (!kp->addr) {
 		pr_warn_ratelimited("%s: the kernel cannot take the kprobe off %s; trying again\n",
 				    __func__, hook->func);
-		msleep(10);
+		msleep(20);
 		kp->addr = (kprobe_opcode_t *)hook->addr;
 		kp->flags |= KPROBE_FLAG_DISABLED;
 		if (enable_kprobe(kp))
