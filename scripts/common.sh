@@ -23,7 +23,7 @@ die()
 	exit 1
 }
 
-is_own_kernel() { [[ " $OWN_KERNELS " == *" $1 "* ]]; }
+is_own_kernel() { [[ " $OWN_KERNELS " == *" ${1%@*} "* ]]; }
 
 # SUITE@MACHINE is the suite for that architecture, in Debian's name for it, and
 # SUITE for this machine's own. SUITE+LIST is the suite with the packages of
@@ -32,8 +32,7 @@ known_suite()
 {
 	local base=${1%%+*}
 
-	is_own_kernel "$1" && return
-	[[ " $SUITES " == *" ${base%@*} "* ]] ||
+	is_own_kernel "$1" || [[ " $SUITES " == *" ${base%@*} "* ]] ||
 		die "unknown suite '$1': choose one of $SUITES $OWN_KERNELS"
 	[[ $base != *@* || " $MACHINES " == *" ${base#*@} "* ]] ||
 		die "unknown architecture '${base#*@}': choose one of $MACHINES"
