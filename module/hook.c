@@ -292,8 +292,9 @@ static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 		port0_kprobes[found++] = &hooks[i]->kp;
 	}
 	unregister_kprobes(port0_kprobes, found);
-	for (i = 0; i < n; i++)
-		port0_kprobe_insist(hooks[i]);
+	for (i = 0; i < found; i++)
+		port0_kprobe_insist(container_of(port0_kprobes[i],
+						 struct port0_hook, kp));
 }
 
 static int port0_kprobe_install(struct port0_hook **hooks, unsigned int n,
