@@ -13,8 +13,7 @@
  */
 #include "stress.h"
 
-#define CYCLES		200	/* of a long run, under fire */
-#define CALLS_CYCLES	50	/* and with nothing but calls */
+#define CYCLES		200	/* of a long run */
 #define QUICK_SEC	15
 #define PATIENCE_SEC	2
 
@@ -237,14 +236,14 @@ FIXTURE_TEARDOWN(unload)
 }
 
 /* A cycle may take seconds: the kernel waits for every task, hook by hook. */
-static bool goes_on(long cycles, long of_long_run, double start)
+static bool goes_on(long cycles, double start)
 {
 	const char *wanted = getenv("PORT0_CYCLES");
 
 	if (wanted)
 		return cycles < atol(wanted);
 	if (is_long_run())
-		return cycles < of_long_run;
+		return cycles < CYCLES;
 	return cycles < 2 || now() - start < QUICK_SEC;
 }
 
@@ -277,7 +276,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 
 	TH_LOG("PORT0_SEED=%u", random);
 	open_fire(_metadata, workers, WORKERS, random);
-	for (cycle = 0; goes_on(cycle, CYCLES, start); cycle++) {
+	for (cycle = 0; goes_on(cycle, start); cycle++) {
 		for (i = 0; i < 2; i++) {
 			old[i] = new_socket(_metadata, "127.0.3.1",
 					    i ? SOCK_DGRAM : SOCK_STREAM);
@@ -360,7 +359,7 @@ TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 	double start = now(), told = start;
 
 	open_fire(_metadata, knockers, KNOCKERS, seed());
-	for (cycle = 0; goes_on(cycle, CALLS_CYCLES, start); cycle++) {
+	for (cycle = 0; goes_on(cycle, start); cycle++) {
 		unload_at_last(_metadata, &refused);
 		ASSERT_EQ(0, module_load(self->args));
 		tell(_metadata, "cycles", cycle + 1, &told);
