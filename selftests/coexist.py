@@ -24,6 +24,8 @@ SYS = "/sys/module/port0"
 TRACING = "/sys/kernel/tracing"
 KPROBES = "/sys/kernel/debug/kprobes"
 LIVEPATCH = "port0_livepatch"
+# The kernel's own, without a name in user space
+ENOTSUPP = 524
 HERE = os.path.dirname(os.path.realpath(__file__))
 
 # One from each set of hooks; works() calls them all.
@@ -201,11 +203,13 @@ class Fentry:
 
     PROG_LOAD, RAW_TRACEPOINT_OPEN = 5, 17
     TYPE_TRACING = 26
-    ATTACH = {"fentry": 24, "fexit": 25}
+    KINDS = {"fentry": 24, "fexit": 25}
     RETURN_0 = bytes.fromhex("b700000000000000" "9500000000000000")
 
     def __init__(self, kind):
-        self.attach = self.ATTACH[kind]
+        self.kind = self.KINDS[kind]
+        self.code = ctypes.create_string_buffer(self.RETURN_0)
+        self.licence = ctypes.create_string_buffer(b"GPL")
 
     @staticmethod
     def bpf(command, attr):
@@ -215,32 +219,44 @@ class Fentry:
 
     @staticmethod
     @functools.cache
-    def btf_ids():
+    def btf_ids(*functions):
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
             raise Skip("this kernel describes no types (BTF)")
-        pattern = "FUNC '(" + "|".join(FUNCTIONS) + ")'"
+        pattern = "FUNC '(" + "|".join(functions) + ")'"
         dump = subprocess.run(f"bpftool btf dump file /sys/kernel/btf/vmlinux | grep -E \"{pattern}\"",
                               shell=True, stdout=subprocess.PIPE, text=True, check=True).stdout
         return {name: int(number) for number, name in re.findall(r"\[(\d+)\] FUNC '(\w+)'", dump)}
 
+    def attach(self, stack, number):
+        """Put a program on the function of this number until the stack unwinds."""
+        attr = struct.pack("<IIQQIIQII16sIIIIQIIQIII", self.TYPE_TRACING, 2,
+                           ctypes.addressof(self.code), ctypes.addressof(self.licence),
+                           0, 0, 0, 0, 0, b"", 0, self.kind, 0, 0, 0, 0, 0, 0, 0, number, 0)
+        program = self.bpf(self.PROG_LOAD, attr)
+        stack.callback(os.close, program)
+        stack.callback(os.close, self.bpf(self.RAW_TRACEPOINT_OPEN,
+                                          struct.pack("<QII", 0, program, 0)))
+        return program
+
+    def skip_without(self):
+        """Skip where not even a function that is for such tests can have a program."""
+        with contextlib.ExitStack() as stack:
+            for number in self.btf_ids("bpf_fentry_test1").values():
+                try:
+                    self.attach(stack, number)
+                except OSError as error:
+                    if error.errno != ENOTSUPP:
+                        raise
+                    raise Skip("this kernel has no BPF programs on its functions") from None
+
     def __enter__(self):
+        self.skip_without()
         self.stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            self.programs = {}
             write("/proc/sys/kernel/bpf_stats_enabled", "1")
             stack.callback(write, "/proc/sys/kernel/bpf_stats_enabled", "0")
-            code_ = ctypes.create_string_buffer(self.RETURN_0)
-            licence = ctypes.create_string_buffer(b"GPL")
-            for name, number in self.btf_ids().items():
-                attr = struct.pack("<IIQQIIQII16sIIIIQIIQIII", self.TYPE_TRACING, 2,
-                                   ctypes.addressof(code_), ctypes.addressof(licence),
-                                   0, 0, 0, 0, 0, b"", 0, self.attach, 0, 0, 0, 0, 0, 0, 0,
-                                   number, 0)
-                program = self.bpf(self.PROG_LOAD, attr)
-                stack.callback(os.close, program)
-                self.programs[name] = program
-                stack.callback(os.close, self.bpf(self.RAW_TRACEPOINT_OPEN,
-                                                  struct.pack("<QII", 0, program, 0)))
+            self.programs = {name: self.attach(stack, number)
+                             for name, number in self.btf_ids(*FUNCTIONS).items()}
             equal(set(FUNCTIONS), set(self.programs), "functions with a program")
             self.stack = stack.pop_all()
         return self
