@@ -35,6 +35,20 @@
 
 #define PARITY_V6		"fd00::2"
 
+/*
+ * Each CPU has a queue of its own for packets over loopback. What overtakes
+ * another one there is answered differently, and may even end a TIME_WAIT.
+ */
+static inline void stay_on_one_cpu(void)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	if (sched_setaffinity(0, sizeof(one), &one))
+		ksft_exit_fail_msg("sched_setaffinity: %s\n", strerror(errno));
+}
+
 struct side {
 	const char *name;
 	__u16 port;

@@ -447,6 +447,7 @@ int main(int argc, char **argv)
 	ksft_print_header();
 	ksft_set_plan(ARRAY_SIZE(phase) * ARRAY_SIZE(place));
 	sides_choose(&left, &right, control);
+	stay_on_one_cpu();
 	side_open(&left);
 	link_add(device[2]);
 	side_open(&right);

@@ -1311,17 +1311,6 @@ static bool same_line(const char *l, const char *r)
 	return *l == *r;
 }
 
-/* Each CPU has a queue of its own for packets over loopback. */
-static void stay_on_one_cpu(void)
-{
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	if (sched_setaffinity(0, sizeof(one), &one))
-		ksft_exit_fail_msg("sched_setaffinity: %s\n", strerror(errno));
-}
-
 static bool differs_once(const struct sequence *sequence)
 {
 	unsigned int i;
