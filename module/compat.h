@@ -143,7 +143,8 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
  * second-level bucket (tb2) for a port and an address. Older kernels hang a
  * socket on both and keep TIME_WAIT sockets of a tb2 on a list of their own;
  * newer ones hang every socket on its tb2 alone, and the tb2s on the tb.
- * port0_tb_any() and port0_tb2_any() look for a socket that conflicts in one.
+ * port0_tb_any() and port0_tb2_any() look for a socket that conflicts in one. They
+ * are inlined with the test, since a call for each socket would double the price.
  */
 struct port0_bidder;
 typedef bool (*port0_conflict_t)(const struct port0_bidder *bidder,
@@ -234,9 +235,9 @@ static inline void port0_bind_hash(struct sock *sk,
 	sk_add_bind_node(sk, &tb2->owners);
 }
 
-static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
-				 port0_conflict_t conflicts,
-				 const struct port0_bidder *bidder)
+static __always_inline bool
+port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
+	      const struct port0_bidder *bidder)
 {
 	struct sock *sk2;
 
@@ -246,9 +247,9 @@ static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
 	return false;
 }
 
-static inline bool port0_tb_any(struct inet_bind_bucket *tb,
-				port0_conflict_t conflicts,
-				const struct port0_bidder *bidder)
+static __always_inline bool
+port0_tb_any(struct inet_bind_bucket *tb, port0_conflict_t conflicts,
+	     const struct port0_bidder *bidder)
 {
 	struct inet_bind2_bucket *tb2;
 
@@ -344,9 +345,9 @@ static inline void port0_bind_hash(struct sock *sk,
 	sk_add_bind2_node(sk, &tb2->owners);
 }
 
-static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
-				 port0_conflict_t conflicts,
-				 const struct port0_bidder *bidder)
+static __always_inline bool
+port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
+	      const struct port0_bidder *bidder)
 {
 	struct inet_timewait_sock *tw;
 	struct sock *sk2;
@@ -360,9 +361,9 @@ static inline bool port0_tb2_any(struct inet_bind2_bucket *tb2,
 	return false;
 }
 
-static inline bool port0_tb_any(struct inet_bind_bucket *tb,
-				port0_conflict_t conflicts,
-				const struct port0_bidder *bidder)
+static __always_inline bool
+port0_tb_any(struct inet_bind_bucket *tb, port0_conflict_t conflicts,
+	     const struct port0_bidder *bidder)
 {
 	struct sock *sk2;
 

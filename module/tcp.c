@@ -99,8 +99,8 @@ static struct port0_bidder port0_bidder_of(const struct sock *sk)
  * once their addresses are known to meet. @sk2 may be a TIME_WAIT socket, of
  * which only struct sock_common is there; it has no uid to ask for.
  */
-static bool port0_sock_conflicts(const struct port0_bidder *bidder,
-				 struct sock *sk2)
+static __always_inline bool
+port0_sock_conflicts(const struct port0_bidder *bidder, struct sock *sk2)
 {
 	const struct sock *sk = bidder->sk;
 	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
@@ -117,8 +117,8 @@ static bool port0_sock_conflicts(const struct port0_bidder *bidder,
 }
 
 /* Mirrors __inet_bhash2_conflict(), for sockets of one tb2. */
-static bool port0_sock_conflicts2(const struct port0_bidder *bidder,
-				  struct sock *sk2)
+static __always_inline bool
+port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
 {
 	const struct sock *sk = bidder->sk;
 
@@ -130,8 +130,8 @@ static bool port0_sock_conflicts2(const struct port0_bidder *bidder,
 }
 
 /* What inet_csk_bind_conflict() tests for sockets of any address. */
-static bool port0_sock_conflicts_any(const struct port0_bidder *bidder,
-				     struct sock *sk2)
+static __always_inline bool
+port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
 {
 	return port0_sock_conflicts(bidder, sk2) &&
 	       port0_rcv_saddr_equal(bidder->sk, sk2, true);
