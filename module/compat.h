@@ -39,7 +39,6 @@ typedef struct sockaddr port0_sockaddr_t;
 #if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) ||				\
 	defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)
 #define PORT0_HAVE_FTRACE
-#endif
 
 static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 				       unsigned long ip)
@@ -57,6 +56,8 @@ static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 #else
 #define port0_ftrace_arg(fregs, n)	\
 	regs_get_kernel_argument(&(fregs)->regs, n)
+#endif
+
 #endif
 
 /* What a breakpoint adds to preempt_count(), if it counts as an NMI at all. */

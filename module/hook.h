@@ -10,6 +10,8 @@
 #include <linux/kprobes.h>
 #include <linux/types.h>
 
+#include "compat.h"
+
 /*
  * Sets of hooks that come and go together, as bits:
  *
@@ -49,10 +51,10 @@ struct port0_args {
 /**
  * struct port0_gate - the first question to a call, and the hooks that ask it
  * @redirects: its hooks may send calls elsewhere (else they only look on)
- * @callback: its entry by ftrace
  * @handler: its entry by kprobe
  * @hooks: the first of them
  * @installed: how many are in place; under port0_hook_mutex
+ * @callback: its entry by ftrace
  * @ops: the ftrace backend's own
  *
  * Nearly every call in the system is that of a socket without a mark. A gate
@@ -62,11 +64,11 @@ struct port0_args {
  */
 struct port0_gate {
 	bool redirects;
-	ftrace_func_t callback;
 	kprobe_pre_handler_t handler;
 	struct port0_hook *hooks;
 	unsigned int installed;
-#ifdef CONFIG_FUNCTION_TRACER
+#ifdef PORT0_HAVE_FTRACE
+	ftrace_func_t callback;
 	struct ftrace_ops ops;
 #endif
 };

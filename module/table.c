@@ -19,6 +19,7 @@
 #define REDIRECTS	true
 #define LOOKS_ON	false
 
+#ifdef PORT0_HAVE_FTRACE
 /*
  * Where ftrace says that a call is lies this little after where a kprobe has
  * found the function to begin.
@@ -45,6 +46,25 @@ static noinline void port0_ftrace_pass(const struct port0_gate *gate,
 	if (to)
 		port0_ftrace_set_ip(fregs, (unsigned long)to);
 }
+
+#define PORT0_FTRACE_ENTRY(name)					\
+static void port0_ftrace_##name(unsigned long ip,			\
+				unsigned long parent_ip,		\
+				struct ftrace_ops *ops,			\
+				struct ftrace_regs *fregs)		\
+{									\
+	if (unlikely(port0_pass_##name(&(struct port0_args){ {		\
+			port0_ftrace_arg(fregs, 0),			\
+			port0_ftrace_arg(fregs, 1),			\
+			port0_ftrace_arg(fregs, 2),			\
+		} })))							\
+		port0_ftrace_pass(&port0_gate_##name, ip, fregs);	\
+}
+#define PORT0_FTRACE_CALLBACK(name)	.callback = port0_ftrace_##name,
+#else
+#define PORT0_FTRACE_ENTRY(name)
+#define PORT0_FTRACE_CALLBACK(name)
+#endif
 
 static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
 {
@@ -76,18 +96,7 @@ static __always_inline bool						\
 port0_pass_##name(const struct port0_args *args);			\
 static struct port0_gate port0_gate_##name;				\
 									\
-static void port0_ftrace_##name(unsigned long ip,			\
-				unsigned long parent_ip,		\
-				struct ftrace_ops *ops,			\
-				struct ftrace_regs *fregs)		\
-{									\
-	if (unlikely(port0_pass_##name(&(struct port0_args){ {		\
-			port0_ftrace_arg(fregs, 0),			\
-			port0_ftrace_arg(fregs, 1),			\
-			port0_ftrace_arg(fregs, 2),			\
-		} })))							\
-		port0_ftrace_pass(&port0_gate_##name, ip, fregs);	\
-}									\
+PORT0_FTRACE_ENTRY(name)						\
 									\
 static int port0_kprobe_##name(struct kprobe *kp, struct pt_regs *regs)	\
 {									\
@@ -102,7 +111,7 @@ static int port0_kprobe_##name(struct kprobe *kp, struct pt_regs *regs)	\
 									\
 static struct port0_gate port0_gate_##name = {				\
 	.redirects = (_redirects),					\
-	.callback = port0_ftrace_##name,				\
+	PORT0_FTRACE_CALLBACK(name)					\
 	.handler = port0_kprobe_##name,					\
 };									\
 									\
