@@ -58,7 +58,7 @@ static inline void port0_ftrace_set_ip(struct ftrace_regs *fregs,
 	regs_get_kernel_argument(&(fregs)->regs, n)
 #endif
 
-#endif
+#endif /* PORT0_HAVE_FTRACE */
 
 /* What a breakpoint adds to preempt_count(), if it counts as an NMI at all. */
 #ifdef CONFIG_X86
