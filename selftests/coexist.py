@@ -136,12 +136,21 @@ def serve(server, client):
         equal(b"x", server.recv(2), "what the server sent to itself")
 
 
+def references(name="port0"):
+    return int(read(f"/sys/module/{name}/refcnt"))
+
+
+def wait_for(what, done):
+    deadline = time.monotonic() + IO_TIMEOUT * 3
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.1)
+
+
 def still_counts():
     """Every socket has given its reference back."""
-    deadline = time.monotonic() + IO_TIMEOUT
-    while read(f"{SYS}/refcnt").strip() != "0" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    equal("0", read(f"{SYS}/refcnt").strip(), "references on the module")
+    wait_for("all references on the module", lambda: references() == 0)
 
 
 class KprobeEvent:
@@ -365,27 +374,17 @@ def livepatch_file():
     return path
 
 
-def livepatch_settled():
-    deadline = time.monotonic() + IO_TIMEOUT * 3
-    while read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "1":
-        if time.monotonic() > deadline:
-            raise TimeoutError("the livepatch does not come to rest")
-        time.sleep(0.1)
-
-
 @contextlib.contextmanager
 def livepatch():
     load(livepatch_file())
-    livepatch_settled()
     try:
+        wait_for("the livepatch to come to rest",
+                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "0")
         yield
     finally:
         write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
-        deadline = time.monotonic() + IO_TIMEOUT * 3
-        while os.path.exists(f"/sys/kernel/livepatch/{LIVEPATCH}"):
-            if time.monotonic() > deadline:
-                raise TimeoutError("the livepatch does not go")
-            time.sleep(0.1)
+        # The patch has left sysfs a moment before it lets go of its module.
+        wait_for("the livepatch to go", lambda: references(LIVEPATCH) == 0)
         unload(LIVEPATCH)
 
 
