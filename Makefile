@@ -43,7 +43,7 @@ test: python
 # kprobes alone. Where guests are emulated this takes hours.
 test-debug: python
 	@scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)") \
-		debug debug:kprobe kprobes:auto
+		debug$(AT) debug$(AT):kprobe $(if $(MACHINE),,kprobes:auto)
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python
