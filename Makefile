@@ -39,11 +39,12 @@ test: python
 		$(if $(filter file,$(origin SUITES)),$(if $(MACHINE),,trixie@$(FOREIGN))) \
 		$(SUITES:%=%$(AT)) $(if $(filter file,$(origin SUITES)),trixie$(AT):kprobe)
 
-# On a kernel full of sanitizers, with either way of hooking, and on one that has
-# kprobes alone. Where guests are emulated this takes hours.
+# On a kernel full of sanitizers, with either way of hooking, on one that looks for
+# data races, and on one that has kprobes alone. Where guests are emulated this
+# takes hours.
 test-debug: python
 	@scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)") \
-		debug$(AT) debug$(AT):kprobe $(if $(MACHINE),,kprobes:auto)
+		debug$(AT) debug$(AT):kprobe $(if $(MACHINE),,kcsan kprobes:auto)
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python

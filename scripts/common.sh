@@ -11,7 +11,7 @@ cache=$(realpath -m "${PORT0_CACHE:-$build/cache}")
 SUITES="bookworm trixie trixie-backports"
 MACHINES="amd64 arm64"
 # Suites with a kernel of our own, and the release that the rest is from.
-OWN_KERNELS="debug kprobes"
+OWN_KERNELS="debug kcsan kprobes"
 # shellcheck disable=SC2034 # for who sources this
 OWN_RELEASE=trixie
 
