@@ -222,10 +222,10 @@ static void allow_faults(struct __test_metadata *_metadata)
  * use to it, an IPv6 route that cannot is none, and an IPv6 neighbour that cannot
  * is a wrong argument of the datagram's.
  */
-static bool is_shortage(const struct fault_case *fault, int err)
+static bool is_shortage(const struct fault_case *fault, const char *host, int err)
 {
 	if (err == -EINVAL)
-		return !fault->tcp;
+		return !fault->tcp && is_ip6(host);
 	return err == -ENOMEM || err == -ENOBUFS || err == -EAGAIN ||
 	       err == -EADDRINUSE || err == -ENETUNREACH;
 }
@@ -244,7 +244,7 @@ static enum outcome try_once(const struct fault_case *fault,
 	err = fault->call(&scene);
 	failed = has_failed(fd);
 
-	if (err && !(failed && is_shortage(fault, err))) {
+	if (err && !(failed && is_shortage(fault, scene.host, err))) {
 		printf("# %s, allocation %ld%s: %s\n", fault->name, nth,
 		       failed ? "" : " not reached", strerror(-err));
 		fflush(stdout);
