@@ -140,8 +140,8 @@ def references(name="port0"):
     return int(read(f"/sys/module/{name}/refcnt"))
 
 
-def wait_for(what, done):
-    deadline = time.monotonic() + IO_TIMEOUT * 3
+def wait_for(what, done, patience=IO_TIMEOUT):
+    deadline = time.monotonic() + patience
     while not done():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited in vain for {what}")
@@ -379,12 +379,13 @@ def livepatch():
     load(livepatch_file())
     try:
         wait_for("the livepatch to come to rest",
-                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "0")
+                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "0",
+                 IO_TIMEOUT * 3)
         yield
     finally:
         write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
         # The patch has left sysfs a moment before it lets go of its module.
-        wait_for("the livepatch to go", lambda: references(LIVEPATCH) == 0)
+        wait_for("the livepatch to go", lambda: references(LIVEPATCH) == 0, IO_TIMEOUT * 3)
         unload(LIVEPATCH)
 
 
