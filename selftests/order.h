@@ -93,15 +93,25 @@ static inline void slow_page_is_read(struct __test_metadata *_metadata,
 	ASSERT_EQ(POLLIN, event.revents);
 }
 
-/* Whoever reads it gets zeros and goes on. */
+/* Whoever reads it gets @text, or zeros, and goes on. */
+static inline void slow_page_put(struct __test_metadata *_metadata,
+				 const struct slow_page *slow, const char *text)
+{
+	char *page = aligned_alloc(slow->size, slow->size);
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)slow->page, .src = (uintptr_t)page,
+		.len = slow->size,
+	};
+
+	strncpy(page, text, slow->size);
+	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_COPY, &copy)));
+	free(page);
+}
+
 static inline void slow_page_fill(struct __test_metadata *_metadata,
 				  const struct slow_page *slow)
 {
-	struct uffdio_zeropage zero = {
-		.range = { (uintptr_t)slow->page, slow->size },
-	};
-
-	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_ZEROPAGE, &zero)));
+	slow_page_put(_metadata, slow, "");
 }
 
 /* A call in a thread of its own. */
@@ -298,9 +308,11 @@ static inline int to_device(int fd, const char *name)
 			     strlen(name) + 1));
 }
 
+/* The name of the device is on a page; it is read before the lock is taken. */
 static inline int do_device(struct call *call)
 {
-	return to_device(call->fd, "lo");
+	return rc(setsockopt(call->fd, SOL_SOCKET, SO_BINDTODEVICE, call->page,
+			     IFNAMSIZ));
 }
 
 #endif /* PORT0_ORDER_H */

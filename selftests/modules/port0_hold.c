@@ -31,8 +31,7 @@
 #define PORT0_HOLD_MAX		32
 
 /* All of them take these or fewer, in registers, and return no more. */
-typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b,
-					   unsigned long c);
+typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
 
 /**
  * struct port0_hold_point - a function that tasks can be held at
@@ -93,8 +92,7 @@ static struct port0_hold *port0_hold_mine(int state)
 }
 
 /* Stands in for the function. */
-static unsigned long port0_hold_call(unsigned long a, unsigned long b,
-				     unsigned long c)
+static unsigned long port0_hold_call(unsigned long a, unsigned long b)
 {
 	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_HELD) ?:
 				  port0_hold_mine(PORT0_HOLD_RELEASED);
@@ -110,7 +108,7 @@ static unsigned long port0_hold_call(unsigned long a, unsigned long b,
 	if (atomic_xchg(&hold->state, PORT0_HOLD_OVER) == PORT0_HOLD_RELEASED)
 		atomic_set(&hold->state, PORT0_HOLD_FREE);
 
-	ret = func(a, b, c);
+	ret = func(a, b);
 	module_put(THIS_MODULE);
 	return ret;
 }
@@ -152,9 +150,8 @@ static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 
 static struct port0_hold_point port0_hold_points[] = {
 	PORT0_HOLD_POINT(lock_sock_nested, false),
-	/* Those beside it in the same file, which compilers may inline it into. */
+	/* Beside it in the same file, so that it may have been inlined here. */
 	PORT0_HOLD_POINT(sockopt_lock_sock, false),
-	PORT0_HOLD_POINT(sock_bindtoindex, false),
 	PORT0_HOLD_POINT(release_sock, true),
 };
 
