@@ -41,7 +41,7 @@ def inside(tree, argv, layer=None, binds=(), covered=(), env=None):
     for source, place, *ro in binds:
         if layer:
             lines.append(shlex.join(["mkdir", "-p", root + place]))
-        mount("--rbind", source, root + place)
+        mount("--bind", source, root + place)
         if ro:
             mount("-o", "remount,bind,ro", root + place)
     for number, directory in enumerate(covered):
