@@ -8,7 +8,7 @@
 
 #include <linux/errqueue.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 FEATURE_FIXTURE(udp);
 
