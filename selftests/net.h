@@ -459,11 +459,11 @@ static inline long netstat_counter(const char *name)
 		return -errno;
 	while (value < 0 && fgets(names, sizeof(names), file) &&
 	       fgets(values, sizeof(values), file)) {
-		n = strtok_r(names, " \n", &next_n);
-		v = strtok_r(values, " \n", &next_v);
+		n = strtok_r(names, "\n ", &next_n);
+		v = strtok_r(values, "\n ", &next_v);
 		while (n && v && strcmp(n, name)) {
-			n = strtok_r(NULL, " \n", &next_n);
-			v = strtok_r(NULL, " \n", &next_v);
+			n = strtok_r(NULL, "\n ", &next_n);
+			v = strtok_r(NULL, "\n ", &next_v);
 		}
 		if (n && v)
 			value = atol(v);

@@ -3,14 +3,14 @@
  * The socket options by number.
  *
  * This directory has to build in a kernel tree, where the module's header is
- * missing, so the numbers stand here as well. Where <port0.h> can be found it is
+ * missing, so the numbers stand here as well. Where port0.h can be found it is
  * included first: the compiler then warns of a number that differs.
  */
 #ifndef PORT0_OPTIONS_H
 #define PORT0_OPTIONS_H
 
-#if __has_include(<port0.h>)
-#include <port0.h>
+#if __has_include("port0.h")
+#include "port0.h"
 #endif
 
 #define IP_BIND_PORT_ZERO	0x7030

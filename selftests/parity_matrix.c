@@ -292,13 +292,13 @@ static void play(const struct side *side, int type, enum state state,
 		 const struct config *one, struct answer *answers)
 {
 	struct first first;
+	__u8 error = 0, holds = 0;
 	bool fresh = false;
 	unsigned int i;
 
 	for (i = 0; i < CONFIGS; i++) {
 		struct config two = config_of(i);
 		struct answer *answer = &answers[i];
-		__u8 error, holds;
 
 		if (!fresh) {
 			error = first_open(side, type, state, one, &first);
