@@ -92,13 +92,6 @@ static inline int recv_now(int fd)
 	return err == 1 ? byte : err;
 }
 
-static inline int send_to(int fd, const char *host, int port, const char *text)
-{
-	struct addr to = addr_of(host, port);
-
-	return rc(sendto(fd, text, strlen(text), 0, &to.sa, to.len));
-}
-
 /* Datagrams to its name reach it, those to another socket's do not. */
 static inline void expect_datagrams(struct __test_metadata *_metadata, int fd,
 				    const struct place *place)
@@ -114,11 +107,11 @@ static inline void expect_datagrams(struct __test_metadata *_metadata, int fd,
 	}
 	while (recv_now(fd) >= 0)
 		;
-	EXPECT_AT(place, 1, send_to(client, place->dest, place->port, "d"));
+	EXPECT_AT(place, 1, send_to(client, place->dest, place->port, "d", 0));
 	settle(_metadata);
 	EXPECT_AT(place, 'd', recv_now(fd));
 	if (place->other) {
-		send_to(client, place->other, place->port, "o");
+		send_to(client, place->other, place->port, "o", 0);
 		settle(_metadata);
 		EXPECT_AT(place, 'o', recv_now(rival));
 		EXPECT_AT(place, -EAGAIN, recv_now(fd));

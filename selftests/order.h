@@ -302,12 +302,6 @@ static inline int do_v6only(struct call *call)
 	return set_int(call->fd, SOL_IPV6, IPV6_V6ONLY, call->value);
 }
 
-static inline int to_device(int fd, const char *name)
-{
-	return rc(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name,
-			     strlen(name) + 1));
-}
-
 /* The name of the device is on a page; it is read before the lock is taken. */
 static inline int do_device(struct call *call)
 {

@@ -187,7 +187,7 @@ LATE_BIND(any, close)
 
 LATE_BIND(any, device)
 {
-	EXPECT_AT(&self->place, 0, to_device(self->fd, "lo"));
+	EXPECT_AT(&self->place, 0, set_device(self->fd, "lo"));
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
@@ -206,8 +206,8 @@ LATE_BIND(udp, hear)
 
 LATE_BIND(udp, device_and_back)
 {
-	EXPECT_AT(&self->place, 0, to_device(self->fd, "lo"));
-	EXPECT_AT(&self->place, 0, to_device(self->fd, ""));
+	EXPECT_AT(&self->place, 0, set_device(self->fd, "lo"));
+	EXPECT_AT(&self->place, 0, set_device(self->fd, ""));
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
@@ -272,7 +272,7 @@ LATE_BIND(any, disconnect_at_once)
 LATE_BIND(udp, send)
 {
 	EXPECT_AT(&self->place, 1,
-		  send_to(self->fd, self->contest->dest, PEER_PORT, "s"));
+		  send_to(self->fd, self->contest->dest, PEER_PORT, "s", 0));
 	expect_peer(_metadata, self);
 	expect_filed(_metadata, self->fd, &self->place);
 }

@@ -196,7 +196,7 @@ TEST_F(stuck, clear)
 	slow_page_fill(_metadata, &self->slow[0]);
 	EXPECT_EQ(1, call_end(_metadata, &send_));
 	expect_one(_metadata, self->server);
-	EXPECT_EQ(-EINVAL, send_to(self->fd, variant->host, 0, "x"));
+	EXPECT_EQ(-EINVAL, send_to(self->fd, variant->host, 0, "x", 0));
 }
 
 /* The same, while the datagram is being put together under the lock. */
@@ -333,7 +333,7 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 	for (i = 0; i < BATCHES; i++) {
 		began = now();
 		for (j = 0; j < BATCH; j++)
-			EXPECT_EQ(1, send_to(fd, host, 0, "x"));
+			EXPECT_EQ(1, send_to(fd, host, 0, "x", 0));
 		if (now() - began < best)
 			best = now() - began;
 		while (recv(server, &byte, 1, MSG_DONTWAIT) >= 0)
