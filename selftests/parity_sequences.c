@@ -14,6 +14,7 @@
 #define _GNU_SOURCE
 #include <asm/byteorder.h>
 #include <getopt.h>
+#include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <poll.h>
 #include <time.h>
@@ -22,7 +23,7 @@
 #include <linux/filter.h>
 #include <linux/sockios.h>
 
-#include "parity.h"
+#include "sides.h"
 #include "parity_known.h"
 
 #ifndef IP_LOCAL_PORT_RANGE
@@ -34,7 +35,6 @@
 
 #define SLOTS		8
 #define MAX_STEPS	200
-#define OTHER_PORT	90
 #define EPHEMERAL	32768
 #define LINE		512
 #define GROUP		100
@@ -99,7 +99,7 @@ static const struct row place[] = {
 	[BROADCAST4]	= { "255.255.255.255", V4, 1 },
 	[ANY6]		= { "::", V6, 6 },
 	[HOME6]		= { "::1", V6, 8 },
-	[SECOND6]	= { PARITY_V6, V6, 4 },
+	[SECOND6]	= { SECOND_IP6, V6, 4 },
 	[FAR6]		= { "2001:db8::1", V6, 1 },
 	[GROUP6]	= { "ff01::1", V6, 1 },
 	[ANY_MAPPED]	= { "::ffff:0.0.0.0", V6, 1 },
@@ -652,10 +652,10 @@ static void say_result(struct play *play, long result)
 		say(play, "%ld", result);
 }
 
-static void say_name(struct play *play, const union address *name, const char *zero_is)
+static void say_name(struct play *play, const struct addr *name, const char *zero_is)
 {
 	char ip[INET6_ADDRSTRLEN] = "?";
-	__u16 port = address_port(name);
+	int port = port_of(name);
 
 	if (name->sa.sa_family == AF_INET)
 		inet_ntop(AF_INET, &name->v4.sin_addr, ip, sizeof(ip));
@@ -672,9 +672,9 @@ static void say_name(struct play *play, const union address *name, const char *z
 }
 
 /* On the port-0 side a 0 that comes from elsewhere is the port under test. */
-static void say_remote_name(struct play *play, const union address *name, socklen_t len)
+static void say_remote_name(struct play *play, const struct addr *name)
 {
-	if (len)
+	if (name->len)
 		say_name(play, name, play->side->marked ? "PORT" : "0");
 	else
 		say(play, " no name");
@@ -701,35 +701,14 @@ static const char *own_zero(const struct play *play, const struct socket_slot *s
 
 static void say_own_name(struct play *play, const struct socket_slot *slot, bool strict)
 {
-	socklen_t len = sizeof(union address);
-	union address name;
+	struct addr name = { .len = sizeof(name.v6) };
 
-	if (getsockname(slot->fd, &name.sa, &len))
+	if (getsockname(slot->fd, &name.sa, &name.len))
 		say(play, " %s", errno_name(errno));
 	else
 		say_name(play, &name, own_zero(play, slot, strict));
 	if (!slot->plain && side_holds(play->side, slot->fd))
 		play->tally->held++;
-}
-
-/*
- * Packets over loopback arrive before the call that sends them returns, except
- * while the kernel has put such work off to a thread of its own. The fence then
- * waits in the same queue.
- */
-static void settle(int fence)
-{
-	struct pollfd arrival = { .fd = fence, .events = POLLIN };
-	char byte;
-
-	for (;;) {
-		if (send(fence, "", 1, 0) != 1)
-			ksft_exit_fail_msg("fence: %s\n", strerror(errno));
-		if (recv(fence, &byte, 1, 0) == 1)
-			return;
-		if (poll(&arrival, 1, 10000) != 1 || recv(fence, &byte, 1, 0) != 1)
-			ksft_exit_fail_msg("loopback delivered nothing for ten seconds\n");
-	}
 }
 
 /* Which sockets are ready for what, where that has changed. */
@@ -772,19 +751,17 @@ static __u16 port_number(const struct play *play, unsigned int port)
 static socklen_t make_address(const struct play *play, const struct step *step,
 			      unsigned int spoiled, struct sockaddr_storage *to)
 {
-	union address *at = (void *)to;
-	socklen_t len;
+	struct addr addr = addr_of(place[step->a].text, port_number(play, step->b));
 
 	memset(to, 0, sizeof(*to));
-	address_set(at, place[step->a].text, port_number(play, step->b));
-	len = address_len(at);
+	memcpy(to, &addr.sa, addr.len);
 	switch (spoiled) {
 	case UNSPEC:
-		at->sa.sa_family = AF_UNSPEC;
-		return len;
+		to->ss_family = AF_UNSPEC;
+		return addr.len;
 	case LOCAL:
-		at->sa.sa_family = AF_UNIX;
-		return len;
+		to->ss_family = AF_UNIX;
+		return addr.len;
 	case EMPTY:
 		return 0;
 	case SHORT:
@@ -794,17 +771,16 @@ static socklen_t make_address(const struct play *play, const struct step *step,
 	case TOO_LONG:
 		return sizeof(*to) + 1;
 	}
-	return len;
+	return addr.len;
 }
 
 static bool is_connected_to_port(const struct play *play, int fd, bool *mapped)
 {
-	socklen_t len = sizeof(union address);
-	union address peer;
+	struct addr peer = { .len = sizeof(peer.v6) };
 
-	if (getpeername(fd, &peer.sa, &len) || address_port(&peer) != play->side->port)
+	if (getpeername(fd, &peer.sa, &peer.len) || port_of(&peer) != play->side->port)
 		return false;
-	*mapped = peer.sa.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&peer.v6.sin6_addr);
+	*mapped = is_mapped(&peer);
 	return true;
 }
 
@@ -874,8 +850,8 @@ static void play_socket(struct play *play, const struct step *step)
 		side_mark(play->side, slot->fd);
 	/* Nagle would make the time of an ACK part of the result. */
 	if (slot->fd >= 0 && slot->tcp)
-		set_option(slot->fd, SOL_TCP, TCP_NODELAY, 1);
-	say(play, "%s", slot->fd < 0 ? errno_name(errno) : "ok");
+		must(set_int(slot->fd, SOL_TCP, TCP_NODELAY, 1), "TCP_NODELAY");
+	say(play, "%s", slot->fd < 0 ? errno_name(-slot->fd) : "ok");
 }
 
 /*
@@ -946,15 +922,14 @@ static void play_accept(struct play *play, const struct step *step)
 {
 	const struct socket_slot *from = &slots[step->slot];
 	struct socket_slot *to = &slots[step->a];
-	union address name;
-	socklen_t len = sizeof(name);
+	struct addr name = { .len = sizeof(name.v6) };
 
 	if (to->fd >= 0)
 		return;
 	to->plain = from->plain;
 	to->tcp = from->tcp;
 	if (step->b)
-		to->fd = accept4(from->fd, &name.sa, &len, SOCK_NONBLOCK);
+		to->fd = accept4(from->fd, &name.sa, &name.len, SOCK_NONBLOCK);
 	else
 		to->fd = accept4(from->fd, NULL, NULL, SOCK_NONBLOCK);
 	if (to->fd < 0) {
@@ -963,7 +938,7 @@ static void play_accept(struct play *play, const struct step *step)
 	}
 	play->tally->accepts++;
 	if (step->b)
-		say_remote_name(play, &name, len);
+		say_remote_name(play, &name);
 	say_own_name(play, to, false);
 }
 
@@ -1040,6 +1015,7 @@ static void say_cmsg(struct play *play, const struct cmsghdr *cmsg)
 	const struct in_pktinfo *info = data;
 	const struct in6_pktinfo *info6 = data;
 	char ip[INET6_ADDRSTRLEN], ip2[INET6_ADDRSTRLEN];
+	struct addr name = { .len = sizeof(name.v6) };
 
 	if (cmsg->cmsg_level == SOL_IP && cmsg->cmsg_type == IP_PKTINFO) {
 		say(play, " pktinfo %d %s %s", info->ipi_ifindex,
@@ -1051,7 +1027,8 @@ static void say_cmsg(struct play *play, const struct cmsghdr *cmsg)
 	} else if ((cmsg->cmsg_level == SOL_IP && cmsg->cmsg_type == IP_RECVORIGDSTADDR) ||
 		   (cmsg->cmsg_level == SOL_IPV6 && cmsg->cmsg_type == IPV6_RECVORIGDSTADDR)) {
 		say(play, " to");
-		say_remote_name(play, data, sizeof(union address));
+		memcpy(&name.v6, data, sizeof(name.v6));
+		say_remote_name(play, &name);
 	} else if ((cmsg->cmsg_level == SOL_IP && cmsg->cmsg_type == IP_RECVERR) ||
 		   (cmsg->cmsg_level == SOL_IPV6 && cmsg->cmsg_type == IPV6_RECVERR)) {
 		say(play, " error %s origin %u type %u code %u", errno_name(error->ee_errno),
@@ -1066,10 +1043,10 @@ static void play_recv(struct play *play, const struct step *step)
 	const struct socket_slot *slot = &slots[step->slot];
 	char text[64], control[512];
 	struct iovec iov = { .iov_base = text, .iov_len = sizeof(text) };
-	union address name;
+	struct addr name = {};
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1,
-		.msg_name = &name, .msg_namelen = sizeof(name),
+		.msg_name = &name.sa, .msg_namelen = sizeof(name.v6),
 		.msg_control = control, .msg_controllen = sizeof(control),
 	};
 	struct cmsghdr *cmsg;
@@ -1083,20 +1060,20 @@ static void play_recv(struct play *play, const struct step *step)
 	say(play, "%zd \"%.*s\" flags %x from", got,
 	    (int)(got < (ssize_t)sizeof(text) ? got : (ssize_t)sizeof(text)), text,
 	    msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC | MSG_OOB | MSG_ERRQUEUE));
-	say_remote_name(play, &name, msg.msg_namelen);
+	name.len = msg.msg_namelen;
+	say_remote_name(play, &name);
 	for (cmsg = CMSG_FIRSTHDR(&msg); cmsg; cmsg = CMSG_NXTHDR(&msg, cmsg))
 		say_cmsg(play, cmsg);
 }
 
 static void play_getpeername(struct play *play, const struct step *step)
 {
-	union address name;
-	socklen_t len = sizeof(name);
+	struct addr name = { .len = sizeof(name.v6) };
 
-	if (getpeername(slots[step->slot].fd, &name.sa, &len))
+	if (getpeername(slots[step->slot].fd, &name.sa, &name.len))
 		say_result(play, -1);
 	else
-		say_remote_name(play, &name, len);
+		say_remote_name(play, &name);
 }
 
 static void play_so_error(struct play *play, const struct step *step)
@@ -1191,21 +1168,16 @@ static void play_step(struct play *play, const struct step *step, unsigned int i
 		break;
 	}
 	if (sends_packets(step))
-		settle(play->fence);
+		must(fence_pass(play->fence), "the fence");
 	say_readiness(play);
 }
 
-static int open_fence(void)
+static void set_sysctl(const char *name, const char *value)
 {
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	socklen_t len = sizeof(union address);
-	union address self;
+	char path[64];
 
-	address_set(&self, "127.0.0.99", 0);
-	if (fd < 0 || bind(fd, &self.sa, address_len(&self)) ||
-	    getsockname(fd, &self.sa, &len) || connect(fd, &self.sa, len))
-		ksft_exit_fail_msg("fence: %s\n", strerror(errno));
-	return fd;
+	snprintf(path, sizeof(path), "/proc/sys/net/%s", name);
+	must(write_file(path, value), path);
 }
 
 static void arena_open(struct arena *arena)
@@ -1220,7 +1192,7 @@ static void arena_open(struct arena *arena)
 	/* Errors are part of the transcript, each of them. */
 	set_sysctl("ipv4/icmp_ratemask", "0");
 	set_sysctl("ipv6/icmp/ratemask", "");
-	arena->fence = open_fence();
+	arena->fence = must(fence_open(), "the fence");
 	arena->sockstat[0] = open("/proc/thread-self/net/sockstat", O_RDONLY | O_CLOEXEC);
 	arena->sockstat[1] = open("/proc/thread-self/net/sockstat6", O_RDONLY | O_CLOEXEC);
 }
@@ -1279,11 +1251,10 @@ static void play_on(struct arena *arena, const struct sequence *sequence,
 	for (i = 0; i < SLOTS; i++) {
 		if (slots[i].fd < 0)
 			continue;
-		setsockopt(slots[i].fd, SOL_SOCKET, SO_LINGER, &linger_reset,
-			   sizeof(linger_reset));
+		reset_on_close(slots[i].fd);
 		close(slots[i].fd);
 	}
-	settle(arena->fence);
+	must(fence_pass(arena->fence), "the fence");
 	if (!arena_is_clean(arena)) {
 		arena_close(arena);
 		arena_open(arena);
@@ -1520,7 +1491,7 @@ int main(int argc, char **argv)
 
 	ksft_print_header();
 	ksft_set_plan((count + GROUP - 1) / GROUP + 1);
-	stay_on_one_cpu();
+	must(pin_to_this_cpu(), "sched_setaffinity");
 	sides_choose(&left.side, &right.side, control);
 	arena_open(&left);
 	arena_open(&right);
