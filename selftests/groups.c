@@ -107,8 +107,7 @@ static void join(struct __test_metadata *_metadata, struct play *play, int kind)
 	if (is->wants & FOREIGN)
 		ASSERT_EQ(0, rc(fchown(fd, TENANT, -1)));
 	if (is->device)
-		ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE,
-					   is->device, strlen(is->device))));
+		ASSERT_EQ(0, set_device(fd, is->device));
 	err = bind_to(fd, is->host, play->port);
 	note(play, "%s%s%s%s: %d; ", is->host, wants_text(is->wants),
 	     is->device ? " " : "", is->device ?: "", err);
@@ -187,7 +186,6 @@ static void datagrams_to(struct __test_metadata *_metadata, struct play *play,
 static void connections_to(struct __test_metadata *_metadata, struct play *play,
 			   size_t dest)
 {
-	struct linger reset = { .l_onoff = 1 };
 	unsigned int got = 0;
 	int i, err = 0;
 
@@ -195,7 +193,7 @@ static void connections_to(struct __test_metadata *_metadata, struct play *play,
 		int client = new_socket(_metadata, dests[dest], SOCK_STREAM);
 		int who, child;
 
-		setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		reset_on_close(client);
 		err = connect_to(client, dests[dest], play->port);
 		if (!err) {
 			who = who_has(play, -1);

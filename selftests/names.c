@@ -3,8 +3,6 @@
  * The whole name of a socket and of its peer, byte by byte: scope, flow, what
  * pads it, v4-mapped addresses, and what is left of it after a disconnect.
  */
-#include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdlib.h>
 
 #include "port0_test.h"
@@ -228,7 +226,6 @@ TEST_F(names, any_address_after_disconnect)
 /* Connected one way only: closed by the other side, reset, shut down. */
 TEST_F(names, of_a_peer_that_leaves)
 {
-	struct linger reset = { .l_onoff = 1 };
 	int listener, client, child;
 	char byte;
 
@@ -246,8 +243,7 @@ TEST_F(names, of_a_peer_that_leaves)
 	expect_name(_metadata, ask(getpeername, client), variant->home,
 		    variant->port);
 	/* Both ways shut is CLOSE, or its antechamber. */
-	ASSERT_EQ(0, rc(setsockopt(child, SOL_SOCKET, SO_LINGER, &reset,
-				   sizeof(reset))));
+	reset_on_close(child);
 	close(child);
 	settle(_metadata);
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);

@@ -170,22 +170,35 @@ static unsigned int *ring_word(const struct ring *ring, __u32 offset)
 	return (unsigned int *)(ring->rings + offset);
 }
 
-static int ring_call(struct ring *ring, struct io_uring_sqe request)
+/* Hands a request in; it may go on by itself. */
+static int ring_submit(struct ring *ring, struct io_uring_sqe request)
 {
 	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
+
+	ring->sqes[0] = request;
+	*ring_word(ring, ring->params.sq_off.array) = 0;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	return syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1 ? 0 : -errno;
+}
+
+/* Waits for the answer to the one request there is. */
+static int ring_result(struct ring *ring)
+{
 	unsigned int *head = ring_word(ring, ring->params.cq_off.head);
 	const struct io_uring_cqe *answers = (void *)(ring->rings + ring->params.cq_off.cqes);
 	unsigned int mask = *ring_word(ring, ring->params.cq_off.ring_mask);
 	int result;
 
-	ring->sqes[0] = request;
-	*ring_word(ring, ring->params.sq_off.array) = 0;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	if (syscall(__NR_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 1)
+	if (syscall(__NR_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
 		return -errno;
 	result = answers[*head & mask].res;
 	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
 	return result;
+}
+
+static int ring_call(struct ring *ring, struct io_uring_sqe request)
+{
+	return ring_submit(ring, request) ?: ring_result(ring);
 }
 
 /* bind and listen came later than the rest; the numbers are the kernel's. */
@@ -269,6 +282,53 @@ TEST_F(fd, io_uring_sendmsg)
 			.len = 1, .flags = round ? IOSQE_ASYNC : 0 }));
 		expect_recv(_metadata, server, "ring");
 	}
+}
+
+/*
+ * A send that finds no room is made again when there is some, from the request as
+ * the kernel has kept it: each time it has to go where it was told first.
+ */
+TEST_F(fd, io_uring_sendmsg_retried)
+{
+	struct addr to = addr_of(variant->home, variant->port);
+	char big[8192] = "", text[sizeof(big)];
+	struct iovec iov = { .iov_base = big, .iov_len = sizeof(big) };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int other = bound_socket(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int full = 0, got = 0, error, sent;
+	struct ring ring;
+
+	error = ring_open(&ring);
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	/* What waits to be received is the sender's until then. */
+	ASSERT_EQ(0, set_int(client, SOL_SOCKET, SO_SNDBUF, 2 * sizeof(big)));
+	ASSERT_EQ(0, set_int(server, SOL_SOCKET, SO_RCVBUF, 64 * sizeof(big)));
+	while (rc(sendmsg(client, &msg, MSG_DONTWAIT)) == sizeof(big))
+		full++;
+	ASSERT_LT(0, full);
+	for (sent = 0; sent < 3; sent++) {
+		/* Without waiting for its answer, there is none yet. */
+		ASSERT_EQ(0, ring_submit(&ring, (struct io_uring_sqe){
+			.opcode = IORING_OP_SENDMSG, .fd = client, .addr = (uintptr_t)&msg,
+			.len = 1 }));
+		while (rc(recv(server, text, sizeof(text), MSG_DONTWAIT)) == sizeof(big))
+			got++;
+		EXPECT_EQ((int)sizeof(big), ring_result(&ring));
+		while (rc(recv(server, text, sizeof(text), MSG_DONTWAIT)) == sizeof(big))
+			got++;
+		while (rc(sendmsg(client, &msg, MSG_DONTWAIT)) == sizeof(big))
+			full++;
+	}
+	while (rc(recv(server, text, sizeof(text), MSG_DONTWAIT)) == sizeof(big))
+		got++;
+	EXPECT_EQ(full + sent, got);
+	EXPECT_EQ(-EAGAIN, rc(recv(other, text, 1, MSG_DONTWAIT)));
+	EXPECT_EQ(variant->port, port_of(&to));
 }
 
 TEST_HARNESS_MAIN
