@@ -89,7 +89,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	 */
 	*ops = (struct ftrace_ops){
 		.func = gate->callback,
-		.flags = FTRACE_OPS_FL_PERMANENT,
+		.flags = FTRACE_OPS_FL_PERMANENT | PORT0_FTRACE_OPS_FLAGS,
 	};
 	if (gate->redirects)
 		ops->flags |= FTRACE_OPS_FL_IPMODIFY;
