@@ -16,6 +16,7 @@
 #include "call.h"
 #include "hook.h"
 #include "port0.h"
+#include "rules.h"
 
 #define PORT0_VERSION	"0.1.0"
 
@@ -81,6 +82,9 @@ static int __init port0_init(void)
 	port0_call_init();
 	port0_loader = current;
 
+	err = port0_rules_learn();
+	if (err)
+		return err;
 	err = port0_hooks_choose(port0_backend_name);
 	if (err)
 		return err;

@@ -20,7 +20,6 @@
 #include <linux/bpf-cgroup.h>
 #include <linux/ftrace.h>
 #include <linux/ipv6.h>
-#include <net/inet_common.h>
 #include <net/inet_connection_sock.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_sock.h>
@@ -28,6 +27,7 @@
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/sock.h>
+#include <net/inet_common.h>
 #include <net/sock_reuseport.h>
 #include <net/tcp.h>
 #include <net/udp.h>

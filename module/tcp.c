@@ -12,6 +12,7 @@
  * the address in bhash2, both with bottom halves off.
  */
 #include <linux/slab.h>
+#include <net/ipv6.h>
 #include <net/sock_reuseport.h>
 #include <net/transp_v6.h>
 
