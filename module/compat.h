@@ -40,8 +40,9 @@ typedef struct sockaddr port0_sockaddr_t;
 #error "this kernel's inet_bind() is new to port0: please report it"
 #endif
 
-/* The flags of a cgroup program on addresses, before and after it could change
- * their length. @len points to the length where the kernel wants it.
+/*
+ * A cgroup program on addresses. Where it can change the length, @len points to
+ * that.
  */
 #if defined(PORT0_HAVE_SA_PROG_LEN)
 #define port0_cgroup_run_sa_prog(sk, uaddr, len, type)			\
@@ -49,6 +50,9 @@ typedef struct sockaddr port0_sockaddr_t;
 #elif defined(PORT0_HAVE_SA_PROG_PLAIN)
 #define port0_cgroup_run_sa_prog(sk, uaddr, len, type)			\
 	BPF_CGROUP_RUN_SA_PROG(sk, uaddr, type)
+#elif defined(PORT0_HAVE_SA_PROG_OLD)
+#define port0_cgroup_run_sa_prog(sk, uaddr, len, type)			\
+	BPF_CGROUP_RUN_SA_PROG(sk, uaddr, BPF_##type)
 #else
 #error "this kernel's BPF_CGROUP_RUN_SA_PROG() is new to port0: please report it"
 #endif
@@ -176,6 +180,11 @@ static inline bool inet_addr_valid_or_nonlocal(struct net *net,
 }
 #endif
 
+/* A flag of __inet_bind(), from cgroup programs that grant the privilege */
+#ifndef PORT0_HAVE_BIND_NO_CAP
+#define BIND_NO_CAP_NET_BIND_SERVICE	0
+#endif
+
 /* TCP's tables */
 static inline struct inet_hashinfo *port0_hashinfo(const struct sock *sk)
 {
@@ -253,12 +262,18 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
 #define port0_cgroup_sock_addr()					\
 	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx, flags)
-#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_OLD)
+#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_FLAGS)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
 	enum bpf_attach_type atype, void *t_ctx, u32 *flags
 #define port0_cgroup_sock_addr()					\
 	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx, flags)
+#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_OLD)
+#define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
+	struct sock *sk, port0_sockaddr_t *uaddr,			\
+	enum bpf_attach_type atype, void *t_ctx
+#define port0_cgroup_sock_addr()					\
+	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx)
 #elif defined(CONFIG_CGROUP_BPF)
 #error "this kernel's __cgroup_bpf_run_filter_sock_addr() is new to port0: please report it"
 #endif

@@ -73,7 +73,15 @@ PROBE(SOCKADDR_UNSIZED)
 						    typeof(&inet_bind)), "");
 }
 
-/* Whether a cgroup program on addresses can change their length */
+/* Cgroup programs on addresses: what they are called by has grown. */
+
+PROBE(SA_PROG_OLD)
+{
+	struct sock *sk = 0;
+	void *addr = 0;
+
+	BPF_CGROUP_RUN_SA_PROG(sk, addr, BPF_CGROUP_INET4_GETPEERNAME);
+}
 
 PROBE(SA_PROG_PLAIN)
 {
@@ -95,6 +103,15 @@ PROBE(SA_PROG_LEN)
 /* The function behind it, which is declared with CONFIG_CGROUP_BPF */
 
 PROBE(CGROUP_SOCK_ADDR_OLD)
+{
+	int (*f)(struct sock *sk, struct sockaddr *uaddr,
+		 enum bpf_attach_type type, void *t_ctx);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+PROBE(CGROUP_SOCK_ADDR_FLAGS)
 {
 	int (*f)(struct sock *sk, struct sockaddr *uaddr,
 		 enum bpf_attach_type type, void *t_ctx, u32 *flags);
@@ -210,6 +227,11 @@ PROBE(SNDFLOW_MEMBER)
 PROBE(ADDR_VALID_OR_NONLOCAL)
 {
 	(void)&inet_addr_valid_or_nonlocal;
+}
+
+PROBE(BIND_NO_CAP)
+{
+	(void)BIND_NO_CAP_NET_BIND_SERVICE;
 }
 
 PROBE(CAN_NONLOCAL_BIND)
