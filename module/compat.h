@@ -197,7 +197,7 @@ static inline struct inet_hashinfo *port0_hashinfo(const struct sock *sk)
 #endif
 }
 
-static inline struct udp_table *port0_udp_table(const struct sock *sk)
+static inline struct udp_table *port0_udp_table_of(struct net *net)
 {
 	struct udp_table *table = NULL;
 
@@ -205,13 +205,18 @@ static inline struct udp_table *port0_udp_table(const struct sock *sk)
 #error "this kernel's udp_table is new to port0: please report it"
 #endif
 #ifdef PORT0_HAVE_PROTO_UDP_TABLE
-	table = sk->sk_prot->h.udp_table;
+	table = udp_prot.h.udp_table;
 #endif
 #ifdef PORT0_HAVE_NETNS_UDP_TABLE
 	if (!table)
-		table = sock_net(sk)->ipv4.udp_table;
+		table = net->ipv4.udp_table;
 #endif
 	return table;
+}
+
+static inline struct udp_table *port0_udp_table(const struct sock *sk)
+{
+	return port0_udp_table_of(sock_net(sk));
 }
 
 /*
@@ -222,18 +227,22 @@ static inline struct udp_table *port0_udp_table(const struct sock *sk)
 #define PORT0_CHECK_PARAMS		, bool, u32
 #define PORT0_CHECK_ARGS		, false, hash_port0
 #define PORT0_OFFSET_PARAMS		u64 port_offset, u32 hash_port0
+#define PORT0_OFFSET_ARGS		port_offset, hash_port0
 #elif defined(PORT0_HAVE_HASH_CONNECT_RCU)
 #define PORT0_CHECK_PARAMS		, bool
 #define PORT0_CHECK_ARGS		, false
 #define PORT0_OFFSET_PARAMS		u64 port_offset
+#define PORT0_OFFSET_ARGS		port_offset
 #elif defined(PORT0_HAVE_HASH_CONNECT_U64)
 #define PORT0_CHECK_PARAMS
 #define PORT0_CHECK_ARGS
 #define PORT0_OFFSET_PARAMS		u64 port_offset
+#define PORT0_OFFSET_ARGS		port_offset
 #elif defined(PORT0_HAVE_HASH_CONNECT_U32)
 #define PORT0_CHECK_PARAMS
 #define PORT0_CHECK_ARGS
 #define PORT0_OFFSET_PARAMS		u32 port_offset
+#define PORT0_OFFSET_ARGS		port_offset
 #else
 #error "this kernel's __inet_hash_connect() is new to port0: please report it"
 #endif
@@ -244,6 +253,8 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 #define PORT0_HASH_CONNECT_PARAMS					\
 	struct inet_timewait_death_row *death_row, struct sock *sk,	\
 	PORT0_OFFSET_PARAMS, port0_check_established_t check_established
+#define PORT0_HASH_CONNECT_ARGS						\
+	death_row, sk, PORT0_OFFSET_ARGS, check_established
 #define port0_check_established()					\
 	check_established(death_row, sk, 0, NULL PORT0_CHECK_ARGS)
 
@@ -253,27 +264,23 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr, int *uaddrlen,	\
 	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, uaddrlen, atype,	\
-					  t_ctx, flags)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS					\
+	sk, uaddr, uaddrlen, atype, t_ctx, flags
 #elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_PLAIN)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
 	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx, flags)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx, flags
 #elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_FLAGS)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
 	enum bpf_attach_type atype, void *t_ctx, u32 *flags
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx, flags)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx, flags
 #elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_OLD)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
 	enum bpf_attach_type atype, void *t_ctx
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx
 #elif defined(CONFIG_CGROUP_BPF)
 #error "this kernel's __cgroup_bpf_run_filter_sock_addr() is new to port0: please report it"
 #endif
