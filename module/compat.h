@@ -120,6 +120,22 @@ err_undo:
 }
 #endif
 
+#ifdef PORT0_HAVE_FTRACE
+/*
+ * Older kernels do not export it to modules, which no header shows: a weak symbol is
+ * NULL there. What they have may want memory.
+ */
+void ftrace_free_filter(struct ftrace_ops *ops) __weak;
+
+static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
+{
+	if (ftrace_free_filter)
+		ftrace_free_filter(ops);
+	else
+		ftrace_set_filter(ops, NULL, 0, 1);
+}
+#endif
+
 /* Without it, an older kernel calls us through a guard that we do not need. */
 #ifdef PORT0_HAVE_FTRACE_RECURSION_SAFE
 #define PORT0_FTRACE_OPS_FLAGS		FTRACE_OPS_FL_RECURSION_SAFE
