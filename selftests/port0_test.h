@@ -19,7 +19,7 @@
 
 #include "kselftest_harness.h"
 
-#include "net.h"
+#include "netns.h"
 
 /*
  * The harness's own 30 seconds are too few for a guest that is emulated, full of
