@@ -226,6 +226,9 @@ def hooks_on_datagrams_wait_for_need():
             server.listen()
             client.connect(("127.0.0.1", 0))
             equal(set(), armed(), "for TCP on port 0")
+        with plain_socket("127.0.0.1", UDP) as unmarked:
+            unmarked.connect(("127.0.0.1", OTHER_PORT))
+            equal(set(), armed(), "for UDP sockets that are not marked")
         with bound_socket("127.0.0.1", UDP, 0) as server:
             equal(send, armed(), "for a marked UDP socket")
             with plain_socket("127.0.0.1", UDP) as client:

@@ -757,6 +757,61 @@ TEST_F(choice, reuseport_dgram)
 	second_of_a_group(_metadata, variant->home, SOCK_DGRAM, variant->port);
 }
 
+/*
+ * A program is told whether its group is bound to any address: it passes what it
+ * should be told, and drops all else. @late: the first socket shares from after its
+ * bind(), so that it has no group before the second one comes.
+ */
+static void told_of_any(struct __test_metadata *_metadata, const char *home, const char *host,
+			int type, int port, bool late)
+{
+	bool any = !strcmp(host, "::") || !strcmp(host, "0.0.0.0");
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+		LOAD(R2, R1, offsetof(struct sk_reuseport_md, bind_inany)),
+		MOV_IMM(R0, SK_DROP),
+		SKIP_UNLESS(R2, any, 1),
+		MOV_IMM(R0, SK_PASS), RETURN());
+	struct pollfd group[2];
+	int client, i;
+
+	for (i = 0; i < 2; i++) {
+		int fd = socket_for(_metadata, host, type, port);
+
+		if (i || !late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(fd, host, port));
+		if (!i && late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		group[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	for (i = 0; i < 2; i++)
+		if (type == SOCK_STREAM)
+			ASSERT_EQ(0, rc(listen(group[i].fd, 4)));
+	ASSERT_EQ(0, set_int(group[0].fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program));
+	client = new_socket(_metadata, home, type);
+	ASSERT_EQ(0, connect_to(client, home, port));
+	if (type == SOCK_DGRAM)
+		expect_send(_metadata, client, "word");
+	EXPECT_EQ(1, poll(group, 2, IO_TIMEOUT_SEC * 1000));
+	for (i = 0; i < 2; i++)
+		close(group[i].fd);
+	close(client);
+}
+
+TEST_F(choice, told_of_any_address)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int late;
+
+	for (late = 0; late < 2; late++) {
+		told_of_any(_metadata, variant->home, any, SOCK_DGRAM, variant->port, late);
+		told_of_any(_metadata, variant->home, variant->home, SOCK_DGRAM,
+			    variant->port, late);
+	}
+	told_of_any(_metadata, variant->home, any, SOCK_STREAM, variant->port, false);
+	told_of_any(_metadata, variant->home, variant->home, SOCK_STREAM, variant->port, false);
+}
+
 /* Sends what is for @port to the socket in the map. */
 static int steer(struct __test_metadata *_metadata, int port, int map)
 {
