@@ -398,8 +398,8 @@ static void ask_connection(int fd, const struct test *test, int64_t end, struct 
 static void ask_once(const struct test *test, int hops, int64_t end, struct result *result)
 {
 	int fd = open_socket(test, hops, result);
-	union address to = test->host, own;
-	socklen_t len = sizeof(own);
+	union address to = test->host;
+	socklen_t len = sizeof(result->sent);
 
 	if (fd < 0)
 		return;
@@ -414,8 +414,7 @@ static void ask_once(const struct test *test, int hops, int64_t end, struct resu
 		else
 			fail(result, test, CONNECT, error);
 	} else {
-		if (!getsockname(fd, &own.sa, &len))
-			result->source_port = address_port(&own);
+		getsockname(fd, &result->sent.sa, &len);
 		if (test->type == SOCK_STREAM)
 			ask_connection(fd, test, end, result);
 		else

@@ -134,9 +134,9 @@ void blame(enum call call, int err, const struct test *test, char *why, size_t s
 		snprintf(program, sizeof(program), "a BPF program of control group %s", group);
 
 	if (err == EACCES)
-		snprintf(why, size, "%s: %s%s", what, call == CONNECT ?
-			 "a route that prohibits it (see ip route get), or a security module" :
-			 "a security module (Landlock, SELinux, AppArmor)", seccomp);
+		snprintf(why, size, "%s: %s%s", what, test->source.sa.sa_family ?
+			 "a security module (Landlock, SELinux, AppArmor)" :
+			 "a route that prohibits it (see ip route get) or a security module", seccomp);
 	else if (call == SEND && group && !*group)
 		snprintf(why, size, "%s: this machine's firewall (nftables or iptables, output)", what);
 	else if (call == SEND)

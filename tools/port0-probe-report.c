@@ -79,15 +79,15 @@ static void describe(const struct test *test, const struct result *result, char 
 {
 	const union address *seen = &result->seen;
 	int port = address_port(seen);
-	const char *address = same_host(seen, &test->source) ? NULL : text_of(seen);
+	const char *address = same_host(seen, &result->sent) ? NULL : text_of(seen);
 
 	switch (result->verdict) {
 	case ANSWERED:
-		if (address && port != result->source_port)
+		if (address && port != address_port(&result->sent))
 			snprintf(text, size, "answered, seen as %s port %d", address, port);
 		else if (address)
 			snprintf(text, size, "answered, seen as %s", address);
-		else if (port != result->source_port)
+		else if (port != address_port(&result->sent))
 			snprintf(text, size, "answered, seen as port %d", port);
 		else
 			snprintf(text, size, "answered");
@@ -117,25 +117,32 @@ static void describe(const struct test *test, const struct result *result, char 
 static void describe_trace(const struct trace *trace, const struct trace *control, char *text,
 			   size_t size)
 {
-	char here[128] = "no hop answers", there[128];
+	int len = 0;
 
 	if (trace->last)
-		snprintf(here, sizeof(here), "answers up to hop %d, %s", trace->last,
-			 text_of(&trace->hops[trace->last - 1]));
+		len = snprintf(text, size, "answers up to hop %d, %s", trace->last,
+			       text_of(&trace->hops[trace->last - 1]));
+	else if (!trace->end)
+		len = snprintf(text, size, "no hop answers");
+	if (trace->end)
+		len += snprintf(text + len, size - (size_t)len, "%s with hop limit %d",
+				len ? ", refused" : "refused", trace->end);
+	else if (control->end && trace->last && trace->last == control->end - 1)
+		len += snprintf(text + len, size - (size_t)len, ", the last before the host");
+	if (trace == control)
+		return;
+
+	text += len;
+	size -= (size_t)len;
 	if (control->end)
-		snprintf(there, sizeof(there), "the control passes, %d hop%s", control->end,
+		snprintf(text, size, "; the control %s, %d hop%s",
+			 control->passes ? "passes" : "is refused", control->end,
 			 control->end > 1 ? "s" : "");
 	else if (control->last)
-		snprintf(there, sizeof(there), "the control up to hop %d, %s", control->last,
+		snprintf(text, size, "; the control up to hop %d, %s", control->last,
 			 text_of(&control->hops[control->last - 1]));
 	else
-		snprintf(there, sizeof(there), "nor on the control");
-	if (trace->end)
-		snprintf(text, size, "%s, then the RST (hop limit %d); %s", here, trace->end, there);
-	else if (control->end && trace->last + 1 >= control->end)
-		snprintf(text, size, "%s, the last before the host; %s", here, there);
-	else
-		snprintf(text, size, "%s; %s", here, there);
+		snprintf(text, size, "; the control neither");
 }
 
 static bool is_one(const struct result *result)
@@ -198,7 +205,7 @@ static void json_result(const struct test *test, const struct result *result,
 	json_string(text);
 	printf(", \"ms\": %d", result->ms);
 	if (is_one(result)) {
-		printf(", \"source_port\": %d, \"seen\": {\"address\": ", result->source_port);
+		printf(", \"source_port\": %d, \"seen\": {\"address\": ", address_port(&result->sent));
 		json_string(text_of(&result->seen));
 		printf(", \"port\": %d}", address_port(&result->seen));
 	}
@@ -216,7 +223,8 @@ static void json_result(const struct test *test, const struct result *result,
 	}
 	if (trace->done) {
 		json_trace("trace", trace);
-		json_trace("control_trace", control_trace);
+		if (trace != control_trace)
+			json_trace("control_trace", control_trace);
 	}
 	putchar('}');
 	between = ",\n";

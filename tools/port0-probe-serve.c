@@ -363,14 +363,16 @@ static void serve_waiting(void)
 void serve(char **addresses, int control, unsigned int rate)
 {
 	static char *any[] = { "0.0.0.0", "::", NULL };
+	char names[MAX_SOCKETS * INET6_ADDRSTRLEN] = "", **name;
 	struct rlimit limit;
-	char **name;
 
 	server.rate = rate;
 	if (getrandom(&server.key, sizeof(server.key), 0) != sizeof(server.key))
 		err(FAILED, "no random numbers");
 	for (name = *addresses ? addresses : any; *name; name++) {
-		if (!open_servers(*name, control) && *addresses)
+		if (open_servers(*name, control))
+			snprintf(names + strlen(names), sizeof(names) - strlen(names), " %s", *name);
+		else if (*addresses)
 			errx(FAILED, "%s: this kernel has no such addresses", *name);
 	}
 	if (!server.count)
@@ -387,10 +389,7 @@ void serve(char **addresses, int control, unsigned int rate)
 			server.fds[n].fd = -1;
 	}
 
-	printf("port0-probe: answers on TCP and UDP, port 0 and port %d, of", control);
-	for (name = *addresses ? addresses : any; *name; name++)
-		printf(" %s", *name);
-	puts("");
+	printf("port0-probe: answers on TCP and UDP, port 0 and port %d, of%s\n", control, names);
 	if (fflush(stdout))
 		err(FAILED, "cannot write");
 	for (;;) {

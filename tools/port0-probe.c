@@ -153,35 +153,46 @@ static bool wants_trace(const struct result *result)
 				 (result->verdict == REFUSED && result->icmp_type == NO_ICMP));
 }
 
+static bool is_wanted(enum way way)
+{
+	if (way == TO_0)
+		return options.to || !options.from;
+	if (way == FROM_0 || way == FROM_0_TO_0)
+		return options.from || !options.to;
+	return true;
+}
+
 static void probe_protocol(struct test *test)
 {
 	const char *name = test->type == SOCK_STREAM ? "TCP" : "UDP";
-	struct trace trace, control_trace = { };
+	struct trace traces[2], *control_trace = &traces[0];
 	struct result control;
 
+	memset(traces, 0, sizeof(traces));
 	for (enum way way = CONTROL; way < WAYS; way++) {
+		struct trace *trace = &traces[way != CONTROL];
 		struct result result;
 
-		if ((way == TO_0 && options.from && !options.to) ||
-		    ((way == FROM_0 || way == FROM_0_TO_0) && options.to && !options.from))
+		if (!is_wanted(way))
 			continue;
 		test->way = way;
 		progress("%s: %s, %s ...", text_of(&test->host), name, ways[way]);
 		ask(test, 0, options.timeout * 1000, &result);
 		if (way == CONTROL)
 			control = result;
-		memset(&trace, 0, sizeof(trace));
-		if (way != CONTROL && wants_trace(&result)) {
+		trace->done = false;
+		if (wants_trace(&result)) {
 			progress("%s: %s, trace of %s ...", text_of(&test->host), name, ways[way]);
-			if (!control_trace.done) {
+			if (!control_trace->done) {
 				test->way = CONTROL;
-				trace_route(test, NULL, passes(&control), options.hops, &control_trace);
+				trace_route(test, NULL, passes(&control), options.hops, control_trace);
 				test->way = way;
 			}
-			trace_route(test, &control_trace, false, options.hops, &trace);
+			if (way != CONTROL)
+				trace_route(test, control_trace, false, options.hops, trace);
 		}
 		count(test, &result);
-		report(test, &result, &control, &trace, &control_trace);
+		report(test, &result, &control, trace, control_trace);
 	}
 }
 

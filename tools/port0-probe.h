@@ -50,8 +50,8 @@ enum verdict {
 struct result {
 	enum verdict verdict;
 	union address by;	/* who refused; sa_family 0 if unknown */
-	union address seen;	/* the source as HOST saw it, with its port */
-	int source_port;	/* the source port as we sent it */
+	union address sent;	/* the source as we sent it, with its port */
+	union address seen;	/* the source as HOST saw it */
 	int icmp_type, icmp_code;	/* NO_ICMP: a RST, if refused */
 	int ms;
 	char why[400];
@@ -63,7 +63,8 @@ struct trace {
 	bool done;
 	int count;		/* hops that were tried */
 	int last;		/* the last one heard, counted from 1; 0: none */
-	int end;		/* the hop limit that got an answer of HOST, or a RST; 0: none */
+	int end;		/* the hop limit that got an answer or a refusal; 0: none */
+	bool passes;		/* an answer */
 	union address hops[MAX_HOPS];	/* sa_family 0: silent */
 };
 
