@@ -172,6 +172,10 @@ static bool fail(struct result *result, const struct test *test, enum call call,
 	} else if (error == EPERM || error == EACCES) {
 		result->verdict = STOPPED;
 		blame(call, error, test, why, size);
+	} else if (error == ENOBUFS && call == SEND) {
+		result->verdict = STOPPED;
+		snprintf(why, size, "%s: %s: traffic control (tc) or an nftables egress rule", names[call],
+			 strerror(error));
 	} else if (call == BIND && error == EADDRINUSE) {
 		snprintf(why, size, "another socket of this machine has port 0: see port0-ls");
 	} else if (call == BIND && error == ENOPROTOOPT) {
@@ -208,6 +212,11 @@ static void make_question(struct question *question)
 static bool is_from_0(const struct test *test)
 {
 	return test->way == FROM_0 || test->way == FROM_0_TO_0;
+}
+
+static int port_asked(const struct test *test)
+{
+	return test->way == CONTROL || test->way == FROM_0 ? test->control : 0;
 }
 
 static bool is_answer(char *text, const struct question *question, const struct test *test,
@@ -281,25 +290,35 @@ static int remaining(int64_t end)
 	return now < end ? (int)(end - now) : 0;
 }
 
-/* A datagram is sent again each second: it, or its answer, may get lost. */
+/*
+ * A datagram is sent again each second: it, or its answer, may get lost. What
+ * comes back may also be the late answer to an earlier question, or come from
+ * another port of the host, which a socket that is connected to port 0 hears.
+ */
 static void ask_datagram(int fd, const struct test *test, int64_t end, struct result *result)
 {
+	int64_t again = 0, sent = 0;
 	struct question question;
-	int64_t again = 0;
 
 	make_question(&question);
 	for (;;) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
+		union address from = { };
+		socklen_t len = sizeof(from);
 		int64_t now = now_ms();
 		char text[512];
 		ssize_t got;
 
-		if (now >= end)
+		if (now >= end) {
+			if (!sent)
+				fail(result, test, SEND, ENOBUFS);
 			return;
+		}
 		if (now >= again) {
 			again = now + AGAIN;
-			if (send(fd, question.text, QUESTION_SIZE, 0) < 0 && errno != EAGAIN &&
-			    errno != ENOBUFS) {
+			if (send(fd, question.text, QUESTION_SIZE, 0) >= 0) {
+				sent++;
+			} else if (errno != EAGAIN && errno != ENOBUFS) {
 				int error = errno;
 
 				if (take_icmp(fd, test, result))
@@ -314,14 +333,20 @@ static void ask_datagram(int fd, const struct test *test, int64_t end, struct re
 			continue;
 		if (take_icmp(fd, test, result))
 			return;
-		got = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+		got = recvfrom(fd, text, sizeof(text) - 1, MSG_DONTWAIT, &from.sa, &len);
 		if (got < 0)
 			continue;
 		text[got] = '\0';
-		if (is_answer(text, &question, test, result))
-			return;
-		result->verdict = OTHER;
-		snprintf(result->why, sizeof(result->why), "another datagram came back");
+		if (is_answer(text, &question, test, result)) {
+			if (address_port(&from) == port_asked(test))
+				return;
+			result->verdict = OTHER;
+			snprintf(result->why, sizeof(result->why), "the answer came from port %d",
+				 address_port(&from));
+		} else if (strncmp(text, ANSWER, strlen(ANSWER))) {
+			result->verdict = OTHER;
+			snprintf(result->why, sizeof(result->why), "another datagram came back");
+		}
 	}
 }
 
@@ -403,7 +428,7 @@ static void ask_once(const struct test *test, int hops, int64_t end, struct resu
 
 	if (fd < 0)
 		return;
-	set_port(&to, test->way == CONTROL || test->way == FROM_0 ? test->control : 0);
+	set_port(&to, port_asked(test));
 	if (connect(fd, &to.sa, address_len(&to)) && errno != EINPROGRESS) {
 		int error = errno;
 

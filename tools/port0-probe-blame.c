@@ -138,10 +138,11 @@ void blame(enum call call, int err, const struct test *test, char *why, size_t s
 			 "a security module (Landlock, SELinux, AppArmor)" :
 			 "a route that prohibits it (see ip route get) or a security module", seccomp);
 	else if (call == SEND && group && !*group)
-		snprintf(why, size, "%s: this machine's firewall (nftables or iptables, output)", what);
+		snprintf(why, size, "%s: this machine's firewall (nftables or iptables, output%s)", what,
+			 err ? "" : "; or tc");
 	else if (call == SEND)
-		snprintf(why, size, "%s: this machine's firewall (nftables or iptables, output) or %s (systemd's IPAddressDeny=)",
-			 what, program);
+		snprintf(why, size, "%s: this machine's firewall (nftables or iptables, output%s) or %s (systemd's IPAddressDeny=)",
+			 what, err ? "" : "; or tc", program);
 	else if (group && !*group)
 		snprintf(why, size, "%s: a security module%s; no control group has a program for it",
 			 what, seccomp);

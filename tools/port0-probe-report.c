@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* What is said about it: a table for people, or JSON. */
+#include <err.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
 #include <stdarg.h>
@@ -243,10 +244,15 @@ void report_begin(bool json, const char *host, int control, bool module)
 	       module ? "true" : "false");
 }
 
-void report_address(const union address *host, const union address *source)
+/* @untried: why nothing is tried on this address, or NULL. */
+void report_address(const union address *host, const union address *source, const char *untried)
 {
 	progress("%s", "");
+	if (untried)
+		warnx("%s: not tried: %s", text_of(host), untried);
 	if (!is_json) {
+		if (untried)
+			return;
 		printf("%s%s", addresses++ ? "\n" : "", text_of(host));
 		if (source->sa.sa_family)
 			printf(", from %s", text_of(source));
@@ -259,6 +265,10 @@ void report_address(const union address *host, const union address *source)
 	if (source->sa.sa_family) {
 		printf(", \"source\": ");
 		json_string(text_of(source));
+	}
+	if (untried) {
+		printf(", \"why\": ");
+		json_string(untried);
 	}
 	printf(", \"tests\": [\n");
 	between = "";

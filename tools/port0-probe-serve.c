@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -56,6 +57,20 @@ static struct {
 
 /* ---- sockets ---- */
 
+/* Datagrams that do not begin as a question take no room in the queue. */
+static void refuse_garbage(int fd)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 8),	/* behind the ports, length and checksum */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 'p' << 24 | 'o' << 16 | 'r' << 8 | 't', 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	struct sock_fprog program = { .len = sizeof(code) / sizeof(*code), .filter = code };
+
+	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 static int open_server(const union address *address, int type, const char *name)
 {
 	int family = address->sa.sa_family, port = address_port(address), one = 1;
@@ -72,6 +87,8 @@ static int open_server(const union address *address, int type, const char *name)
 		/* Peers that say nothing any more after the answer */
 		setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		setsockopt(fd, IPPROTO_TCP, TCP_LINGER2, &linger, sizeof(linger));
+	} else {
+		refuse_garbage(fd);
 	}
 	if (family == AF_INET6) {
 		setsockopt(fd, SOL_IPV6, IPV6_V6ONLY, &one, sizeof(one));

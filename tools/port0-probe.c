@@ -78,6 +78,12 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 		if (one->ai_family != AF_INET && one->ai_family != AF_INET6)
 			continue;
 		memcpy(&address, one->ai_addr, one->ai_addrlen);
+		if (one->ai_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) {
+			struct in_addr mapped;
+
+			memcpy(&mapped, &address.v6.sin6_addr.s6_addr[12], sizeof(mapped));
+			address = (union address){ .v4 = { .sin_family = AF_INET, .sin_addr = mapped } };
+		}
 		for (int n = 0; n < *count; n++)
 			known |= same_host(&hosts[n], &address);
 		if (known)
@@ -116,6 +122,7 @@ static const char *find_source(const union address *host, union address *source)
 	int fd = socket(host->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	union address to = *host;
 	socklen_t len = sizeof(*source);
+	static char why[100];
 	int error = 0;
 
 	memset(source, 0, sizeof(*source));
@@ -130,7 +137,10 @@ static const char *find_source(const union address *host, union address *source)
 	if (error == EINVAL && to.sa.sa_family == AF_INET6 && !to.v6.sin6_scope_id &&
 	    IN6_IS_ADDR_LINKLOCAL(&to.v6.sin6_addr))
 		return "a link-local address takes an interface: ADDRESS%INTERFACE";
-	return !error || error == EPERM || error == EACCES ? NULL : strerror(error);
+	if (!error || error == EPERM || error == EACCES)
+		return NULL;
+	snprintf(why, sizeof(why), "no route: %s", strerror(error));
+	return why;
 }
 
 static void count(const struct test *test, const struct result *result)
@@ -210,10 +220,10 @@ static int probe(void)
 
 		if (trouble) {
 			found.untried++;
-			warnx("%s: not tried: no route: %s", text_of(&hosts[n]), trouble);
+			report_address(&test.host, &test.source, trouble);
 			continue;
 		}
-		report_address(&test.host, &test.source);
+		report_address(&test.host, &test.source, NULL);
 		if (options.tcp || !options.udp) {
 			test.type = SOCK_STREAM;
 			probe_protocol(&test);

@@ -93,7 +93,7 @@ void trace_route(const struct test *test, const struct trace *control, bool arri
 extern const char *const ways[WAYS];
 void progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void report_begin(bool json, const char *host, int control, bool module);
-void report_address(const union address *host, const union address *source);
+void report_address(const union address *host, const union address *source, const char *untried);
 void report(const struct test *test, const struct result *result, const struct result *control,
 	    const struct trace *trace, const struct trace *control_trace);
 void report_end(int status);

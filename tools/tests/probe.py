@@ -223,10 +223,11 @@ def test_no_such_name():
 
 
 def test_no_route():
-    for host, why in (("192.0.2.1", "unreachable"), ("2001:db8::1", "unreachable"),
+    for host, why in (("192.0.2.1", "no route: "), ("2001:db8::1", "no route: "),
                       ("fe80::1", "ADDRESS%INTERFACE")):
-        done = run(*inside("client", PROBE, host), status=3)
-        says(done.stderr, host, "no route", why)
+        done = run(*inside("client", PROBE, "--to", host), status=3)
+        says(done.stderr, f"port0-probe: {host}: not tried: ", why)
+        assert len(done.stderr.splitlines()) == 1, done
         assert not done.stdout, done
 
 
@@ -330,6 +331,8 @@ def test_addresses_of_a_name():
         mixed.expect()
         assert len(mixed.tests) == 8
         says(mixed.errors, "10.9.9.9: not tried: no route")
+        says(mixed.json["addresses"][0]["why"] + mixed.json["addresses"][1].get("why", ""), "no route")
+        assert len(Report("::ffff:10.0.4.2", status=0).tests) == 8
 
 
 @needs_module
@@ -367,6 +370,26 @@ def test_port_0_is_taken_here():
         says(run(*inside("server", PROBE, "--serve"), status=3).stderr, "another socket has it")
         says(run(*inside("server", PROBE, "--serve", "192.0.2.1"), status=3).stderr,
              "does not have the address")
+
+
+@needs_module
+def test_answer_from_another_port():
+    """A socket that is connected to port 0 hears it; other programs would not."""
+    with serving(), filters("r1", 'iifname "right" udp sport 0 udp sport set 53'):
+        report = Report("--udp", "--to", SERVER[4], status=1)
+        report.expect(to_0="other")
+        says(report["to 0"][0]["text"], "the answer came from port 53")
+
+
+@needs_module
+def test_late_answers():
+    """The second answer to a question meets the next question from the same port."""
+    run(*inside("server", "tc", "qdisc", "add", "dev", "left", "root", "netem", "delay", "1200ms"))
+    try:
+        with serving():
+            Report("--timeout", "4", "--udp", SERVER[4], status=0).expect()
+    finally:
+        run(*inside("server", "tc", "qdisc", "delete", "dev", "left", "root"))
 
 
 @needs_module
@@ -540,6 +563,15 @@ def test_own_firewall():
                     report.expect(to_0="stopped", both="stopped")
                     for test in report["to 0"] + report["0 to 0"]:
                         says(test["text"], "stopped on this machine", "firewall")
+        # Below the firewall, where a lost datagram is no error to most programs
+        run(*inside("client", "tc", "qdisc", "add", "dev", "right", "clsact"))
+        run(*inside("client", "tc", "filter", "add", "dev", "right", "egress", "protocol", "ip", "u32",
+                    "match", "ip", "dport", "0", "0xffff", "action", "drop"))
+        report = Report("--to", SERVER[4], status=1)
+        report.expect(to_0="stopped")
+        for test in report["to 0"]:
+            says(test["text"], "tc")
+        run(*inside("client", "tc", "qdisc", "delete", "dev", "right", "clsact"))
         with filters("client", "th sport 0 drop", hook="input"):
             Report(SERVER[4], status=1).expect(to_0="silent", both="silent")
         run(*inside("client", "ip", "route", "add", "prohibit", SERVER[4]))

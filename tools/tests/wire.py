@@ -90,11 +90,11 @@ def server():
             threading.Thread(target=target, args=(s,), daemon=True).start()
     subprocess.run(["ip", "address", "add", "10.0.0.3/24", "dev", "eth0"], check=True)
     subprocess.run(["ip", "address", "add", "fd00::3/64", "dev", "eth0", "nodad"], check=True)
-    with subprocess.Popen([PROBE, "--serve", *PROBED.values()]) as probe:
+    with subprocess.Popen([PROBE, "--serve", *PROBED.values()]) as other_end:
         with socket.create_server((SERVER[socket.AF_INET], CONTROL)) as control:
             print("# server is up", flush=True)
             control.accept()[0].recv(100)
-        probe.terminate()
+        other_end.terminate()
 
 
 def reach_server():
