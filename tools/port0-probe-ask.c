@@ -405,6 +405,7 @@ static void ask_connection(int fd, const struct test *test, int64_t end, struct 
 			continue;
 		if (more <= 0) {
 			result->verdict = OTHER;
+			result->again = !got;
 			snprintf(result->why, sizeof(result->why), "it connects and is closed");
 			return;
 		}
@@ -450,8 +451,6 @@ static void ask_once(const struct test *test, int hops, int64_t end, struct resu
 
 /*
  * Asks once, with a hop limit unless @hops is 0, and waits @wait ms at most.
- * port0-probe --serve closes a connection that it has no answer for now, so
- * that is tried again.
  */
 void ask(const struct test *test, int hops, int wait, struct result *result)
 {
@@ -460,8 +459,7 @@ void ask(const struct test *test, int hops, int wait, struct result *result)
 	for (;;) {
 		*result = (struct result){ .verdict = SILENT, .icmp_type = NO_ICMP };
 		ask_once(test, hops, end, result);
-		if (result->verdict != OTHER || test->type != SOCK_STREAM ||
-		    remaining(end) <= AGAIN)
+		if (!result->again || remaining(end) <= AGAIN)
 			break;
 		usleep(AGAIN * 1000);
 	}

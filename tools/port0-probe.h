@@ -53,6 +53,7 @@ struct result {
 	union address sent;	/* the source as we sent it, with its port */
 	union address seen;	/* the source as HOST saw it */
 	int icmp_type, icmp_code;	/* NO_ICMP: a RST, if refused */
+	bool again;		/* closed, as --serve does to whom it gave many answers */
 	int ms;
 	char why[400];
 };

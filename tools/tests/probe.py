@@ -792,6 +792,13 @@ def test_rate_is_bounded():
         assert 20 <= got <= most and sent > 2 * most, f"{got} answers to {sent} questions"
 
 
+@needs_module
+def test_answers_that_are_rare():
+    """One a second: whoever asks again gets one."""
+    with serving("--rate", "1"):
+        Report("--timeout", "6", SERVER[4], status=0).expect()
+
+
 def ticks(server):
     """Processor time that the server took, in clock ticks."""
     with open(f"/proc/{server.pid}/stat", encoding="ascii") as f:
