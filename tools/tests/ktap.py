@@ -45,8 +45,8 @@ def wait_for(condition, what, seconds=60):
         time.sleep(0.2)
 
 
-def run_tests(namespace, wanted=(), always=()):
-    """Run those named in @wanted, or all; returns an exit status."""
+def run_tests(namespace, wanted=(), always=(), before=lambda: None):
+    """Run those named in @wanted, or all, each after @before; returns an exit status."""
     tests = [(name[5:], test) for name, test in namespace.items() if name.startswith("test_")]
     unknown = set(wanted) - {name for name, _ in tests}
     if unknown:
@@ -61,6 +61,7 @@ def run_tests(namespace, wanted=(), always=()):
             print(f"ok {number} {name} # SKIP needs {needs}", flush=True)
             continue
         try:
+            before()
             test()
             print(f"ok {number} {name}", flush=True)
         except Exception as problem:  # pylint: disable=broad-except

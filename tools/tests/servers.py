@@ -4,7 +4,8 @@
 
 For a guest (scripts/proof servers): it loads the module $PORT0_KO after the
 first tests, which show a kernel without it. Every client makes 200 requests,
-over IPv4 and IPv6 where it can.
+over IPv4 and IPv6 where it can, to port 0 and then, as the control, to the
+server's ordinary port.
 """
 
 import argparse
@@ -14,17 +15,22 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
+from ktap import MARK, run_tests
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 RUN = os.path.join(os.path.dirname(HERE), "port0-run")
-options = argparse.Namespace(host=None)
+options = argparse.Namespace(host=None, port=0)
 TEXT = "hello from port 0"
 HOSTS = {4: "127.0.0.1", 6: "::1"}
-URL = {4: "http://127.0.0.1:0", 6: "http://[::1]:0"}
+# Another address of this host, for clients that are on port 0 themselves.
+SECOND = "2001:db8::2"
+URL_HOSTS = {4: "127.0.0.1", 6: "[::1]"}
 WORK = tempfile.mkdtemp(prefix="port0-")
 WWW = os.path.join(WORK, "www")
 REPORT = []
@@ -80,6 +86,33 @@ def server(*argv, kinds=("tcp",), families=(4, 6), port=0):
         child.wait()
 
 
+def serve(name, clients, *argv, port, kinds=("tcp",), families=(4, 6), run_options=()):
+    """A server on port 0 by --map, and as it is on its own port: the same clients."""
+    with server(RUN, "--map", str(port), *run_options, *argv, kinds=kinds, families=families):
+        every(name, clients, families)
+    options.port = port
+    try:
+        with server(*argv, kinds=kinds, families=families, port=port):
+            every(name, clients, families)
+    finally:
+        options.port = 0
+
+
+def serve_each(name, clients, argv, port, **kwargs):
+    """For servers with one address: @argv makes the command of it."""
+    for family, address in HOSTS.items():
+        serve(name, clients, *argv(address), port=port, families=(family,), **kwargs)
+
+
+def steered(port):
+    """What to put before a client that is told its server's ordinary port."""
+    return () if options.port else (RUN, "--to", str(port))
+
+
+def url(family, scheme="http"):
+    return f"{scheme}://{URL_HOSTS[family]}:{options.port}"
+
+
 # Clients: each makes `count` requests and returns how many were answered.
 
 def header():
@@ -89,18 +122,18 @@ def header():
 def curl(family, count):
     """A connection for every request: an HTTP/1.0 one ends with its answer."""
     said = run("curl", "-sS", "-m", "600", *header(), "--http1.0",
-               f"{URL[family]}/?[1-{count}]").stdout
+               f"{url(family)}/?[1-{count}]").stdout
     return said.count(TEXT)
 
 
 def curl_http2(family, count):
     said = run("curl", "-sS", "-m", "600", *header(), "--http2-prior-knowledge", "-w", "HTTP/%{http_version}\n",
-               f"{URL[family]}/?[1-{count}]").stdout
+               f"{url(family)}/?[1-{count}]").stdout
     return min(said.count(TEXT), said.count("HTTP/2\n"))
 
 
 def wget(family, count):
-    urls = write("urls", "".join(f"{URL[family]}/?{n}\n" for n in range(count)))
+    urls = write("urls", "".join(f"{url(family)}/?{n}\n" for n in range(count)))
     return run("wget", "-q", "-O-", "-T60", "-t1", "--no-http-keep-alive", *header(), "-i", urls).stdout.count(TEXT)
 
 
@@ -110,56 +143,83 @@ def shell(count, line):
 
 
 def socat(family, count):
-    host = {4: "127.0.0.1", 6: "[::1]"}[family]
     return shell(count, "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | "
-                 f"socat -t 20 - TCP:{host}:0").stdout.count(TEXT)
+                 f"socat -t 20 - TCP:{URL_HOSTS[family]}:{options.port}").stdout.count(TEXT)
 
 
 def python_http(family, count):
     answered = 0
     for _ in range(count):
-        peer = http.client.HTTPConnection(HOSTS[family], 0, timeout=60)
+        peer = http.client.HTTPConnection(HOSTS[family], options.port, timeout=60)
         # The class takes a port of 0 for none given.
-        peer.port = 0
+        peer.port = options.port
         peer.request("GET", "/", headers={"Host": options.host} if options.host else {})
         answered += TEXT in peer.getresponse().read().decode()
-        assert peer.sock is None or peer.sock.getpeername()[1] == 0
+        assert peer.sock is None or peer.sock.getpeername()[1] == options.port
         peer.close()
     return answered
 
 
 def ncat(family, count):
-    return shell(count, f"echo ping | ncat {HOSTS[family]} 0").stdout.count("ping")
+    return shell(count, f"echo ping | ncat {HOSTS[family]} {options.port}").stdout.count("ping")
 
 
-def echo(family, kind, count):
-    family_of = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+def exchange(family, kind, count, make, is_answer, from_zero=False):
+    """Each request is what @make gives for its number."""
     answered = 0
-    for n in range(count):
-        with socket.socket(family_of, kind) as s:
-            s.settimeout(60 if kind == socket.SOCK_STREAM else 5)
-            s.connect((HOSTS[family], 0))
-            assert s.getpeername()[1] == 0
+    with contextlib.ExitStack() as stack:
+        s = None
+        for n in range(count):
+            # One socket for all datagrams: there is one port 0 to send from.
+            if not s or kind == socket.SOCK_STREAM:
+                s = stack.enter_context(socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind))
+                s.settimeout(60 if kind == socket.SOCK_STREAM else 5)
+                if from_zero:
+                    s.setsockopt(socket.SOL_IP, MARK, 1)
+                    s.bind((f"127.0.0.{2 + n}" if family == 4 else SECOND, 0))
+                s.connect((HOSTS[family], options.port))
+                assert s.getpeername()[1] == options.port
             # Asked again, since a datagram may be lost.
             for _ in range(1 if kind == socket.SOCK_STREAM else 5):
-                s.sendall(b"%d\n" % n)
+                s.sendall(make(n))
                 with contextlib.suppress(TimeoutError):
-                    answered += s.recv(100) == b"%d\n" % n
+                    while not is_answer(n, s.recv(2000)):
+                        pass
+                    answered += 1
                     break
+            if kind == socket.SOCK_STREAM:
+                s.close()
     return answered
 
 
-def python_tcp(family, count):
-    return echo(family, socket.SOCK_STREAM, count)
+def client_of(name, kind, make, is_answer, from_zero=False):
+    def client(family, count):
+        return exchange(family, kind, count, make, is_answer, from_zero)
+    client.__name__ = name
+    return client
 
 
-def python_udp(family, count):
-    return echo(family, socket.SOCK_DGRAM, count)
+def numbered(n):
+    return b"%d\n" % n
+
+
+def is_numbered(n, data):
+    return data == numbered(n)
+
+
+python_tcp = client_of("python_tcp", socket.SOCK_STREAM, numbered, is_numbered)
+python_udp = client_of("python_udp", socket.SOCK_DGRAM, numbered, is_numbered)
+
+
+def asks(name, make, is_answer):
+    """Datagrams from an ordinary port, and from port 0."""
+    return (client_of(name, socket.SOCK_DGRAM, make, is_answer),
+            client_of(f"{name} from port 0", socket.SOCK_DGRAM, make, is_answer, from_zero=True))
 
 
 def dig(family, count, *extra):
     batch = write("queries", f"port0.example {'AAAA' if family == 6 else 'A'}\n" * count)
-    said = run("dig", f"@{HOSTS[family]}", "-p", "0", "+short", "+tries=3", "+time=20", *extra,
+    said = run("dig", f"@{HOSTS[family]}", "-p", str(options.port), "+short", "+tries=3", "+time=20", *extra,
                "-f", batch).stdout
     return said.count("192.0.2.7\n") + said.count("2001:db8::7\n")
 
@@ -170,10 +230,10 @@ def dig_tcp(family, count):
 
 def iperf3(family, count, *extra):
     """A request is a block here."""
-    said = run(RUN, "--to", "5201", "iperf3", "-c", HOSTS[family], "-k", str(count), "-l", "1400",
+    said = run(*steered(5201), "iperf3", "-c", HOSTS[family], "-k", str(count), "-l", "1400",
                "-J", *extra).stdout
     report = json.loads(said)
-    assert report["start"]["connected"][0]["remote_port"] == 0, report["start"]["connected"]
+    assert report["start"]["connected"][0]["remote_port"] == options.port, report["start"]["connected"]
     if "-u" in extra:
         # It sends in bursts, so the last block is not the last packet.
         total = report["end"]["sum"]
@@ -192,15 +252,17 @@ def ssh(family, count):
     answered = 0
     for _ in range(0, count, 10):
         control = f"{WORK}/control"
-        run(RUN, "--to", "22", "ssh", *common, "-M", "-S", control, "-f", "-N", HOSTS[family])
+        run(*steered(22), "ssh", *common, "-M", "-S", control, "-f", "-N", HOSTS[family])
         for n in range(min(count, 10)):
             said = run("ssh", *common, "-S", control, HOSTS[family], f"echo {n} $SSH_CONNECTION").stdout
-            answered += said.split()[0] == str(n) and said.split()[-1] == "0"
+            answered += said.split()[0] == str(n) and said.split()[-1] == str(options.port)
         run("ssh", *common, "-S", control, "-O", "exit", HOSTS[family])
     return answered
 
 
 WEB_CLIENTS = (curl, wget, socat, python_http)
+# Each by itself makes a connection for each request.
+SOME_CLIENTS = (curl, python_http)
 
 
 def every(name, clients, families=(4, 6)):
@@ -209,7 +271,7 @@ def every(name, clients, families=(4, 6)):
         for family in families:
             begun = time.monotonic()
             answered = client(family, options.requests)
-            what = f"{name} x {client.__name__} IPv{family}"
+            what = f"{name} x {client.__name__} IPv{family}, port {options.port}"
             REPORT.append(f"{what}: {answered}/{options.requests}")
             print(f"# {what}: {answered} of {options.requests}, {time.monotonic() - begun:.0f} s", flush=True)
             assert answered == options.requests, f"{what}: {answered} of {options.requests}"
@@ -309,8 +371,8 @@ def host_without_port():
 
 
 def test_apache():
-    with server(RUN, "--map", "80", *apache_argv()), host_without_port():
-        every("Apache", (*WEB_CLIENTS, curl_http2))
+    with host_without_port():
+        serve("Apache", (*WEB_CLIENTS, curl_http2), *apache_argv(), port=80)
 
 
 def test_nginx():
@@ -319,8 +381,7 @@ error_log {WORK}/nginx.log; pid {WORK}/nginx.pid; daemon off; worker_processes 2
 events {{ }}
 http {{ access_log off; server {{ listen 80; listen [::]:80; http2 on; root {WWW}; }} }}
 """)
-    with server(RUN, "--map", "80", "nginx", "-c", conf):
-        every("nginx", (*WEB_CLIENTS, curl_http2))
+    serve("nginx", (*WEB_CLIENTS, curl_http2), "nginx", "-c", conf, port=80)
 
 
 def test_nginx_reload():
@@ -351,8 +412,8 @@ index-file.names = ( "index.html" )
 server.feature-flags = ( "server.h2proto" => "enable", "server.h2c" => "enable" )
 $SERVER["socket"] == "[::]:80" {{ }}
 """)
-    with server(RUN, "--map", "80", "lighttpd", "-D", "-f", conf), host_without_port():
-        every("lighttpd", (*WEB_CLIENTS, curl_http2))
+    with host_without_port():
+        serve("lighttpd", (*WEB_CLIENTS, curl_http2), "lighttpd", "-D", "-f", conf, port=80)
 
 
 def test_python_http_server():
@@ -375,16 +436,14 @@ def test_socat_udp():
 
 def test_iperf3():
     for family in (4, 6):
-        with server(RUN, "--map", "5201", "iperf3", "-s", f"-{family}", families=(family,)):
-            every("iperf3", (iperf3, iperf3_udp), (family,))
+        serve("iperf3", (iperf3, iperf3_udp), "iperf3", "-s", f"-{family}", port=5201, families=(family,))
 
 
 def test_dnsmasq():
-    with server(RUN, "--map", "53", "dnsmasq", "-k", "-C", "/dev/null", "--port=53", "--no-resolv",
-                "--no-hosts", "--user=root", "--bind-interfaces", "--listen-address=127.0.0.1,::1",
-                "--address=/port0.example/192.0.2.7", "--address=/port0.example/2001:db8::7",
-                kinds=("tcp", "udp")):
-        every("dnsmasq", (dig, dig_tcp))
+    serve("dnsmasq", DNS_CLIENTS, "dnsmasq", "-k", "-C", "/dev/null", "--port=53", "--no-resolv",
+          "--no-hosts", "--user=root", "--bind-interfaces", "--listen-address=127.0.0.1,::1",
+          "--address=/port0.example/192.0.2.7", "--address=/port0.example/2001:db8::7",
+          port=53, kinds=("tcp", "udp"))
 
 
 def test_unbound():
@@ -406,8 +465,7 @@ server:
 remote-control:
   control-enable: no
 """)
-    with server(RUN, "--map", "53", "unbound", "-d", "-c", conf, kinds=("tcp", "udp")):
-        every("unbound", (dig, dig_tcp))
+    serve("unbound", DNS_CLIENTS, "unbound", "-d", "-c", conf, port=53, kinds=("tcp", "udp"))
 
 
 def test_sshd():
@@ -424,8 +482,7 @@ PermitRootLogin yes
 PidFile none
 UsePAM no
 """)
-    with server(RUN, "--map", "22", "/usr/sbin/sshd", "-D", "-e", "-f", conf):
-        every("sshd", (ssh,))
+    serve("sshd", (ssh,), "/usr/sbin/sshd", "-D", "-e", "-f", conf, port=22)
 
 
 def main():
@@ -433,26 +490,14 @@ def main():
     parser.add_argument("tests", nargs="*", help="names without test_ (default: all)")
     parser.add_argument("--requests", type=int, default=200, help="by each client (200)")
     parser.parse_args(namespace=options)
-    wanted = options.tests
     os.chmod(WORK, 0o755)
     os.makedirs(WWW)
     write("www/index.html", TEXT + "\n")
-    tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
-    tests = [(n, t) for n, t in tests if not wanted or n in wanted or n == "load_module"]
-    print(f"TAP version 13\n1..{len(tests)}")
-    failed = 0
-    for number, (name, test) in enumerate(tests, 1):
-        try:
-            test()
-            print(f"ok {number} {name}", flush=True)
-        except Exception as problem:  # pylint: disable=broad-except
-            failed += 1
-            for line in f"{type(problem).__name__}: {problem}".splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} {name}", flush=True)
+    run("ip", "address", "add", f"{SECOND}/128", "dev", "lo")
+    status = run_tests(globals(), options.tests, ("load_module",))
     for line in REPORT:
         print(f"# report: {line}")
-    return bool(failed)
+    return status
 
 
 if __name__ == "__main__":
