@@ -28,8 +28,9 @@ RUN = os.path.join(os.path.dirname(HERE), "port0-run")
 options = argparse.Namespace(host=None, port=0)
 TEXT = "hello from port 0"
 HOSTS = {4: "127.0.0.1", 6: "::1"}
-# Another address of this host, for clients that are on port 0 themselves.
-SECOND = "2001:db8::2"
+# Other addresses of this host, for clients that are on port 0 themselves, and for
+# servers to whom the loopback addresses alone are no network.
+OTHERS = {4: "192.0.2.2", 6: "2001:db8::2"}
 URL_HOSTS = {4: "127.0.0.1", 6: "[::1]"}
 WORK = tempfile.mkdtemp(prefix="port0-")
 WWW = os.path.join(WORK, "www")
@@ -177,7 +178,7 @@ def exchange(family, kind, count, make, is_answer, from_zero=False):
                 s.settimeout(60 if kind == socket.SOCK_STREAM else 5)
                 if from_zero:
                     s.setsockopt(socket.SOL_IP, MARK, 1)
-                    s.bind((f"127.0.0.{2 + n}" if family == 4 else SECOND, 0))
+                    s.bind((OTHERS[family], 0))
                 s.connect((HOSTS[family], options.port))
                 assert s.getpeername()[1] == options.port
             # Asked again, since a datagram may be lost.
@@ -744,18 +745,12 @@ def test_redis():
 
 
 def mosquitto_pub(family, count):
-    """As many messages on one connection, heard by a subscriber."""
-    common = [*steered(1883), "{}", "-h", HOSTS[family], "-p", "1883", "-q", "1", "-t", "port0"]
-    listener = subprocess.Popen([w.format("mosquitto_sub") for w in common] + ["-C", str(count), "-W", "300", "-d"],
-                                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    heard = []
-    for line in listener.stdout:
-        heard.append(line)
-        if "SUBACK" in line:
-            run(*[w.format("mosquitto_pub") for w in common], "-l",
-                input="".join(f"{TEXT} {n}\n" for n in range(count)))
-    listener.wait(300)
-    return sum(line.startswith(TEXT) for line in heard)
+    """As many messages on one connection, kept for a subscriber who fetches them."""
+    common = ("-h", HOSTS[family], "-p", "1883", "-q", "1", "-t", "port0")
+    subscribe = (*steered(1883), "mosquitto_sub", *common, "-c", "-i", f"port0-{family}")
+    run(*subscribe, "-E")
+    run(*steered(1883), "mosquitto_pub", *common, "-l", input="".join(f"{TEXT} {n}\n" for n in range(count)))
+    return run(*subscribe, "-C", str(count), "-W", "300").stdout.count(TEXT)
 
 
 def test_mosquitto():
@@ -934,7 +929,8 @@ def main():
     os.chmod(WORK, 0o755)
     os.makedirs(WWW)
     write("www/index.html", TEXT + "\n")
-    run("ip", "address", "add", f"{SECOND}/128", "dev", "lo")
+    for address in OTHERS.values():
+        run("ip", "address", "add", address, "dev", "lo")
     status = run_tests(globals(), options.tests, ("load_module",))
     for line in REPORT:
         print(f"# report: {line}")
