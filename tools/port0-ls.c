@@ -179,7 +179,7 @@ static const struct inet_diag_bc_op filter_auto[] = {
 	OP(INET_DIAG_BC_JMP, 4, 8),
 };
 
-/* Returns 0 or an errno. */
+/* Returns 0 or a negative errno. */
 static int dump(int fd, int family, int protocol, int place, bool bound)
 {
 	struct {
@@ -195,7 +195,7 @@ static int dump(int fd, int family, int protocol, int place, bool bound)
 		.attr = { .rta_type = INET_DIAG_REQ_BYTECODE },
 	};
 	size_t size = bound ? sizeof(filter_bound) : sizeof(filter_auto);
-	static _Alignas(NLMSG_ALIGNTO) char buf[1 << 17];
+	static struct nlmsghdr buf[8192];
 	ssize_t len;
 
 	memcpy(request.filter, bound ? filter_bound : filter_auto, size);
@@ -203,47 +203,47 @@ static int dump(int fd, int family, int protocol, int place, bool bound)
 	request.head.nlmsg_len =
 		(__u32)(sizeof(request) - sizeof(request.filter) + size);
 	if (send(fd, &request, request.head.nlmsg_len, 0) < 0)
-		return errno;
+		return -errno;
 	for (;;) {
 		len = recv(fd, buf, sizeof(buf), MSG_TRUNC);
 		if (len < 0)
-			return errno;
+			return -errno;
 		if ((size_t)len > sizeof(buf))
-			return EMSGSIZE;
-		for (struct nlmsghdr *h = (void *)buf; NLMSG_OK(h, (size_t)len);
+			return -EMSGSIZE;
+		for (struct nlmsghdr *h = buf; NLMSG_OK(h, (size_t)len);
 		     h = NLMSG_NEXT(h, len)) {
 			/* Both begin with an int: 0 or a negative errno. */
 			if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
-				return -*(int *)NLMSG_DATA(h);
+				return *(int *)NLMSG_DATA(h);
 			if (h->nlmsg_type == SOCK_DIAG_BY_FAMILY)
 				add_message(NLMSG_DATA(h), protocol, place, bound);
 		}
 	}
 }
 
-static void dump_all(int place)
+static void dump_protocol(int protocol, const char *name, int place)
 {
 	static const int families[] = { AF_INET, AF_INET6 };
-	static const int protocols[] = { IPPROTO_TCP, IPPROTO_UDP };
-	static int said;
-	int fd;
+	int problem = 0;
 
-	for (int n = 0; n < 8; n++) {
-		int protocol = protocols[n / 2 % 2], problem;
+	for (int n = 0; n < 4; n++) {
+		int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+		int result = fd < 0 ? -errno : dump(fd, families[n / 2], protocol, place, n % 2);
 
-		fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-		problem = fd < 0 ? errno : dump(fd, families[n % 2], protocol, place, n / 4);
+		problem = problem ?: result;
 		if (fd >= 0)
 			close(fd);
-		if (!problem || (problem == ENOENT && families[n % 2] == AF_INET6))
-			continue;
-		if (!(said & 1 << protocol % 16))
-			complain("cannot ask the kernel for its %s sockets%s: %s",
-				 protocol == IPPROTO_TCP ? "TCP" : "UDP",
-				 problem == ENOENT ? " (no tcp_diag, udp_diag: modprobe them)" : "",
-				 strerror(problem));
-		said |= 1 << protocol % 16;
 	}
+	if (problem == -ENOENT)
+		complain("the kernel does not list its %s sockets: modprobe %s_diag", name, name);
+	else if (problem)
+		complain("the kernel does not list its %s sockets: %s", name, strerror(-problem));
+}
+
+static void dump_all(int place)
+{
+	dump_protocol(IPPROTO_TCP, "tcp", place);
+	dump_protocol(IPPROTO_UDP, "udp", place);
 }
 
 /* Network namespaces */
@@ -318,7 +318,7 @@ static void unescape(char *text)
 
 	for (; *text; text++) {
 		if (text[0] == '\\' && isdigit(text[1]) && isdigit(text[2]) && isdigit(text[3])) {
-			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			*to++ = (char)((text[1] & 7) << 6 | (text[2] & 7) << 3 | (text[3] & 7));
 			text += 3;
 		} else {
 			*to++ = *text;
@@ -417,10 +417,10 @@ static void add_socket(int fd, pid_t pid)
 	if (ns >= 0) {
 		e.place = visit(ns, NULL, 0);
 		close(ns);
-	} else if (places.count == 1 || (pid && errno == EPERM)) {
+	} else {
+		/* No right to ask; it most probably is where its process is. */
 		char *path = format("/proc/%d/ns/net", (int)pid);
 
-		/* It most probably is where its process is. */
 		if (!stat(path, &st))
 			e.place = find_place(&st);
 		free(path);
@@ -930,7 +930,8 @@ static int print_missing(void)
 		warnx("no right to look into %d process%s and %d other network namespace%s%s",
 		      missing.processes, missing.processes == 1 ? "" : "es",
 		      missing.namespaces, missing.namespaces == 1 ? "" : "s",
-		      geteuid() ? ": run it as root" : ", although root: a container or a security module forbids it");
+		      geteuid() ? ": run it as root" :
+		      ", although root: a container or a security module forbids it");
 	if (missing.unseen)
 		warnx("%ld more holder%s of the module not seen%s", missing.unseen,
 		      missing.unseen == 1 ? "" : "s",
@@ -968,7 +969,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argv[optind])
-		errx(FAILED, "'%s' is one word too many, see port0-ls --help", printable(argv[optind]));
+		errx(FAILED, "'%s' is one word too many, see port0-ls --help",
+		     printable(argv[optind]));
 
 	own_namespace = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (own_namespace < 0)

@@ -96,6 +96,13 @@ def namespace(name=BLUE):
         run_command("ip", "netns", "delete", name)
 
 
+def fresh_namespace():
+    """So that no test sees the TIME-WAIT of another."""
+    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
+        sys.exit(f"ls.py: no network namespace: {os.strerror(ctypes.get_errno())}")
+    run_command("ip", "link", "set", "lo", "up")
+
+
 def ls(*prefix, status=0):
     """What port0-ls says as JSON, and beside it."""
     done = run_command(*prefix, LS, "--json", status=status)
@@ -205,6 +212,7 @@ c = client("127.0.0.1"); a = s[0].accept()
 @needs_module
 def test_tcp_accepted_children_do_not_keep_the_module():
     for address in ("127.0.0.1", "::1"):
+        fresh_namespace()
         with holder(f"""
 s = listening("{address}")
 c = [client("{address}") for _ in range(3)]; a = [s.accept() for _ in range(2)]
@@ -228,6 +236,7 @@ def test_tcp_children_that_outlive_the_listener():
 def test_tcp_connected_from_port_0():
     """Such a socket keeps the module loaded, where a child in the same state does not."""
     for address in ("127.0.0.1", "::1"):
+        fresh_namespace()
         with holder(f"""
 s = socket.socket(V6 if ":" in "{address}" else V4); s.bind(("{address}", 7030)); s.listen()
 c = bound("{address}"); c.settimeout(60); c.connect(("{address}", 7030)); a = s.accept()[0]
@@ -535,13 +544,6 @@ def test_children_after_the_module_has_gone():
             assert not said["module"]["loaded"], said
         finally:
             run_command("insmod", os.environ["PORT0_KO"])
-
-
-def fresh_namespace():
-    """So that no test sees the TIME-WAIT of another."""
-    if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
-        sys.exit(f"ls.py: no network namespace: {os.strerror(ctypes.get_errno())}")
-    run_command("ip", "link", "set", "lo", "up")
 
 
 def main():
