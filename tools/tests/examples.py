@@ -3,11 +3,13 @@
 """Run every recipe in tools/examples; KTAP on stdout.
 
 For a guest (scripts/proof examples) with the module loaded and the packages of
-scripts/packages.examples.
+scripts/packages.examples. The recipes serve in the network namespace far, and are
+asked from near.
 """
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -24,7 +26,9 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 TOOLS = os.path.dirname(HERE)
 RUN = os.path.join(TOOLS, "port0-run")
 EXAMPLES = os.path.join(TOOLS, "examples")
-FAMILIES = {4: (socket.AF_INET, "127.0.0.1"), 6: (socket.AF_INET6, "::1")}
+NEAR = {4: "192.0.2.1", 6: "2001:db8::1"}
+FAR = {4: "192.0.2.2", 6: "2001:db8::2"}
+IN_FAR = ("nsenter", "--net=/run/netns/far")
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 REQUESTS = 20
 
@@ -35,14 +39,38 @@ def example(name):
     return path
 
 
-def port_is_taken(kind, port=0):
-    """Whether a socket of this namespace is on the port."""
-    names = {STREAM: ("tcp", "tcp6"), DGRAM: ("udp", "udp6")}[kind]
-    for name in names:
-        with open(f"/proc/net/{name}", encoding="ascii") as f:
+def fresh_hosts():
+    """near and far, joined by a cable; so that no test sees the TIME-WAIT of another."""
+    for name in ("near", "far"):
+        run_command("ip", "netns", "delete", name, status=None)
+        run_command("ip", "netns", "add", name)
+        run_command("ip", "-n", name, "link", "set", "lo", "up")
+    run_command("ip", "-n", "near", "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", "far")
+    for name, addresses in (("near", NEAR), ("far", FAR)):
+        run_command("ip", "-n", name, "address", "add", f"{addresses[4]}/24", "dev", "eth0")
+        run_command("ip", "-n", name, "address", "add", f"{addresses[6]}/64", "dev", "eth0", "nodad")
+        run_command("ip", "-n", name, "link", "set", "eth0", "up")
+
+
+@contextlib.contextmanager
+def inside(name):
+    """This process in a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{name}", "rb") as away:
+        assert not libc.setns(away.fileno(), 0), os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert not libc.setns(home.fileno(), 0), os.strerror(ctypes.get_errno())
+
+
+def port_0_is_taken(kind):
+    """Whether somebody serves on it in far."""
+    for name in {STREAM: ("tcp", "tcp6"), DGRAM: ("udp", "udp6")}[kind]:
+        with inside("far"), open(f"/proc/self/net/{name}", encoding="ascii") as f:
             for line in f.readlines()[1:]:
                 local, state = line.split()[1], line.split()[3]
-                if int(local.rpartition(":")[2], 16) == port and state in ("0A", "07"):
+                if int(local.rpartition(":")[2], 16) == 0 and state in ("0A", "07"):
                     return True
     return False
 
@@ -50,34 +78,33 @@ def port_is_taken(kind, port=0):
 @contextlib.contextmanager
 def server(*argv, kinds=(STREAM, DGRAM), **kwargs):
     """A recipe that serves, from when it is there; gives what it has printed so far."""
-    assert not any(map(port_is_taken, kinds)), "something is on port 0 already"
+    assert not any(map(port_0_is_taken, kinds)), "something is on port 0 already"
     with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen(argv, stdout=said, stderr=said, stdin=subprocess.DEVNULL, **kwargs)
+        child = subprocess.Popen([*IN_FAR, *argv], stdout=said, stderr=said, stdin=subprocess.DEVNULL, **kwargs)
 
         def read():
             said.seek(0)
             return said.read()
 
         try:
-            wait_for(lambda: child.poll() is not None or all(map(port_is_taken, kinds)), f"{argv} is late", 120)
+            wait_for(lambda: child.poll() is not None or all(map(port_0_is_taken, kinds)), f"{argv} is late", 120)
             assert child.poll() is None, f"{argv}: it ended: {read()}"
             yield read
         finally:
             child.send_signal(signal.SIGKILL)
             child.wait()
-    wait_for(lambda: not any(map(port_is_taken, kinds)), "port 0 is not given back")
+    wait_for(lambda: not any(map(port_0_is_taken, kinds)), "port 0 is not given back")
 
 
 def connected(family, kind, from_zero=False):
     """A client of the server on port 0, itself on port 0 if asked."""
-    number, host = FAMILIES[family]
-    s = socket.socket(number, kind)
+    with inside("near"):
+        s = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind)
     s.settimeout(60 if kind == STREAM else 5)
     if from_zero:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         s.setsockopt(socket.SOL_IP, MARK, 1)
-        s.bind(({4: "127.0.0.2", 6: "::1"}[family], 0))
-    s.connect((host, 0))
+        s.bind((NEAR[family], 0))
+    s.connect((FAR[family], 0))
     assert s.getpeername()[1] == 0 and (s.getsockname()[1] == 0) == from_zero
     return s
 
@@ -101,14 +128,14 @@ def echo(family, kind, from_zero=False):
 
 
 def echoes(*argv):
-    """Both protocols and families; a client from port 0 on IPv4, where a loopback has room."""
+    """Both protocols and families, from ordinary ports and from port 0."""
     with server(*argv):
-        for family in FAMILIES:
+        for family in NEAR:
             for _ in range(3):
                 echo(family, STREAM)
             echo(family, DGRAM)
-        echo(4, STREAM, from_zero=True)
-        echo(4, DGRAM, from_zero=True)
+            echo(family, STREAM, from_zero=True)
+            echo(family, DGRAM, from_zero=True)
 
 
 def test_python_asyncio_echo():
@@ -152,7 +179,7 @@ def test_python_http_server():
 
 def test_node_by_socket_activation():
     with server(RUN, "--listen", "::", "--fd", "--", "node", example("activated.js"), kinds=(STREAM,)):
-        for family, host in ((4, "::ffff:127.0.0.1"), (6, "::1")):
+        for family, host in ((4, f"::ffff:{NEAR[4]}"), (6, NEAR[6])):
             for _ in range(REQUESTS):
                 said = get(family)
                 assert " 200 " in said and f"hello {host} port " in said, said
@@ -167,6 +194,7 @@ def knock():
         s.shutdown(socket.SHUT_WR)
         assert s.recv(1) == b""
     with connected(6, STREAM) as s:
+        tcp_port = s.getsockname()[1]
         s.shutdown(socket.SHUT_WR)
         assert s.recv(1) == b""
     with connected(4, DGRAM, from_zero=True) as s:
@@ -174,16 +202,14 @@ def knock():
     with connected(6, DGRAM) as s:
         s.send(b"")
         port = s.getsockname()[1]
-    return {("tcp", "127.0.0.2", 0, "GET / from 0\xff"), ("tcp", "::1", None, ""),
-            ("udp", "127.0.0.2", 0, "hello\n\""), ("udp", "::1", port, "")}
+    return {("tcp", NEAR[4], 0, "GET / from 0\xff"), ("tcp", NEAR[6], tcp_port, ""),
+            ("udp", NEAR[4], 0, "hello\n\""), ("udp", NEAR[6], port, "")}
 
 
 def knocks(said):
     entries = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert all(abs(e["time"] - time.time()) < 600 for e in entries)
-    return {(e["protocol"], e["address"],
-             None if (e["protocol"], e["address"]) == ("tcp", "::1") else e["port"], e["data"])
-            for e in entries}
+    return {(e["protocol"], e["address"], e["port"], e["data"]) for e in entries}
 
 
 def test_honeypot():
@@ -218,7 +244,7 @@ mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-status=no"""
     with tempfile.TemporaryFile("w+") as log:
-        child = subprocess.Popen(["unshare", "--fork", "--kill-child", "--pid", "--uts", "--mount", "--mount-proc",
+        child = subprocess.Popen([*IN_FAR, "unshare", "--fork", "--kill-child", "--pid", "--uts", "--mount", "--mount-proc",
                                   "sh", "-c", script], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                                  env={**os.environ, "container": "port0"})
 
@@ -227,7 +253,7 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
             return log.read()
 
         try:
-            wait_for(lambda: port_is_taken(STREAM), f"no service of {unit}", 600)
+            wait_for(lambda: port_0_is_taken(STREAM), f"no service of {unit}", 600)
             yield read
         except AssertionError as problem:
             raise AssertionError(f"{problem}\n{read()[-2000:]}") from problem
@@ -235,7 +261,7 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
             child.kill()
             child.wait()
             os.unlink(path)
-    wait_for(lambda: not port_is_taken(STREAM), "port 0 is not given back")
+    wait_for(lambda: not port_0_is_taken(STREAM), "port 0 is not given back")
 
 
 def install():
@@ -255,7 +281,7 @@ def test_systemd_unit_of_the_honeypot():
     with open("/etc/systemd/system/knocks.service", "a", encoding="ascii") as f:
         f.write("[Service]\nStandardOutput=append:/var/log/knocks\n")
     with systemd("/etc/systemd/system/knocks.service"):
-        wait_for(lambda: port_is_taken(DGRAM), "no UDP socket")
+        wait_for(lambda: port_0_is_taken(DGRAM), "no UDP socket")
         expected = knock()
         with open("/var/log/knocks", encoding="ascii") as f:
             said = []
@@ -268,25 +294,7 @@ def test_systemd_unit_of_the_honeypot():
 def test_systemd_unit_that_hands_over_sockets():
     install()
     with systemd("/etc/systemd/system/port0@node.service"):
-        assert "hello ::1 port " in get(6)
-
-
-@contextlib.contextmanager
-def two_hosts():
-    """near and far, joined by a cable."""
-    for name in ("near", "far"):
-        run_command("ip", "netns", "add", name)
-        run_command("ip", "-n", name, "link", "set", "lo", "up")
-    try:
-        run_command("ip", "-n", "near", "link", "add", "eth0", "type", "veth", "peer", "eth0", "netns", "far")
-        for name, number in (("near", 1), ("far", 2)):
-            run_command("ip", "-n", name, "address", "add", f"192.0.2.{number}/24", "dev", "eth0")
-            run_command("ip", "-n", name, "address", "add", f"2001:db8::{number}/64", "dev", "eth0", "nodad")
-            run_command("ip", "-n", name, "link", "set", "eth0", "up")
-        yield
-    finally:
-        for name in ("near", "far"):
-            run_command("ip", "netns", "delete", name)
+        assert f"hello {NEAR[6]} port " in get(6)
 
 
 def test_packets_of_your_own():
@@ -294,30 +302,21 @@ def test_packets_of_your_own():
         "tcp from 0 to 0": "open", "tcp from 7030 to 0": "open",
         "tcp from 0 to 7030": "refused", "tcp from 7030 to 7030": "refused",
         "udp from 0 to 0": "answered", "udp from 7030 to 0": "answered",
-        "udp from 0 to 7030": "unreachable", "udp from 7030 to 7030": "unreachable",
+        "udp from 0 to 7030": "unreach", "udp from 7030 to 7030": "unreach",
     }
-    with two_hosts():
-        child = subprocess.Popen(["ip", "netns", "exec", "far", sys.executable, example("asyncio_echo.py")])
-        try:
-            def listens():
-                return " *:* " in run_command("ip", "netns", "exec", "far", "ss", "-Htln").stdout \
-                    or "*:*" in run_command("ip", "netns", "exec", "far", "ss", "-Htln").stdout
-            wait_for(listens, "no server")
-            for host in ("192.0.2.2", "2001:db8::2"):
-                done = run_command("ip", "netns", "exec", "near", sys.executable, example("craft.py"), host)
-                got = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-                assert got.keys() == expected.keys(), done
-                for what, word in expected.items():
-                    assert word in got[what].lower(), f"{host}: {what}: {got[what]}, not {word}"
-        finally:
-            child.kill()
-            child.wait()
+    with server(sys.executable, example("asyncio_echo.py")):
+        for host in FAR.values():
+            done = run_command("ip", "netns", "exec", "near", sys.executable, example("craft.py"), host)
+            got = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+            assert got.keys() == expected.keys(), done
+            for what, word in expected.items():
+                assert word in got[what].lower(), f"{host}: {what}: {got[what]}, not {word}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tests", nargs="*", help="names without test_ (default: all)")
-    return run_tests(globals(), parser.parse_args().tests)
+    return run_tests(globals(), parser.parse_args().tests, before=fresh_hosts)
 
 
 if __name__ == "__main__":
