@@ -234,9 +234,7 @@ def test_honeypot_under_a_flood():
 @contextlib.contextmanager
 def systemd(unit):
     """It boots once more, in namespaces of its own but for the network, for one unit."""
-    path = f"/etc/systemd/system/multi-user.target.wants/{os.path.basename(unit)}"
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    os.symlink(unit, path)
+    run_command("systemctl", "enable", unit)
     # With /sys read-only it leaves devices alone.
     script = """
 mount -o remount,bind,ro /sys
@@ -260,7 +258,7 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
         finally:
             child.kill()
             child.wait()
-            os.unlink(path)
+            run_command("systemctl", "disable", unit)
     wait_for(lambda: not port_0_is_taken(STREAM), "port 0 is not given back")
 
 
@@ -280,7 +278,7 @@ def test_systemd_unit_of_the_honeypot():
     install()
     with open("/etc/systemd/system/knocks.service", "a", encoding="ascii") as f:
         f.write("[Service]\nStandardOutput=append:/var/log/knocks\n")
-    with systemd("/etc/systemd/system/knocks.service"):
+    with systemd("knocks.service"):
         wait_for(lambda: port_0_is_taken(DGRAM), "no UDP socket")
         expected = knock()
         with open("/var/log/knocks", encoding="ascii") as f:
@@ -293,7 +291,7 @@ def test_systemd_unit_of_the_honeypot():
 
 def test_systemd_unit_that_hands_over_sockets():
     install()
-    with systemd("/etc/systemd/system/port0@node.service"):
+    with systemd("port0@node.service"):
         assert f"hello {NEAR[6]} port " in get(6)
 
 

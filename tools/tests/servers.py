@@ -111,6 +111,11 @@ def steered(port):
     return () if options.port else (RUN, "--to", str(port))
 
 
+def unconnected():
+    """What to put before a client that sends its datagrams without connecting."""
+    return () if options.port else (RUN, "--client")
+
+
 def url(family, scheme="http"):
     return f"{scheme}://{URL_HOSTS[family]}:{options.port}"
 
@@ -233,7 +238,7 @@ def dig_tcp(family, count):
 
 def kdig(family, count):
     query = ["port0.example", "AAAA" if family == 6 else "A"]
-    said = run("kdig", f"@{HOSTS[family]}", "-p", str(options.port), "+short", "+retry=3", "+timeout=20",
+    said = run(*unconnected(), "kdig", f"@{HOSTS[family]}", "-p", str(options.port), "+short", "+retry=3", "+timeout=20",
                *query * count).stdout
     return said.count("192.0.2.7\n") + said.count("2001:db8::7\n")
 
@@ -839,7 +844,7 @@ pidfile /run/chronyd.pid
 def snmpwalk(family, count):
     """A request for each object, of which there are enough."""
     host = {4: f"udp:127.0.0.1:{options.port}", 6: f"udp6:[::1]:{options.port}"}[family]
-    said = run(*() if options.port else (RUN, "--client"), "snmpwalk", "-v2c", "-c", "public", "-t", "20",
+    said = run(*unconnected(), "snmpwalk", "-v2c", "-c", "public", "-t", "20",
                "-On", host, ".1.3.6.1.2.1").stdout
     return min(count, said.count("\n.1.3.6.1.2.1."))
 
@@ -856,9 +861,8 @@ rocommunity6 public
 
 def tftp(family, count):
     """It answers from a port of its own for each file."""
-    client = () if options.port else (RUN, "--client")
     path = os.path.join(WORK, "got")
-    said = run(*client, "tftp", "-v", f"-{family}", "-m", "binary", HOSTS[family], str(options.port),
+    said = run(*unconnected(), "tftp", "-v", f"-{family}", "-m", "binary", HOSTS[family], str(options.port),
                input=f"get index.html {path}\n" * count + "quit\n").stdout
     with open(path, encoding="ascii") as f:
         assert TEXT in f.read()
