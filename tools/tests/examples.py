@@ -254,7 +254,7 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
             wait_for(lambda: port_0_is_taken(STREAM), f"no service of {unit}", 600)
             yield read
         except AssertionError as problem:
-            raise AssertionError(f"{problem}\n{read()[-2000:]}") from problem
+            raise AssertionError(f"{problem}; see the console\n{read()[-2000:]}") from problem
         finally:
             child.kill()
             child.wait()
@@ -263,8 +263,8 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
 
 
 def install():
-    shutil.copy(example("knocks.py"), "/usr/local/bin/knocks.py")
-    shutil.copy(RUN, "/usr/bin/port0-run")
+    run_command("install", example("knocks.py"), RUN, "/usr/local/bin")
+    run_command("ln", "-sf", "/usr/local/bin/port0-run", "/usr/bin/port0-run")
     shutil.copy(example("activated.js"), "/usr/local/lib/activated.js")
     shutil.copy(example("knocks.service"), "/etc/systemd/system/knocks.service")
     shutil.copy(os.path.join(TOOLS, "port0@.service"), "/etc/systemd/system/port0@.service")
