@@ -263,8 +263,8 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
 
 
 def install():
-    run_command("install", example("knocks.py"), RUN, "/usr/local/bin")
-    run_command("ln", "-sf", "/usr/local/bin/port0-run", "/usr/bin/port0-run")
+    run_command("install", example("knocks.py"), "/usr/local/bin")
+    run_command("install", RUN, "/usr/bin")
     shutil.copy(example("activated.js"), "/usr/local/lib/activated.js")
     shutil.copy(example("knocks.service"), "/etc/systemd/system/knocks.service")
     shutil.copy(os.path.join(TOOLS, "port0@.service"), "/etc/systemd/system/port0@.service")
