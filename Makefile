@@ -32,12 +32,19 @@ distclean: clean
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
+# KERNEL=DIR, alone or with LLVM=1: on the kernel of that tree, see scripts/kernel --help.
 # SUITES=trixie:kprobe hooks by kprobes there. Unless told otherwise, that as well,
 # and the other architecture: what takes longest first.
+ifneq ($(filter-out file,$(origin SUITES)),)
+TEST_SUITES = $(SUITES:%=%$(AT))
+else ifneq ($(KERNEL),)
+TEST_SUITES = trixie$(AT)
+else
+TEST_SUITES = $(if $(MACHINE),,trixie@$(FOREIGN)) $(SUITES:%=%$(AT)) trixie$(AT):kprobe
+endif
 test: python
 	@scripts/test $(if $(TESTS),--tests "$(TESTS)") \
-		$(if $(filter file,$(origin SUITES)),$(if $(MACHINE),,trixie@$(FOREIGN))) \
-		$(SUITES:%=%$(AT)) $(if $(filter file,$(origin SUITES)),trixie$(AT):kprobe)
+		$(if $(KERNEL),--kernel "$(KERNEL)" $(if $(LLVM),--llvm)) $(TEST_SUITES)
 
 # On a kernel full of sanitizers, with either way of hooking, on one that looks for
 # data races, and on one that has kprobes alone. Where guests are emulated this
@@ -51,6 +58,12 @@ fuzz: python
 	@dir=$$(scripts/build --suite $(SUITE)$(AT) --what selftests) && \
 	scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
 		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
+
+# Mistakes put into the module, one at a time: which tests notice? FILES=tcp.c for
+# those of one file, MUTANT=name for one.
+mutate: python
+	@scripts/mutate $(FILES:%=--file %) $(MUTANT:%=--mutant %) \
+		$(if $(filter-out file,$(origin SUITES)),$(SUITES:%=--suite %))
 
 demo: python
 	@scripts/demo
@@ -72,4 +85,4 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all modules install clean distclean python test test-debug fuzz demo bench deb proof build-matrix
+.PHONY: all modules install clean distclean python test test-debug fuzz mutate demo bench deb proof build-matrix

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What the commands in scripts/ share: where things are, and how to fail."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+SCRIPTS = os.path.join(TOP, "scripts")
+BUILD = os.path.join(TOP, "build")
+CACHE = os.path.realpath(os.environ.get("PORT0_CACHE") or os.path.join(BUILD, "cache"))
+
+MACHINES = ("amd64", "arm64")
+
+
+class Failure(Exception):
+    """What a command ends with: one line for the user, and an exit status."""
+
+    def __init__(self, text, status=1):
+        super().__init__(text)
+        self.status = status
+
+
+def say(text):
+    sys.stdout.flush()
+    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr, flush=True)
+
+
+def native():
+    """This machine's architecture, in Debian's name for it."""
+    machine = os.uname().machine
+    try:
+        return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
+    except KeyError:
+        raise Failure(f"this machine is a {machine}; it takes one of "
+                      + " ".join(MACHINES)) from None
+
+
+def read(path):
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def lock(path, what):
+    """Held inside; a word to the user if it takes waiting."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run that makes {what}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def need_root(what):
+    if os.getuid():
+        raise Failure(f"{what} needs root: run it with sudo")
+
+
+APT_LOCKS = ("/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock",
+             "/var/cache/apt/archives/lock")
+APT_PATIENCE = 600
+
+
+def apt_is_busy():
+    for path in APT_LOCKS:
+        try:
+            with open(path, "r+b") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return True
+    return False
+
+
+def need(wanted):
+    """Have commands and files, {name: package}, on this machine: install what is
+    missing if we may, or say so in one line."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = sorted({package for name, package in wanted.items()
+                      if not os.path.exists(name) and not shutil.which(name, path=path)})
+    if not missing:
+        return
+    if os.getuid() or not shutil.which("apt-get"):
+        raise Failure(f"this machine lacks: {' '.join(missing)} (on Debian and Ubuntu: "
+                      f"sudo apt-get install {' '.join(missing)})")
+    say(f"installing {' '.join(missing)}")
+    deadline = time.monotonic() + APT_PATIENCE
+    if apt_is_busy():
+        say("waiting for another program that uses apt")
+        while apt_is_busy() and time.monotonic() < deadline:
+            time.sleep(2)
+    options = ["-qq", "-o", f"DPkg::Lock::Timeout={APT_PATIENCE}"]
+    for command in (["update"], ["install", "--no-install-recommends", "-y", *missing]):
+        done = subprocess.run(["apt-get", *options, *command], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                              check=False)
+    if done.returncode:
+        for line in done.stdout.splitlines()[-5:]:
+            say(f"  {line}")
+        raise Failure(f"apt-get could not install {' '.join(missing)}: install them by hand "
+                      "and try again")
+
+
+def run_command(main):
+    """Run a command's main() and exit as it ends."""
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Failure as failure:
+        say(failure)
+        sys.exit(failure.status)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The way into a Debian root."""
+
+import os
+import shlex
+
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
+
+
+def inside(tree, argv, layer=None, binds=(), covered=(), env=None):
+    """The command line that runs argv in the root tree.
+
+    With a layer, an empty directory, the root can be written to and what is written
+    lands there; without one it is read-only but for /tmp, which is empty. binds are
+    (source, place) or (source, place, "ro"); a covered directory is seen at its own
+    path, and what is written to it lands in the layer. Every mount goes away with
+    the process.
+    """
+    lines, root = [], tree
+
+    def mount(*words):
+        lines.append(shlex.join(["mount", *words]))
+
+    def cover(lower, name, place):
+        upper, work, seen = (os.path.join(layer, name, part) for part in ("upper", "work", "lower"))
+        lines.append(shlex.join(["mkdir", "-p", upper, work, seen, place]))
+        # Its own name may hold what separates mount options.
+        mount("--bind", lower, seen)
+        mount("-t", "overlay", "overlay", "-o",
+              f"lowerdir={seen},upperdir={upper},workdir={work}", place)
+
+    if layer:
+        root = os.path.join(layer, "root")
+        cover(tree, "base", root)
+    else:
+        mount("--bind", tree, tree)
+        mount("-o", "remount,bind,ro", tree)
+        mount("-t", "tmpfs", "tmp", f"{tree}/tmp")
+    mount("-t", "proc", "proc", f"{root}/proc")
+    mount("--rbind", "/dev", f"{root}/dev")
+    for source, place, *ro in binds:
+        if layer:
+            lines.append(shlex.join(["mkdir", "-p", root + place]))
+        mount("--bind", source, root + place)
+        if ro:
+            mount("-o", "remount,bind,ro", root + place)
+    for number, directory in enumerate(covered):
+        cover(directory, f"covered{number}", root + directory)
+    # A bind of the directory that we are in is not what "." names.
+    lines.append(shlex.join(["cd", root]))
+    words = [f"{name}={value}" for name, value in {**ENV, **(env or {})}.items()]
+    lines.append(shlex.join(["exec", "chroot", root, "env", "-i", *words, *argv]))
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-euc", "\n".join(lines)]
