@@ -219,7 +219,7 @@ static void warn_at(int dir, const char *path)
 {
 	int err = errno, fd;
 
-	if (*library && path && !faccessat(dir, path, X_OK, AT_EACCESS)) {
+	if (*library && path && !faccessat(dir, path, X_OK, 0)) {
 		fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		if (fd < 0)
 			fd = openat(dir, path, O_PATH | O_CLOEXEC);

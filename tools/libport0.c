@@ -737,12 +737,14 @@ static int inherited_port(int fd)
 
 EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
-	socklen_t room = len && is_readable(len, sizeof(*len)) ? *len : 0;
 	int err = errno, ret;
+	socklen_t room = 0;
 
 	settings_read();
+	if (inherited[0].cookie && len && is_readable(len, sizeof(*len)))
+		room = *len;
 	ret = (int)syscall(SYS_getsockname, fd, addr, len);
-	if (!ret && inherited[0].cookie && room >= sizeof(struct sockaddr_in) &&
+	if (!ret && room >= sizeof(struct sockaddr_in) &&
 	    !port_of(addr, *len < room ? *len : room) && addr->sa_family != AF_UNSPEC)
 		((struct sockaddr_in *)addr)->sin_port = htons((uint16_t)inherited_port(fd));
 	errno = ret ? errno : err;
