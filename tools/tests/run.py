@@ -748,7 +748,8 @@ def test_to_by_datagram():
 for how in {HOW}:
     for port in (5353, 7777, 5354):
         s = socket.socket({int(family)}, socket.SOCK_DGRAM); s.settimeout(20)
-        sender(s, how, b'hello', ({host!r}, port)); print(how, port, receiver(s, how), *(s.getpeername()[1:2] if how == 'connect' else ()))
+        sender(s, how, b'hello', ({host!r}, port))
+        print(how, port, receiver(s, how), *(s.getpeername()[1:2] if how == 'connect' else ()))
 """
             said = python(code, "--to", "5353-5354").stdout
             wanted = "".join(f"{how} {port} {port}{f' {port}' if how == 'connect' else ''}\n"
@@ -797,7 +798,8 @@ def test_to_short_buffers():
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for room in (0, 1, 2, 3, 4, 8, 15, 16, 100):
     s.sendto(b'hello', ('127.0.0.1', 5353))
-    addr, size, data = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room), ctypes.create_string_buffer(100)
+    addr, size = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room)
+    data = ctypes.create_string_buffer(100)
     assert libc.recvfrom(s.fileno(), data, 100, 0, addr, ctypes.byref(size)) == 5 and size.value == 16
     written = min(room, 16)
     assert addr.raw[written:] == b'\\xaa' * (128 - written), (room, addr.raw)
@@ -807,7 +809,8 @@ assert libc.recvfrom(s.fileno(), data, 100, 0, None, None) == 5
 s.connect(('127.0.0.1', 5353))
 for room in (0, 3, 4, 16):
     addr, size = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room)
-    assert libc.getpeername(s.fileno(), addr, ctypes.byref(size)) == 0 and addr.raw[room:] == b'\\xaa' * (128 - room)
+    assert libc.getpeername(s.fileno(), addr, ctypes.byref(size)) == 0
+    assert addr.raw[room:] == b'\\xaa' * (128 - room)
 """
         python(code, "--to", "5353")
 
@@ -893,38 +896,43 @@ def test_first_bind_on_an_address():
     """What other sockets bind to 0 gets any free port, and a word about it."""
     code = PROLOGUE + """
 import time
-def make(address, kind=socket.SOCK_STREAM, family=socket.AF_INET, *options):
+def make(family, kind, address, options):
     s = socket.socket(family, kind)
     for level, name in options: s.setsockopt(level, name, 1)
     s.bind((address, 0))
     if kind == socket.SOCK_STREAM: s.listen()
     print(port(s)); return s
-only6, share = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY), (socket.SOL_SOCKET, socket.SO_REUSEPORT)
+def tcp(address, *options): return make(socket.AF_INET, socket.SOCK_STREAM, address, options)
+def tcp6(address, *options): return make(socket.AF_INET6, socket.SOCK_STREAM, address, options)
+def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, address, options)
+def udp6(address, *options): return make(socket.AF_INET6, socket.SOCK_DGRAM, address, options)
+only6 = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_REUSEADDR))
 """
     for what, wanted in {
             # FTP: the data's sockets, whoever binds them
-            "a = make(''); b = make('127.0.0.1'); c = make('')": "lee",
-            "a = make('127.0.0.1'); b = make('127.0.0.1'); c = make('')": "lee",
-            "a = make('')\nif os.fork() == 0: a.close(); make('127.0.0.1'); os._exit(0)\nos.wait()": "le",
-            # both families, TCP and UDP, two addresses
-            "a = make('', socket.SOCK_STREAM, socket.AF_INET6, only6); b = make('0.0.0.0')": "ll",
-            "a = make('', socket.SOCK_STREAM, socket.AF_INET6); b = make('0.0.0.0')": "le",
-            "a = make(''); b = make('', socket.SOCK_DGRAM)": "ll",
-            "a = make('127.0.0.1'); b = make('127.0.0.2'); c = make('::1', socket.SOCK_STREAM, socket.AF_INET6)": "lll",
+            "a = tcp(''); b = tcp('127.0.0.1'); c = tcp('')": "lee",
+            "a = tcp('127.0.0.1'); b = tcp('127.0.0.1'); c = tcp('')": "lee",
+            "a = tcp('')\nif os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\nos.wait()": "le",
+            # both families, TCP and UDP, several addresses
+            "a = tcp6('', only6); b = tcp('')": "ll",
+            "a = tcp6(''); b = tcp('')": "le",
+            "a = tcp(''); b = udp('')": "ll",
+            "a = tcp('127.0.0.1'); b = tcp('127.0.0.2'); c = tcp6('::1')": "lll",
             # a group shares the port; workers that bind for themselves
-            "a = make('', socket.SOCK_STREAM, socket.AF_INET, share); b = make('', socket.SOCK_STREAM, socket.AF_INET, share)": "ll",
-            "for n in range(3):\n  if os.fork() == 0: make('', socket.SOCK_STREAM, socket.AF_INET, share); os.read(0, 1); os._exit(0)": "lll",
+            "a = tcp('', share); b = tcp('', share)": "ll",
+            "for n in range(3):\n  if os.fork() == 0: tcp('', share); os.read(0, 1); os._exit(0)": "lll",
             # a server that opens its socket again, also in another process
-            "a = make(''); a.close(); b = make('')": "ll",
-            "if os.fork() == 0:\n  a = make('')\n  if os.fork() == 0: time.sleep(2); a.close(); make('')\n"
+            "a = tcp(''); a.close(); b = tcp('')": "ll",
+            "if os.fork() == 0:\n  a = tcp('')\n  if os.fork() == 0: time.sleep(2); a.close(); tcp('')\n"
             "  os._exit(0)\nos.wait()": "ll",
             # TFTP, and a resolver that asks over IPv6 too
-            "a = make('', socket.SOCK_DGRAM, socket.AF_INET, (socket.SOL_SOCKET, socket.SO_REUSEADDR))\n"
-            "b = make('', socket.SOCK_DGRAM, socket.AF_INET, (socket.SOL_SOCKET, socket.SO_REUSEADDR))": "le",
-            "a = make('127.0.0.1', socket.SOCK_DGRAM); b = make('', socket.SOCK_DGRAM); c = make('::', socket.SOCK_DGRAM, socket.AF_INET6, only6)": "lee",
+            "a = udp('', reuse); b = udp('', reuse)": "le",
+            "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
             # a client's socket that has an address and gets its port later
             "s = socket.socket(); s.setsockopt(0, 24, 1); s.bind(('127.0.0.1', 0))\n"
-            "t = socket.create_server(('127.0.0.1', 7777)); s.connect(('127.0.0.1', 7777)); print(port(s))": "e"}.items():
+            "t = socket.create_server(('127.0.0.1', 7777)); s.connect(t.getsockname())\n"
+            "print(port(s))": "e"}.items():
         reader, writer = os.pipe()
         child = subprocess.Popen([RUN, sys.executable, "-uc", code + what], text=True, stdin=reader,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -984,7 +992,8 @@ def test_many_ports():
 def test_nested():
     """One adds to the other, in whatever way each says it."""
     code = "".join(f"""
-s = socket.socket(); s.bind(('127.0.0.{n}', {port})); print(port(s))""" for n, port in ((1, 80), (2, 81), (3, 0), (4, 82)))
+s = socket.socket(); s.bind(('127.0.0.{n}', {port})); print(port(s))"""
+                   for n, port in ((1, 80), (2, 81), (3, 0), (4, 82)))
     many = [word for port in range(1, 65536, 2) for word in ("--map", str(port))]
     for outer, inner, wanted in ((["--map", "80"], ["--map", "81"], "literal literal ephemeral 82"),
                                  (["--map", "80"], [], "literal 81 literal 82"),
@@ -1061,23 +1070,25 @@ def test_what_is_set_in_an_environment_stays():
 def test_successor():
     """nginx's way to upgrade: the sockets are handed on, to be found by their ports."""
     code = PROLOGUE + """
-import json
+def start(*arguments):
+    code = os.environ['CODE']
+    os.execve(sys.executable, [sys.executable, '-c', code, *arguments], {'CODE': code})
 if len(sys.argv) == 1:
     sockets = []
     for family, kind, address, number in ((2, 1, '127.0.0.1', 8080), (2, 1, '127.0.0.2', 8081),
-                                          (10, 1, '::1', 8080), (2, 2, '127.0.0.1', 8082), (2, 1, '127.0.0.1', 8090)):
-        s = socket.socket(family, kind); s.bind((address, number)); os.set_inheritable(s.fileno(), True)
+                                          (10, 1, '::1', 8080), (2, 2, '127.0.0.1', 8082),
+                                          (2, 1, '127.0.0.1', 8090)):
+        s = socket.socket(family, kind); s.bind((address, number))
         if kind == 1: s.listen()
         sockets.append(s)
-    c = socket.create_connection(('127.0.0.1', 0)); a = sockets[0].accept()[0]; os.set_inheritable(a.fileno(), True)
-    sockets.append(a)
-    os.set_inheritable(c.fileno(), True)
-    sys.stdout.write(' '.join(str(s.getsockname()[1]) for s in sockets) + '\\n'); sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, '-c', os.environ['CODE'], 'again', *(str(s.fileno()) for s in sockets)], {'CODE': os.environ['CODE']})
+    c = socket.create_connection(('127.0.0.1', 0)); sockets.append(sockets[0].accept()[0])
+    for s in (c, *sockets): os.set_inheritable(s.fileno(), True)
+    print(*(s.getsockname()[1] for s in sockets), flush=True)
+    start('again', *(str(s.fileno()) for s in sockets))
 sockets = [socket.socket(fileno=int(n)) for n in sys.argv[2:]]
-print(' '.join(f'{s.getsockname()[1]}' for s in sockets), flush=True)
+print(*(s.getsockname()[1] for s in sockets), flush=True)
 if sys.argv[1] == 'again':
-    os.execve(sys.executable, [sys.executable, '-c', os.environ['CODE'], 'last', *sys.argv[2:]], {'CODE': ''})
+    start('last', *sys.argv[2:])
 """
     said = python(code, "--map", "8080-8082", env={**os.environ, "CODE": code}).stdout
     names = "8080 8081 8080 8082 8090 0\n"
@@ -1152,12 +1163,16 @@ def control_group(program):
 
     code = b"\xb7\0\0\0\0\0\0\0" + b"\x95\0\0\0\0\0\0\0"    # return 0
     insns, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
-    fd = bpf(5, struct.pack("=IIQQ", 18, 2, ctypes.addressof(insns), ctypes.addressof(licence)).ljust(68, b"\0")
-             + struct.pack("=I", program))
+    load = struct.pack("=IIQQ", 18, 2, ctypes.addressof(insns), ctypes.addressof(licence))
+    fd = bpf(5, load.ljust(68, b"\0") + struct.pack("=I", program))
+    def enter():
+        with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as f:
+            f.write(str(os.getpid()))
+
     directory = os.open(group, os.O_RDONLY)
     bpf(8, struct.pack("=IIII", directory, fd, program, 0))
     try:
-        yield lambda: open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii").write(str(os.getpid()))
+        yield enter
     finally:
         os.close(directory)
         os.close(fd)
@@ -1175,7 +1190,8 @@ X86 = os.uname().machine == 'x86_64'
 CALL = {'bind': (49, 200), 'setsockopt': (54, 208), 'getsockopt': (55, 209)}
 def seccomp(call, answer):
     number = CALL[call][0 if X86 else 1]
-    code = struct.pack('=' + 'HBBI' * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number, 6, 0, 0, 0x50000 | answer, 6, 0, 0, 0x7fff0000)
+    code = struct.pack('=' + 'HBBI' * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number,
+                       6, 0, 0, 0x50000 | answer, 6, 0, 0, 0x7fff0000)
     code = ctypes.create_string_buffer(code)
     prog = ctypes.create_string_buffer(struct.pack('=HxxxxxxQ', 4, ctypes.addressof(code)))
     assert libc.prctl(38, 1, 0, 0, 0) == 0
@@ -1554,12 +1570,13 @@ def is_there(program):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="tests to run, by the beginning of their names (default: all)")
+    parser.add_argument("names", nargs="*", help="tests to run, by how their names begin (default: all)")
     chosen = tuple(parser.parse_args().names) or ""
     if os.geteuid():
         sys.exit("run.py: needs root, for a network namespace of its own")
     have = "module" if loaded() else "no module"
-    tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_") and name[5:].startswith(chosen)]
+    tests = [(name[5:], test) for name, test in globals().items()
+             if name.startswith("test_") and name[5:].startswith(chosen)]
     print(f"TAP version 13\n1..{len(tests)}")
     failed = 0
     for number, (name, test) in enumerate(tests, 1):
