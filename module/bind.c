@@ -18,7 +18,10 @@
 
 #include "call.h"
 #include "hook.h"
+#include "place.h"
 #include "port0.h"
+#include "turn.h"
+#include "watch.h"
 
 /* The port is at the same place in both families. */
 static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
@@ -28,33 +31,81 @@ static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 	return &((struct sockaddr_in *)uaddr)->sin_port;
 }
 
-static int port0_bind_begin(struct port0_call *call, struct sock *sk)
-{
-	int err = port0_hooks_arm(PORT0_HOOKS_HELD);
+/**
+ * struct port0_bind - a bind() of a marked socket under way
+ * @turn: so that no other bind() of the socket overlaps it
+ * @call: what the hooks below it find
+ */
+struct port0_bind {
+	struct port0_turn turn;
+	struct port0_call call;
+};
 
-	return err ?: port0_call_begin(call, sk, PORT0_CALL_BIND);
+/* The hooks that a marked socket may need once it is bound. */
+static unsigned int port0_bind_hooks(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_UDP ?
+		PORT0_HOOKS_HELD | PORT0_HOOKS_SEND : PORT0_HOOKS_HELD;
 }
 
-static void port0_bind_end(struct port0_call *call, struct sock *sk,
+static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
+			    port0_sockaddr_t *uaddr)
+{
+	struct port0_watch *watch = NULL;
+	struct sock *sk = sock->sk;
+	int err;
+
+	if (port0_is_draining() && !*port0_sockaddr_port(uaddr))
+		return -EPERM;
+	err = port0_turn_take(&bind->turn, sk);
+	if (err)
+		return err;
+	err = port0_hooks_arm(port0_bind_hooks(sk));
+	if (err)
+		goto err_turn;
+	if (port0_watch_wanted(sock)) {
+		watch = port0_watch_make();
+		err = watch ? 0 : -ENOMEM;
+		if (err)
+			goto err_turn;
+	}
+	port0_call_begin(&bind->call, sk, PORT0_CALL_BIND);
+	bind->call.watch = watch;
+	return 0;
+
+err_turn:
+	port0_turn_end(&bind->turn);
+	return err;
+}
+
+static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
 			   port0_sockaddr_t *uaddr, int err)
 {
+	struct port0_call *call = &bind->call;
+
 	if (call->stand_in)
 		*port0_sockaddr_port(uaddr) = 0;
 
 	/*
-	 * A post_bind program may have taken the port away again. Both addresses
-	 * had to be put back for that: see port0_bind_release().
+	 * A post_bind program has had the port taken away again. The kernel had
+	 * zeroed the address, which port0_bind_release() had to restore. A bind()
+	 * with IP_BIND_ADDRESS_NO_PORT may have chosen another since.
 	 */
 	if (err && call->claimed) {
 		lock_sock(sk);
 		if (!port0_sock_holds(sk)) {
 			sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
-			if (!inet_sk(sk)->inet_num && sk->sk_state == TCP_CLOSE)
+			if (!inet_sk(sk)->inet_num && sk->sk_state == TCP_CLOSE &&
+			    call->place.addr_locked ==
+			    !!(sk->sk_userlocks & SOCK_BINDADDR_LOCK))
 				inet_reset_saddr(sk);
 		}
 		release_sock(sk);
 	}
 	port0_call_end(call);
+	if (!call->claimed)
+		port0_watch_drop(call->watch);
+	port0_turn_end(&bind->turn);
 }
 
 /**
@@ -63,21 +114,21 @@ static void port0_bind_end(struct port0_call *call, struct sock *sk,
  * @uaddr: the address, in kernel memory; as it was when this returns
  * @addr_len: its length
  *
- * Context: process, no locks held; a reference on the module is held and put.
+ * Context: process, no locks held.
  * Return: what inet_bind() returns, or -ERESTARTSYS if killed while another
- * bind() on the socket was under way, or why the release hooks cannot be armed.
+ * bind() on the socket was under way, or why the hooks for a bound socket cannot be
+ * armed, or -EPERM for port 0 while the administrator drains it.
  */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 {
-	struct port0_call call;
+	struct port0_bind bind;
 	int err;
 
-	err = port0_bind_begin(&call, sock->sk);
-	if (!err) {
-		err = inet_bind(sock, uaddr, addr_len);
-		port0_bind_end(&call, sock->sk, uaddr, err);
-	}
-	module_put(THIS_MODULE);
+	err = port0_bind_begin(&bind, sock, uaddr);
+	if (err)
+		return err;
+	err = inet_bind(sock, uaddr, addr_len);
+	port0_bind_end(&bind, sock->sk, uaddr, err);
 	return err;
 }
 
@@ -94,37 +145,17 @@ int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 		     int addr_len)
 {
-	struct port0_call call;
+	struct port0_bind bind;
 	int err;
 
-	err = port0_bind_begin(&call, sock->sk);
-	if (!err) {
-		err = inet6_bind(sock, uaddr, addr_len);
-		port0_bind_end(&call, sock->sk, uaddr, err);
-	}
-	module_put(THIS_MODULE);
+	err = port0_bind_begin(&bind, sock, uaddr);
+	if (err)
+		return err;
+	err = inet6_bind(sock, uaddr, addr_len);
+	port0_bind_end(&bind, sock->sk, uaddr, err);
 	return err;
 }
 #endif
-
-/**
- * port0_inet_bind_leaving - bind() to port 0, in place of inet_bind() and
- * inet6_bind(), while the module is being loaded or unloaded
- * @sock: the socket
- * @uaddr: the address
- * @addr_len: its length
- *
- * An ephemeral port would be the wrong answer to a marked socket, and the right
- * one cannot be given yet, or no longer. Says what setsockopt() says then.
- *
- * Context: process; holds no reference on the module, so it must not sleep.
- * Return: -ENOPROTOOPT.
- */
-int port0_inet_bind_leaving(struct socket *sock, port0_sockaddr_t *uaddr,
-			    int addr_len)
-{
-	return -ENOPROTOOPT;
-}
 
 /**
  * port0_bind_prepare - look at __inet_bind() or __inet6_bind() being entered
@@ -137,8 +168,10 @@ int port0_inet_bind_leaving(struct socket *sock, port0_sockaddr_t *uaddr,
  * bpf_bind(), asks for no literal port.
  *
  * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK. Without
- * the lock nobody else can give the socket port 0 meanwhile: binds that could
- * take turns, see port0_call_begin().
+ * the lock nobody else can give the socket port 0 meanwhile: who could would have
+ * to take the turn that this bind() has. A bind() that finds the socket on port 0
+ * here is a second one, even if the socket gives the port back before the lock is
+ * free.
  * Return: true if this is a second bind, which must be refused.
  */
 bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
@@ -176,7 +209,7 @@ static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
  *
  * Stands in for __inet_bind(), which would find -EINVAL after these checks.
  *
- * Context: process; a reference on the module is held and put.
+ * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK.
  * Return: -EAFNOSUPPORT, -EADDRNOTAVAIL, -EACCES or -EINVAL.
  */
 int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
@@ -198,7 +231,6 @@ int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 		err = -EADDRNOTAVAIL;
 	else if (!port0_bind_may(sk, addr->sin_port, flags))
 		err = -EACCES;
-	module_put(THIS_MODULE);
 	return err;
 }
 
@@ -212,7 +244,7 @@ int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
  *
  * Stands in for __inet6_bind(), which would find -EINVAL after these checks.
  *
- * Context: process; a reference on the module is held and put.
+ * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK.
  * Return: -EAFNOSUPPORT, -EACCES or -EINVAL.
  */
 int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
@@ -227,7 +259,6 @@ int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 	else if (!(multicast && sk->sk_type == SOCK_STREAM) &&
 		 !port0_bind_may(sk, addr->sin6_port, flags))
 		err = -EACCES;
-	module_put(THIS_MODULE);
 	return err;
 }
 #endif
@@ -284,8 +315,30 @@ struct port0_call *port0_bind_claim(struct sock *sk)
 void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 {
 	call->claimed = true;
+	port0_place_read(&call->place, sk);
 	sk->sk_userlocks |= SOCK_BINDPORT_LOCK;
 	__module_get(THIS_MODULE);
+	if (call->watch)
+		port0_watch_start(call->watch, sk);
+}
+
+/**
+ * port0_bind_keep - judge a get_port on a socket that holds port 0
+ * @sk: the socket
+ * @snum: the port that is asked for
+ *
+ * listen() and autobind ask for the number that the socket has, which is 0. A
+ * bind() that began before the socket was marked asks for whatever it was called
+ * with, after it has written its address: it has come too late, and is told what a
+ * second bind() is told. The kernel then zeroes the address, which watch.c undoes
+ * when the lock is released.
+ *
+ * Context: process, socket locked; does not sleep.
+ * Return: 0, or -EINVAL for a late bind().
+ */
+int port0_bind_keep(const struct sock *sk, unsigned short snum)
+{
+	return snum || !port0_place_holds(sk) ? -EINVAL : 0;
 }
 
 /**
@@ -295,13 +348,23 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call)
  * Called as inet_put_port() or udp_lib_unhash() is entered. Each runs once for
  * a bound socket, so the reference of port0_bind_claimed() is put once.
  *
- * Context: process or softirq, socket locked or no longer in use.
+ * If a post_bind program has refused the bind(), the kernel has zeroed the address
+ * before this. inet_put_port() finds the chain to lock by the address and cannot
+ * fail, so the address is restored for it.
+ *
+ * Context: process or softirq, socket locked or no longer in use; does not sleep.
  */
 void port0_bind_release(struct sock *sk)
 {
+	const struct port0_call *call;
+
 	if (!port0_sock_pins(sk))
 		return;
-	if (sk->sk_protocol == IPPROTO_TCP)
-		port0_tcp_restore_saddr(sk);
-	module_put(THIS_MODULE);
+	if (!port0_place_holds(sk)) {
+		call = port0_call_find(sk, PORT0_CALL_BIND);
+		if (call && call->claimed)
+			port0_place_restore(&call->place, sk);
+	}
+	if (!port0_watch_stop(sk))
+		module_put(THIS_MODULE);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The table of calls in flight, hashed by socket.
+ * The table of calls in flight, hashed by task: however many calls a user keeps
+ * under way, they lengthen the look-ups of next to nobody else.
  *
  * Locking: each bucket has a raw spinlock, since hooks look calls up with
  * preemption off. Linking, unlinking and finding all happen in task context
@@ -12,51 +13,26 @@
 #include <linux/preempt.h>
 #include <linux/processor.h>
 #include <linux/spinlock.h>
-#include <linux/wait.h>
 
 #include "call.h"
 #include "compat.h"
 
-#define PORT0_CALL_BITS		6
+#define PORT0_CALL_BITS		12
 
 /**
- * struct port0_call_bucket - calls on sockets of one hash
+ * struct port0_call_bucket - calls of tasks of one hash
  * @lock: guards @head and whatever is linked there
  * @head: the calls
  */
 static struct port0_call_bucket {
 	raw_spinlock_t lock;
 	struct hlist_head head;
-} ____cacheline_aligned_in_smp port0_calls[1 << PORT0_CALL_BITS];
+} port0_calls[1 << PORT0_CALL_BITS];
 
-/* Where a bind() waits for another bind() on the same socket. */
-static DECLARE_WAIT_QUEUE_HEAD(port0_call_wait);
-
-static struct port0_call_bucket *port0_call_bucket(const struct sock *sk)
+static struct port0_call_bucket *
+port0_call_bucket(const struct task_struct *task)
 {
-	return &port0_calls[hash_ptr(sk, PORT0_CALL_BITS)];
-}
-
-static bool port0_call_try_link(struct port0_call *call)
-{
-	struct port0_call_bucket *bucket = port0_call_bucket(call->sk);
-	struct port0_call *other;
-	bool linked = true;
-
-	raw_spin_lock(&bucket->lock);
-	if (call->kind == PORT0_CALL_BIND) {
-		hlist_for_each_entry(other, &bucket->head, node) {
-			if (other->sk == call->sk &&
-			    other->kind == PORT0_CALL_BIND) {
-				linked = false;
-				break;
-			}
-		}
-	}
-	if (linked)
-		hlist_add_head(&call->node, &bucket->head);
-	raw_spin_unlock(&bucket->lock);
-	return linked;
+	return &port0_calls[hash_ptr(task, PORT0_CALL_BITS)];
 }
 
 /**
@@ -65,40 +41,36 @@ static bool port0_call_try_link(struct port0_call *call)
  * @sk: the socket, held by the caller for as long as the call lasts
  * @kind: what the caller is about to do
  *
- * Binds on one socket are made to take turns. The kernel tells a second bind by
- * inet_num, which a bind to port 0 leaves at 0; with turns, whether the socket
- * holds port 0 cannot change between our question and the kernel's bind.
- *
- * Context: process, no locks held; may sleep.
- * Return: 0, or -ERESTARTSYS if a bind was killed while it waited.
+ * Context: process.
  */
-int port0_call_begin(struct port0_call *call, const struct sock *sk,
-		     enum port0_call_kind kind)
+void port0_call_begin(struct port0_call *call, const struct sock *sk,
+		      enum port0_call_kind kind)
 {
+	struct port0_call_bucket *bucket = port0_call_bucket(current);
+
 	*call = (struct port0_call){
 		.sk = sk,
 		.task = current,
 		.kind = kind,
 	};
-	return wait_event_killable(port0_call_wait, port0_call_try_link(call));
+	raw_spin_lock(&bucket->lock);
+	hlist_add_head(&call->node, &bucket->head);
+	raw_spin_unlock(&bucket->lock);
 }
 
 /**
  * port0_call_end - unlink a call
- * @call: as linked by port0_call_begin()
+ * @call: what port0_call_begin() has linked
  *
- * Context: process, no locks held.
+ * Context: process, the same task.
  */
 void port0_call_end(struct port0_call *call)
 {
-	struct port0_call_bucket *bucket = port0_call_bucket(call->sk);
+	struct port0_call_bucket *bucket = port0_call_bucket(current);
 
 	raw_spin_lock(&bucket->lock);
 	hlist_del(&call->node);
 	raw_spin_unlock(&bucket->lock);
-
-	if (call->kind == PORT0_CALL_BIND && wq_has_sleeper(&port0_call_wait))
-		wake_up_all(&port0_call_wait);
 }
 
 /*
@@ -126,17 +98,17 @@ static bool port0_call_in_task(void)
 struct port0_call *port0_call_find(const struct sock *sk,
 				   enum port0_call_kind kind)
 {
-	struct port0_call_bucket *bucket = port0_call_bucket(sk);
+	struct port0_call_bucket *bucket = port0_call_bucket(current);
 	struct port0_call *call, *found = NULL;
 
 	if (hlist_empty(&bucket->head) || !port0_call_in_task())
 		return NULL;
 
-	/* Tried, not waited for: lockdep allows no more in what looks an NMI. */
+	/* In an int3 kprobe, which looks like an NMI, lockdep allows only this. */
 	while (!raw_spin_trylock(&bucket->lock))
 		cpu_relax();
 	hlist_for_each_entry(call, &bucket->head, node) {
-		if (call->sk == sk && call->task == current &&
+		if (call->task == current && call->sk == sk &&
 		    call->kind == kind) {
 			found = call;
 			break;

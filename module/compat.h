@@ -85,18 +85,23 @@ static inline bool port0_ipv6_sndflow(const struct sock *sk)
 #endif
 }
 
-static inline struct udp_table *port0_udp_table(const struct sock *sk)
+static inline struct udp_table *port0_udp_table_of(struct net *net)
 {
 	struct udp_table *table = NULL;
 
 #ifdef PORT0_HAVE_PROTO_UDP_TABLE
-	table = sk->sk_prot->h.udp_table;
+	table = udp_prot.h.udp_table;
 #endif
 #ifdef PORT0_HAVE_NETNS_UDP_TABLE
 	if (!table)
-		table = sock_net(sk)->ipv4.udp_table;
+		table = net->ipv4.udp_table;
 #endif
 	return table;
+}
+
+static inline struct udp_table *port0_udp_table(const struct sock *sk)
+{
+	return port0_udp_table_of(sock_net(sk));
 }
 
 /* __inet_hash_connect() and the function it is handed to claim a 4-tuple. */
@@ -109,6 +114,8 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 	struct inet_timewait_death_row *death_row, struct sock *sk,	\
 	u64 port_offset, u32 hash_port0,				\
 	port0_check_established_t check_established
+#define PORT0_HASH_CONNECT_ARGS						\
+	death_row, sk, port_offset, hash_port0, check_established
 /* The hash of port 0 is the hash it starts from. */
 #define port0_check_established()					\
 	check_established(death_row, sk, 0, NULL, false, hash_port0)
@@ -119,6 +126,8 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 #define PORT0_HASH_CONNECT_PARAMS					\
 	struct inet_timewait_death_row *death_row, struct sock *sk,	\
 	u64 port_offset, port0_check_established_t check_established
+#define PORT0_HASH_CONNECT_ARGS						\
+	death_row, sk, port_offset, check_established
 #define port0_check_established()					\
 	check_established(death_row, sk, 0, NULL)
 #endif
@@ -128,15 +137,13 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr, int *uaddrlen,	\
 	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, uaddrlen, atype,	\
-					  t_ctx, flags)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS					\
+	sk, uaddr, uaddrlen, atype, t_ctx, flags
 #else
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
 	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
-#define port0_cgroup_sock_addr()					\
-	__cgroup_bpf_run_filter_sock_addr(sk, uaddr, atype, t_ctx, flags)
+#define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx, flags
 #endif
 
 /*

@@ -77,10 +77,15 @@ static void port0_ftrace_mark(const struct port0_gate *gate,
 			hooks[i]->installed = installed;
 }
 
+/* How often, and after how long (in ms), a BPF trampoline is asked again. */
+#define PORT0_FTRACE_TRIES	20
+#define PORT0_FTRACE_PAUSE	5
+
 static int port0_ftrace_register(struct ftrace_ops *ops,
 				 const struct port0_gate *gate,
 				 unsigned long *ips, unsigned int n)
 {
+	int tries = PORT0_FTRACE_TRIES;
 	int err;
 
 	/*
@@ -99,15 +104,30 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	err = ftrace_set_filter_ips(ops, ips, n, 0, 0);
 	if (!err)
 		err = register_ftrace_function(ops);
+	/* A BPF program on the function is being changed at this moment. */
+	while (err == -EAGAIN && tries-- > 0) {
+		msleep(PORT0_FTRACE_PAUSE);
+		err = register_ftrace_function(ops);
+	}
 	if (err)
 		ftrace_free_filter(ops);
 	return err;
 }
 
-static void port0_ftrace_unregister(struct ftrace_ops *ops)
+/*
+ * Fails only after ftrace has found itself broken and switched itself off. The
+ * kernel's text still calls us then.
+ */
+static int port0_ftrace_unregister(struct ftrace_ops *ops)
 {
-	unregister_ftrace_function(ops);
-	ftrace_free_filter(ops);
+	int err = unregister_ftrace_function(ops);
+
+	if (err)
+		pr_err("%s: ftrace does not let go of a hook: errno %d (ftrace has switched itself off; see the warning before this)\n",
+		       __func__, -err);
+	else
+		ftrace_free_filter(ops);
+	return err;
 }
 
 /* A registration fails as a whole; each function by itself shows which it is. */
@@ -117,15 +137,21 @@ static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 	static struct ftrace_ops trial;
 	unsigned int i;
 
+	/* Still in use: see port0_ftrace_unregister(). */
+	if (trial.func)
+		return NULL;
+
 	for (i = 0; i < n; i++) {
 		if (hooks[i]->installed)
 			continue;
 		if (port0_ftrace_register(&trial, hooks[i]->gate,
 					  &hooks[i]->addr, 1))
-			return hooks[i];
-		port0_ftrace_unregister(&trial);
+			break;
+		if (port0_ftrace_unregister(&trial))
+			return NULL;
 	}
-	return NULL;
+	trial.func = NULL;
+	return i < n ? hooks[i] : NULL;
 }
 
 static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)
@@ -139,12 +165,14 @@ static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)
 			continue;
 		found = port0_ftrace_gather(gate, hooks, n);
 		/* An ops without any function left would mean every function. */
-		if (found == gate->installed)
-			port0_ftrace_unregister(&gate->ops);
-		else if (ftrace_set_filter_ips(&gate->ops, port0_ftrace_ips,
-					       found, 1, 0))
+		if (found == gate->installed) {
+			if (port0_ftrace_unregister(&gate->ops))
+				continue;
+		} else if (ftrace_set_filter_ips(&gate->ops, port0_ftrace_ips,
+						 found, 1, 0)) {
 			/* No memory: they stay, for the next to arm the set. */
 			continue;
+		}
 		gate->installed -= found;
 		port0_ftrace_mark(gate, hooks, n, false);
 	}
@@ -335,9 +363,10 @@ static int port0_hook_resolve(struct port0_hook *hook)
 		.flags = KPROBE_FLAG_DISABLED,
 	};
 	err = register_kprobe(kp);
-	if (!err)
-		hook->addr = (unsigned long)kp->addr;
-	return err;
+	if (err)
+		return err;
+	hook->addr = (unsigned long)kp->addr;
+	return 0;
 }
 
 static const char *port0_hook_hint(int err)
@@ -368,7 +397,7 @@ static const char *port0_hook_hint(int err)
 int port0_hooks_choose(const char *name)
 {
 	bool any = !strcmp(name, "auto");
-	unsigned int found;
+	unsigned int i, found = 0;
 	int err = 0;
 
 	if (!strcmp(name, "kprobe")) {
@@ -391,21 +420,26 @@ int port0_hooks_choose(const char *name)
 		return -EOPNOTSUPP;
 	}
 
-	for (found = 0; found < port0_hooks_count; found++) {
-		struct port0_hook *hook = &port0_hooks[found];
+	for (i = 0; i < port0_hooks_count; i++) {
+		struct port0_hook *hook = &port0_hooks[i];
 
 		err = port0_hook_resolve(hook);
+		if (err && hook->optional) {
+			pr_info("%s: no %s to hook here (errno %d): sends from UDP port 0 take the socket lock\n",
+				__func__, hook->func, -err);
+			continue;
+		}
 		if (err) {
 			pr_err("%s: cannot find %s: errno %d (%s)\n", __func__,
 			       hook->func, -err, port0_hook_hint(err));
 			break;
 		}
-		port0_kprobes[found] = &hook->kp;
+		port0_kprobes[found++] = &hook->kp;
 		hook->next = hook->gate->hooks;
 		hook->gate->hooks = hook;
 	}
 	unregister_kprobes(port0_kprobes, found);
-	return err;
+	return i < port0_hooks_count ? err : 0;
 }
 
 /**
@@ -424,7 +458,7 @@ static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 	unsigned int i, n = 0;
 
 	for (i = 0; i < port0_hooks_count; i++)
-		if ((port0_hooks[i].set & sets) &&
+		if ((port0_hooks[i].set & sets) && port0_hooks[i].addr &&
 		    port0_hooks[i].installed == installed)
 			port0_hooks_chosen[n++] = &port0_hooks[i];
 	return n;
@@ -441,7 +475,8 @@ static int port0_hooks_refusal(unsigned int sets)
 
 static void port0_hooks_refuse(unsigned int sets, int err)
 {
-	if (err == -ENOMEM)
+	/* What may be otherwise in the next moment is no answer to keep. */
+	if (err == -ENOMEM || err == -EAGAIN)
 		return;
 	port0_hooks_refused = sets;
 	port0_hooks_refused_err = err;
@@ -491,22 +526,76 @@ unlock:
 }
 
 /**
- * port0_hooks_disarm - take sets of hooks out
- * @sets: which; need not be in place
+ * port0_hooks_are_armed - tell whether sets of hooks are in place
+ * @sets: which, PORT0_HOOKS_*
  *
- * With PORT0_HOOKS_ALL this cannot fail. Where only some hooks go, and there is
- * no memory to do it, they stay; that costs others time and nothing else.
- *
- * Context: process, no locks held; may sleep. Calls that the hooks redirected
- * before may still be under way when it returns.
+ * Context: any.
+ * Return: true if all are.
  */
-void port0_hooks_disarm(unsigned int sets)
+bool port0_hooks_are_armed(unsigned int sets)
+{
+	return (READ_ONCE(port0_hooks_armed) & sets) == sets;
+}
+
+/* Caller holds port0_hook_mutex. */
+static bool port0_hooks_remove(unsigned int sets)
 {
 	unsigned int n;
 
-	mutex_lock(&port0_hook_mutex);
 	n = port0_hooks_choose_sets(sets, true);
 	port0_backend->remove(port0_hooks_chosen, n);
-	WRITE_ONCE(port0_hooks_armed, port0_hooks_armed & ~sets);
+	return !port0_hooks_choose_sets(sets, true);
+}
+
+/**
+ * port0_hooks_trim - take out the hooks on first need, if nobody needs them
+ *
+ * Whoever needs them holds a reference on the module: a socket that is bound to
+ * port 0, and each call that a hook has redirected. Such a call asks for the hooks
+ * that it needs after it has taken its reference, so it either finds them gone and
+ * has them armed anew, or it is counted here.
+ *
+ * Context: process, no locks held; may sleep.
+ * Return: true if none is left.
+ */
+bool port0_hooks_trim(void)
+{
+	unsigned int armed;
+	bool gone;
+
+	mutex_lock(&port0_hook_mutex);
+	armed = port0_hooks_armed;
+	WRITE_ONCE(port0_hooks_armed, armed & ~PORT0_HOOKS_LATE);
+	/* Pairs with the barrier in try_module_get() in port0_enter(). */
+	smp_mb();
+	gone = !module_refcount(THIS_MODULE);
+	if (gone)
+		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
+	else
+		smp_store_release(&port0_hooks_armed, armed);
 	mutex_unlock(&port0_hook_mutex);
+	return gone;
+}
+
+/**
+ * port0_hooks_disarm - take sets of hooks out
+ * @sets: which; need not be in place
+ *
+ * Where only some hooks go, and there is no memory to do it, they stay; that costs
+ * others time and nothing else.
+ *
+ * Context: process, no locks held; may sleep. Calls that the hooks redirected
+ * before may still be under way when it returns.
+ * Return: true if all are out. With PORT0_HOOKS_ALL, false means that ftrace has
+ * switched itself off and goes on calling us.
+ */
+bool port0_hooks_disarm(unsigned int sets)
+{
+	bool gone;
+
+	mutex_lock(&port0_hook_mutex);
+	WRITE_ONCE(port0_hooks_armed, port0_hooks_armed & ~sets);
+	gone = port0_hooks_remove(sets);
+	mutex_unlock(&port0_hook_mutex);
+	return gone;
 }

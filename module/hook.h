@@ -49,6 +49,21 @@ struct port0_args {
 };
 
 /**
+ * enum port0_verdict - what is to become of a call to a hooked function
+ * @PORT0_PASS: it goes on
+ * @PORT0_ENTER: it goes to the replacement, which may sleep; if the module is being
+ *	loaded or unloaded it goes on
+ * @PORT0_ANSWER: it is answered at once
+ * @PORT0_ENTER_OR_ANSWER: as PORT0_ENTER, but answered at once instead of going on
+ */
+enum port0_verdict {
+	PORT0_PASS,
+	PORT0_ENTER,
+	PORT0_ANSWER,
+	PORT0_ENTER_OR_ANSWER,
+};
+
+/**
  * struct port0_gate - the first question to a call, and the hooks that ask it
  * @redirects: its hooks may send calls elsewhere (else they only look on)
  * @handler: its entry by kprobe
@@ -79,8 +94,12 @@ struct port0_gate {
  * @set: the set it belongs to
  * @gate: what a call must pass first
  * @next: the next hook of the gate
- * @on: what is to be done: returns where the call goes instead, or NULL
- * @addr: where the function is, found at load
+ * @on: what is to become of a call
+ * @enter: stands in for the function; runs with a reference on the module, which
+ *	its last act is to put
+ * @answer: stands in for the function, without a reference: must not sleep
+ * @optional: do without it where the compiler has inlined the function
+ * @addr: where the function is, found at load; 0 if it is optional and not there
  * @installed: it is in place; under port0_hook_mutex
  * @kp: the kprobe backend's own
  */
@@ -89,7 +108,10 @@ struct port0_hook {
 	unsigned int set;
 	struct port0_gate *gate;
 	struct port0_hook *next;
-	void *(*on)(const struct port0_args *args);
+	enum port0_verdict (*on)(const struct port0_args *args);
+	void *enter;
+	void *answer;
+	bool optional;
 	unsigned long addr;
 	bool installed;
 	struct kprobe kp;
@@ -102,7 +124,9 @@ extern const unsigned int port0_hooks_count;
 int port0_hooks_choose(const char *backend);
 const char *port0_hooks_backend(void);
 int port0_hooks_arm(unsigned int sets);
-void port0_hooks_disarm(unsigned int sets);
+bool port0_hooks_are_armed(unsigned int sets);
+bool port0_hooks_trim(void);
+bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */
 bool port0_enter(void);

@@ -7,6 +7,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/err.h>
 #include <linux/init.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -16,6 +17,8 @@
 #include "call.h"
 #include "hook.h"
 #include "port0.h"
+#include "turn.h"
+#include "watch.h"
 
 #define PORT0_VERSION	"0.1.0"
 
@@ -31,6 +34,7 @@ MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto
 
 /* While loading, calls are redirected for the task that loads, and no other. */
 static struct task_struct *port0_loader;
+#define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
 /**
  * port0_enter - take a reference on the module for a call to be redirected
@@ -39,8 +43,8 @@ static struct task_struct *port0_loader;
  * module is sure that it will stay; such calls are let be.
  *
  * Context: any.
- * Return: true if the call may be redirected; the replacement puts the
- * reference. False while the module is being loaded or unloaded.
+ * Return: true if the call may be redirected: see PORT0_REPLACE() in table.c for
+ * who puts the reference. False while the module is being loaded or unloaded.
  */
 bool port0_enter(void)
 {
@@ -62,15 +66,17 @@ bool port0_is_loading(void)
 	return READ_ONCE(port0_loader);
 }
 
-static void port0_hooks_remove_all(void)
+/* Returns false if the kernel still calls us, so that the module must stay. */
+static bool port0_hooks_remove_all(void)
 {
-	port0_hooks_disarm(PORT0_HOOKS_ALL);
+	bool gone = port0_hooks_disarm(PORT0_HOOKS_ALL);
 
 	/*
 	 * No new call comes in. One that has put its reference may still be on
 	 * its last instructions in here; it does not sleep there.
 	 */
 	synchronize_rcu_tasks();
+	return gone;
 }
 
 static int __init port0_init(void)
@@ -79,6 +85,8 @@ static int __init port0_init(void)
 
 	BUILD_BUG_ON(BITS_PER_LONG != 64);
 	port0_call_init();
+	port0_turn_init();
+	port0_watch_init();
 	port0_loader = current;
 
 	err = port0_hooks_choose(port0_backend_name);
@@ -102,19 +110,32 @@ static int __init port0_init(void)
 		goto err_hooks;
 	}
 	WRITE_ONCE(port0_loader, NULL);
+	port0_drain_begin();
 	pr_info("version %s, hooks by %s\n", PORT0_VERSION,
 		port0_hooks_backend());
 	return 0;
 
 err_hooks:
-	port0_hooks_remove_all();
-	return err;
+	if (port0_hooks_remove_all())
+		return err;
+	/* Nobody is the loader any more, so every call is let be. */
+	WRITE_ONCE(port0_loader, PORT0_LOADER_NOBODY);
+	pr_err("%s: the module does nothing and stays until the next boot\n",
+	       __func__);
+	__module_get(THIS_MODULE);
+	return 0;
 }
 
 static void __exit port0_exit(void)
 {
+	port0_drain_end();
 	port0_sockopt_unregister();
-	port0_hooks_remove_all();
+	if (!port0_hooks_remove_all()) {
+		pr_err("%s: the module stays until the next boot, and so does this rmmod\n",
+		       __func__);
+		for (;;)
+			schedule_timeout_idle(MAX_SCHEDULE_TIMEOUT);
+	}
 	pr_info("version %s unloaded\n", PORT0_VERSION);
 }
 

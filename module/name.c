@@ -28,7 +28,7 @@ static bool port0_sock_has_peer(const struct sock *sk, int peer)
  * @uaddr: where the name goes
  * @peer: 1 for getpeername(), 2 for accept()
  *
- * Context: process, no locks held; a reference on the module is held and put.
+ * Context: process, no locks held.
  * Return: the length of the name, or -ENOTCONN.
  */
 int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
@@ -48,7 +48,6 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 					 CGROUP_INET4_GETPEERNAME);
 	}
 	release_sock(sk);
-	module_put(THIS_MODULE);
 	return len;
 }
 
@@ -60,7 +59,7 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
  * @uaddr: where the name goes
  * @peer: 1 for getpeername(), 2 for accept()
  *
- * Context: process, no locks held; a reference on the module is held and put.
+ * Context: process, no locks held.
  * Return: the length of the name, or -ENOTCONN.
  */
 int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
@@ -85,7 +84,6 @@ int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 							 sk->sk_bound_dev_if);
 	}
 	release_sock(sk);
-	module_put(THIS_MODULE);
 	return len;
 }
 #endif

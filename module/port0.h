@@ -22,8 +22,8 @@
 
 /*
  * The mark: a bit of sk->sk_flags far above those in enum sock_flags. Changed
- * under the socket lock, as every flag there; read without. Once it has been
- * cleared, another stays: sends to port 0 may be under way, which take no turns.
+ * under the socket lock, as every flag there; read without. Clearing the mark sets
+ * WAS_MARKED, for sends to port 0 that are in flight: they take no turns.
  */
 #define PORT0_SOCK_MARK		(BITS_PER_LONG - 2)
 #define PORT0_SOCK_WAS_MARKED	(BITS_PER_LONG - 3)
@@ -97,18 +97,22 @@ struct port0_call;
 /* main.c */
 bool port0_is_loading(void);
 
+/* drain.c */
+bool port0_is_draining(void);
+bool port0_may_mark(void);
+void port0_drain_begin(void);
+void port0_drain_end(void);
+
 /* sockopt.c */
 int port0_sockopt_register(void);
 void port0_sockopt_unregister(void);
-int port0_ipv6_v6only(struct sock *sk, int level, int optname, sockptr_t optval,
-		      unsigned int optlen);
+int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
+			  sockptr_t optval, unsigned int optlen);
 
 /* bind.c */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len);
 int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 		     int addr_len);
-int port0_inet_bind_leaving(struct socket *sock, port0_sockaddr_t *uaddr,
-			    int addr_len);
 bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags);
 int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 		      u32 flags);
@@ -117,23 +121,27 @@ int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 bool port0_bind_wants_port(const struct sock *sk, unsigned short snum);
 struct port0_call *port0_bind_claim(struct sock *sk);
 void port0_bind_claimed(struct sock *sk, struct port0_call *call);
+int port0_bind_keep(const struct sock *sk, unsigned short snum);
 void port0_bind_release(struct sock *sk);
 
 /* tcp.c */
+bool port0_tcp_is_filed(const struct sock *sk);
 int port0_tcp_get_port(struct sock *sk, unsigned short snum);
-void port0_tcp_restore_saddr(struct sock *sk);
 int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS);
 
 /* udp.c */
+bool port0_udp_is_filed(const struct sock *sk);
 int port0_udp_get_port(struct sock *sk, unsigned short snum);
-int port0_udp_keep_port(struct sock *sk, unsigned short snum);
+bool port0_udp_any_marked(void);
 
 /* send.c */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg);
+int port0_inet_autobind(struct sock *sk);
 int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
 void port0_send_route4(const struct sock *sk, struct flowi4 *fl4);
 void port0_send_route6(const struct sock *sk, struct flowi6 *fl6);
 void port0_send_append(const struct sock *sk, struct flowi4 *fl4);
+bool port0_send_was_routed(void);
 #ifdef CONFIG_CGROUP_BPF
 bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr);
 int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS);

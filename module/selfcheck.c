@@ -1,116 +1,321 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Does it work? A kernel can have every function that we hook and still call
- * one past its entry, because a compiler inlined it. So each kind of socket
- * takes port 0 once at load, and lets it go.
+ * one past its entry, because a compiler inlined it. So once at load each kind of
+ * socket takes port 0, connects or sends from there, is sent to, and lets it go.
+ *
+ * The kernel is at fault, and the module does not load, if a socket is not where it
+ * should be, or leaves from another port than 0, or sends to another. What does not
+ * arrive may have been dropped by the host's own rules, or find no way because IPv6
+ * or the loopback device is down: that is no fault, and is said in the log.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/delay.h>
 #include <linux/in6.h>
 #include <linux/net.h>
+#include <linux/uio.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/net_namespace.h>
 
 #include "port0.h"
 
-/* What a socket on port 0 must look like. */
-static const char *port0_selfcheck_look(const struct sock *sk)
+/* How long what crosses loopback may take, in ms. */
+#define PORT0_CHECK_PATIENCE	200
+
+/* errno of a check that found the kernel at fault */
+#define PORT0_FAULT		(-EOPNOTSUPP)
+
+/**
+ * struct port0_check - the check of one kind of socket
+ * @family: AF_INET or AF_INET6
+ * @type: SOCK_STREAM or SOCK_DGRAM
+ */
+struct port0_check {
+	int family;
+	int type;
+};
+
+/**
+ * struct port0_check_name - an address on loopback
+ * @any: for calls that take either
+ * @v4: of AF_INET
+ * @v6: of AF_INET6
+ */
+union port0_check_name {
+	struct sockaddr_storage any;
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+};
+
+static const char *port0_check_kind(const struct port0_check *check)
+{
+	if (check->type == SOCK_STREAM)
+		return check->family == AF_INET ? "TCP over IPv4" :
+						  "TCP over IPv6";
+	return check->family == AF_INET ? "UDP over IPv4" : "UDP over IPv6";
+}
+
+static int port0_check_fault(const struct port0_check *check, const char *what)
+{
+	pr_err("%s: %s: %s; this kernel calls a hooked function past its entry\n",
+	       __func__, port0_check_kind(check), what);
+	return PORT0_FAULT;
+}
+
+/* Not seen, and not to be blamed on anybody. */
+static int port0_check_unseen(const struct port0_check *check,
+			      const char *what, int err)
+{
+	pr_info("%s: %s: %s (errno %d): not checked on this host\n", __func__,
+		port0_check_kind(check), what, -err);
+	return 0;
+}
+
+static int port0_check_addr(const struct port0_check *check, __be16 port,
+			    union port0_check_name *name)
+{
+	*name = (union port0_check_name){};
+	if (check->family == AF_INET) {
+		name->v4.sin_family = AF_INET;
+		name->v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		name->v4.sin_port = port;
+		return sizeof(name->v4);
+	}
+	name->v6.sin6_family = AF_INET6;
+	name->v6.sin6_addr = in6addr_loopback;
+	name->v6.sin6_port = port;
+	return sizeof(name->v6);
+}
+
+static int port0_check_socket(const struct port0_check *check, bool mark,
+			      struct socket **sock)
+{
+	int err = sock_create_kern(&init_net, check->family, check->type, 0,
+				   sock);
+
+	if (err)
+		return err;
+	ip_sock_set_freebind((*sock)->sk);
+	lock_sock((*sock)->sk);
+	if (mark)
+		__set_bit(PORT0_SOCK_MARK, &(*sock)->sk->sk_flags);
+	/* What an earlier load has left on the address is no concern here. */
+	(*sock)->sk->sk_reuse = SK_FORCE_REUSE;
+	release_sock((*sock)->sk);
+	return 0;
+}
+
+/* A socket on an ordinary port of loopback, and its port. */
+static int port0_check_peer(const struct port0_check *check,
+			    struct socket **sock, __be16 *port)
+{
+	union port0_check_name name;
+	int err, len;
+
+	err = port0_check_socket(check, false, sock);
+	if (err)
+		return err;
+	len = port0_check_addr(check, 0, &name);
+	err = kernel_bind(*sock, (void *)&name, len);
+	if (!err && check->type == SOCK_STREAM)
+		err = kernel_listen(*sock, 1);
+	if (err)
+		sock_release(*sock);
+	else
+		*port = inet_sk((*sock)->sk)->inet_sport;
+	return err;
+}
+
+/* A socket on port 0 must look like this. */
+static const char *port0_check_look(const struct sock *sk)
 {
 	if (inet_sk(sk)->inet_num)
-		return "it was given another port";
+		return "bind() to port 0 gave another port";
 	if (!port0_sock_holds(sk))
-		return "it is not in the kernel's tables";
+		return "bind() to port 0 left the socket out of the kernel's tables";
 	if (!port0_sock_pins(sk))
-		return "its port is not locked to it";
+		return "bind() to port 0 has not locked the port to the socket";
 	return NULL;
 }
 
-/*
- * SK_FORCE_REUSE: connections that an earlier load has left on the address are
- * not our concern here. The address need not be up.
- */
-static int port0_selfcheck_one(int family, int type)
+static int port0_check_bind(const struct port0_check *check,
+			    struct socket *sock)
 {
-	union {
-		struct sockaddr_storage any;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	} addr = {};
-	const char *proto = type == SOCK_STREAM ? "TCP" : "UDP";
-	int version = family == AF_INET ? 4 : 6;
-	int refs = module_refcount(THIS_MODULE);
+	union port0_check_name name;
+	int err, len = port0_check_addr(check, 0, &name);
 	const char *wrong;
-	struct socket *sock;
-	int err, len;
 
-	err = sock_create_kern(&init_net, family, type, 0, &sock);
+	err = kernel_bind(sock, (void *)&name, len);
+	if (err) {
+		pr_err("%s: %s: bind() to port 0: errno %d (load it with CAP_NET_BIND_SERVICE, and where no cgroup program forbids bind)\n",
+		       __func__, port0_check_kind(check), -err);
+		return err;
+	}
+	wrong = port0_check_look(sock->sk);
+	if (!wrong && kernel_bind(sock, (void *)&name, len) != -EINVAL)
+		wrong = "a second bind() was not refused";
+	return wrong ? port0_check_fault(check, wrong) : 0;
+}
+
+/* connect() from port 0 to an ordinary port */
+static int port0_check_connect(const struct port0_check *check,
+			       struct socket *sock)
+{
+	struct socket *peer, *child = NULL;
+	union port0_check_name name;
+	int err, len, ms;
+	__be16 port;
+
+	err = port0_check_peer(check, &peer, &port);
+	if (err)
+		return port0_check_unseen(check, "no peer to connect to", err);
+
+	len = port0_check_addr(check, port, &name);
+	/* No TIME_WAIT: it would keep port 0 of the address for a minute. */
+	sock_no_linger(sock->sk);
+	err = kernel_connect(sock, (void *)&name, len, O_NONBLOCK);
+	if (err && err != -EINPROGRESS) {
+		err = port0_check_unseen(check, "no connect() from port 0",
+					 err);
+		goto out;
+	}
+	if (inet_sk(sock->sk)->inet_num || inet_sk(sock->sk)->inet_sport) {
+		err = port0_check_fault(check, "connect() left port 0");
+		goto out;
+	}
+	for (ms = 0; ms < PORT0_CHECK_PATIENCE; ms++) {
+		err = kernel_accept(peer, &child, O_NONBLOCK);
+		if (err != -EAGAIN)
+			break;
+		msleep(1);
+	}
+	if (err)
+		err = port0_check_unseen(check,
+					 "no connection from port 0 arrives",
+					 err);
+	else if (inet_sk(child->sk)->inet_dport)
+		err = port0_check_fault(check,
+					"a connection came from another port than 0");
+out:
+	if (child)
+		sock_release(child);
+	sock_release(peer);
+	return err;
+}
+
+/* One datagram, and whether it comes from @port. */
+static int port0_check_datagram(const struct port0_check *check,
+				struct socket *from, struct socket *to,
+				__be16 to_port, __be16 from_port)
+{
+	union port0_check_name name, source = {};
+	struct msghdr msg = {
+		.msg_name = &name,
+		.msg_flags = MSG_DONTWAIT,
+	};
+	struct msghdr got = { .msg_name = &source };
+	char byte = 0;
+	struct kvec vec = { .iov_base = &byte, .iov_len = 1 };
+	int err, ms;
+
+	msg.msg_namelen = port0_check_addr(check, to_port, &name);
+	err = kernel_sendmsg(from, &msg, &vec, 1, 1);
+	if (err < 0)
+		return port0_check_unseen(check, to_port ?
+					  "nothing can be sent from port 0" :
+					  "nothing can be sent to port 0",
+					  err);
+	if (!to_port && !port0_send_was_routed())
+		return port0_check_fault(check,
+					 "sendto() to port 0 has sent to another port");
+	for (ms = 0; ms < PORT0_CHECK_PATIENCE; ms++) {
+		err = kernel_recvmsg(to, &got, &vec, 1, 1, MSG_DONTWAIT);
+		if (err != -EAGAIN)
+			break;
+		msleep(1);
+	}
+	if (err < 0)
+		return port0_check_unseen(check, to_port ?
+					  "what port 0 sends does not arrive" :
+					  "what is sent to port 0 does not arrive",
+					  err);
+	/* The port is at the same place in both families. */
+	if (source.v4.sin_port != from_port)
+		return port0_check_fault(check,
+					 "a datagram came from another port than it was sent from");
+	return 0;
+}
+
+/* A datagram to port 0, and its answer */
+static int port0_check_send(const struct port0_check *check,
+			    struct socket *sock)
+{
+	struct socket *peer;
+	__be16 port;
+	int err;
+
+	err = port0_check_peer(check, &peer, &port);
+	if (err)
+		return port0_check_unseen(check, "no peer to send to", err);
+	lock_sock(peer->sk);
+	__set_bit(PORT0_SOCK_MARK, &peer->sk->sk_flags);
+	release_sock(peer->sk);
+
+	err = port0_check_datagram(check, peer, sock, 0, port) ?:
+	      port0_check_datagram(check, sock, peer, port, 0);
+	sock_release(peer);
+	return err;
+}
+
+static int port0_check_run(const struct port0_check *check)
+{
+	int refs = module_refcount(THIS_MODULE);
+	struct socket *sock;
+	int err;
+
+	err = port0_check_socket(check, true, &sock);
 	if (err == -EAFNOSUPPORT)
 		return 0;
 	if (err) {
-		pr_err("%s: cannot create a %s socket over IPv%d: errno %d\n",
-		       __func__, proto, version, -err);
+		pr_err("%s: %s: cannot create a socket: errno %d\n", __func__,
+		       port0_check_kind(check), -err);
 		return err;
 	}
-
-	lock_sock(sock->sk);
-	__set_bit(PORT0_SOCK_MARK, &sock->sk->sk_flags);
-	sock->sk->sk_reuse = SK_FORCE_REUSE;
-	release_sock(sock->sk);
-	ip_sock_set_freebind(sock->sk);
-
-	if (family == AF_INET) {
-		addr.v4.sin_family = AF_INET;
-		addr.v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		len = sizeof(addr.v4);
-	} else {
-		addr.v6.sin6_family = AF_INET6;
-		addr.v6.sin6_addr = in6addr_loopback;
-		len = sizeof(addr.v6);
-	}
-	err = kernel_bind(sock, (void *)&addr, len);
-	if (err) {
-		pr_err("%s: bind() of a %s socket over IPv%d to port 0: errno %d (load it with CAP_NET_BIND_SERVICE, and where no cgroup program forbids bind)\n",
-		       __func__, proto, version, -err);
-		goto out;
-	}
-	wrong = port0_selfcheck_look(sock->sk);
-	if (!wrong && kernel_bind(sock, (void *)&addr, len) != -EINVAL)
-		wrong = "a second bind() was not refused";
-	if (wrong) {
-		pr_err("%s: a %s socket over IPv%d was bound to port 0, but %s; this kernel calls a hooked function past its entry\n",
-		       __func__, proto, version, wrong);
-		err = -EOPNOTSUPP;
-	}
-out:
+	err = port0_check_bind(check, sock);
+	if (!err)
+		err = check->type == SOCK_STREAM ?
+			port0_check_connect(check, sock) :
+			port0_check_send(check, sock);
 	sock_release(sock);
-	if (!err && module_refcount(THIS_MODULE) != refs) {
-		pr_err("%s: a %s socket over IPv%d was closed, but its port was not seen to be given back\n",
-		       __func__, proto, version);
-		err = -EOPNOTSUPP;
-	}
+	if (!err && module_refcount(THIS_MODULE) != refs)
+		err = port0_check_fault(check,
+					"close() was not seen to give port 0 back");
 	return err;
 }
 
 /**
- * port0_selfcheck - have one socket of each kind take port 0 and give it back
+ * port0_selfcheck - have one socket of each kind use port 0 and give it back
  *
  * Context: module load, hooks in place; in the initial namespace, on loopback.
- * Return: 0; -EOPNOTSUPP if a socket is not where it should be; or why a socket
- * could not be made or bound. The log says which.
+ * Return: 0; -EOPNOTSUPP if the kernel is at fault; or why a socket could not be
+ * made or bound. The log says which.
  */
 int port0_selfcheck(void)
 {
-	static const int families[] = { AF_INET, AF_INET6 };
-	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
-	int i, j, err;
+	static const struct port0_check checks[] = {
+		{ AF_INET, SOCK_STREAM },
+		{ AF_INET, SOCK_DGRAM },
+		{ AF_INET6, SOCK_STREAM },
+		{ AF_INET6, SOCK_DGRAM },
+	};
+	int i, err;
 
-	for (i = 0; i < ARRAY_SIZE(families); i++) {
-		for (j = 0; j < ARRAY_SIZE(types); j++) {
-			err = port0_selfcheck_one(families[i], types[j]);
-			if (err)
-				return err;
-		}
+	for (i = 0; i < ARRAY_SIZE(checks); i++) {
+		err = port0_check_run(&checks[i]);
+		if (err)
+			return err;
 	}
 	return 0;
 }

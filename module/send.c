@@ -17,6 +17,51 @@
 #include "hook.h"
 #include "port0.h"
 
+/* Whether the last datagram to port 0 that was sent had port 0 in its flow. */
+static bool port0_send_routed;
+
+/**
+ * port0_inet_autobind - give a marked UDP socket a port, in place of
+ * inet_autobind()
+ * @sk: a UDP socket with a mark and no port, which is about to send or connect
+ *
+ * Mirrors inet_autobind(). Arms the hooks on sendmsg() first, for a socket that was
+ * marked before the module was loaded.
+ *
+ * Context: process, no locks held.
+ * Return: 0, or -EAGAIN if there is no port to be had.
+ */
+int port0_inet_autobind(struct sock *sk)
+{
+	struct inet_sock *inet = inet_sk(sk);
+	int err = 0;
+
+	/* Without them, sendto() to port 0 is -EINVAL, as on other sockets. */
+	if (!port0_is_draining())
+		port0_hooks_arm(PORT0_HOOKS_SEND);
+	lock_sock(sk);
+	if (!inet->inet_num && !port0_sock_holds(sk)) {
+		if (sk->sk_prot->get_port(sk, 0))
+			err = -EAGAIN;
+		else
+			inet->inet_sport = htons(inet->inet_num);
+	}
+	release_sock(sk);
+	return err;
+}
+
+/**
+ * port0_send_was_routed - tell how the last datagram to port 0 fared
+ *
+ * Context: process; for the check at load, when nobody else sends to port 0.
+ * Return: true if its route was looked up where we are told, so that it has left
+ * with port 0 and not with the stand-in.
+ */
+bool port0_send_was_routed(void)
+{
+	return READ_ONCE(port0_send_routed);
+}
+
 /**
  * port0_send_wants - tell whether a datagram is addressed to port 0
  * @sk: a marked UDP socket
@@ -51,7 +96,7 @@ bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
  * The kernel's own function is called through the socket's protocol, which
  * IPV6_ADDRFORM may have changed meanwhile; both take either family's socket.
  *
- * Context: process, no locks held; a reference on the module is held and put.
+ * Context: process, no locks held.
  * Return: what the kernel's function returns, or why the hooks that the datagram
  * needs on its way cannot be armed.
  */
@@ -61,18 +106,20 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	struct port0_call call;
 	int err;
 
-	err = port0_hooks_arm(PORT0_HOOKS_ROUTE) ?:
-	      port0_call_begin(&call, sk, PORT0_CALL_SEND);
-	if (!err) {
-		sin->sin_port = htons(PORT0_STAND_IN);
-		call.stand_in = true;
-		call.name = sin;
-		err = READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
-		if (call.name)
-			sin->sin_port = 0;
-		port0_call_end(&call);
-	}
-	module_put(THIS_MODULE);
+	err = port0_hooks_arm(PORT0_HOOKS_ROUTE);
+	if (err)
+		return err;
+
+	port0_call_begin(&call, sk, PORT0_CALL_SEND);
+	sin->sin_port = htons(PORT0_STAND_IN);
+	call.stand_in = true;
+	call.name = sin;
+	err = READ_ONCE(sk->sk_prot)->sendmsg(sk, msg, len);
+	if (call.name)
+		sin->sin_port = 0;
+	if (port0_is_loading())
+		WRITE_ONCE(port0_send_routed, call.routed);
+	port0_call_end(&call);
 	return err;
 }
 
@@ -110,8 +157,12 @@ void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
  */
 void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
 {
-	if (port0_send_find(sk) && fl6->fl6_dport == htons(PORT0_STAND_IN))
+	struct port0_call *call = port0_send_find(sk);
+
+	if (call && fl6->fl6_dport == htons(PORT0_STAND_IN)) {
 		fl6->fl6_dport = 0;
+		call->routed = true;
+	}
 }
 
 /**
@@ -163,7 +214,7 @@ bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
  * it has rewritten may be a copy of the caller's address (a v4-mapped one), which
  * then still has the stand-in.
  *
- * Context: process, socket locked; a reference on the module is held and put.
+ * Context: process, socket locked or not, as the kernel's function.
  * Return: what the kernel's function returns.
  */
 int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS)
@@ -173,7 +224,7 @@ int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS)
 	int err;
 
 	sin->sin_port = 0;
-	err = port0_cgroup_sock_addr();
+	err = __cgroup_bpf_run_filter_sock_addr(PORT0_CGROUP_SOCK_ADDR_ARGS);
 	if (sin->sin_port) {
 		call->stand_in = false;
 		if (call->name == sin)
@@ -181,7 +232,6 @@ int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS)
 	} else {
 		sin->sin_port = htons(PORT0_STAND_IN);
 	}
-	module_put(THIS_MODULE);
 	return err;
 }
 #endif

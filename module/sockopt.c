@@ -13,6 +13,7 @@
 #include "call.h"
 #include "hook.h"
 #include "port0.h"
+#include "turn.h"
 #include "uapi/port0.h"
 
 /*
@@ -29,6 +30,8 @@ static int port0_mark_set(struct sock *sk)
 {
 	int err = 0;
 
+	if (port0_is_draining() || !port0_may_mark())
+		return -EPERM;
 	if (sk->sk_protocol == IPPROTO_UDP)
 		err = port0_hooks_arm(PORT0_HOOKS_SEND);
 	if (err)
@@ -46,10 +49,10 @@ static int port0_mark_set(struct sock *sk)
  */
 static int port0_mark_clear(struct sock *sk)
 {
-	struct port0_call call;
+	struct port0_turn turn;
 	int err;
 
-	err = port0_call_begin(&call, sk, PORT0_CALL_BIND);
+	err = port0_turn_take(&turn, sk);
 	if (err)
 		return err;
 
@@ -61,7 +64,7 @@ static int port0_mark_clear(struct sock *sk)
 		__clear_bit(PORT0_SOCK_MARK, &sk->sk_flags);
 	}
 	release_sock(sk);
-	port0_call_end(&call);
+	port0_turn_end(&turn);
 	return err;
 }
 
@@ -107,23 +110,45 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 
 #if IS_ENABLED(CONFIG_IPV6)
 /**
- * port0_ipv6_v6only - setting IPV6_V6ONLY on a socket on port 0, in place of
+ * port0_ipv6_setsockopt - set IPV6_V6ONLY on a marked socket, in place of
  * ipv6_setsockopt()
- * @sk: a marked socket that holds port 0
+ * @sk: a marked socket
  * @level: SOL_IPV6
  * @optname: IPV6_V6ONLY
- * @optval: whatever
- * @optlen: whatever
+ * @optval: as the caller gave it
+ * @optlen: its length
  *
- * The kernel refuses it on a bound socket, which it tells by inet_num.
+ * The kernel refuses this option on a bound socket, which it tells by inet_num. It
+ * takes turns with bind(), so that the socket cannot get port 0 between the
+ * question and the kernel's own work.
  *
- * Context: process; holds no reference on the module, so it must not sleep.
- * Return: -EINVAL.
+ * Context: process, no locks held.
+ * Return: -EINVAL on a socket that holds port 0; else what ipv6_setsockopt()
+ * returns; -ERESTARTSYS if killed while a bind() of the socket was under way.
  */
-int port0_ipv6_v6only(struct sock *sk, int level, int optname, sockptr_t optval,
-		      unsigned int optlen)
+int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
+			  sockptr_t optval, unsigned int optlen)
 {
-	return -EINVAL;
+	struct port0_turn turn;
+	struct port0_call call;
+	bool holds;
+	int err;
+
+	err = port0_turn_take(&turn, sk);
+	if (err)
+		return err;
+	lock_sock(sk);
+	holds = port0_sock_holds(sk);
+	release_sock(sk);
+
+	err = -EINVAL;
+	if (!holds) {
+		port0_call_begin(&call, sk, PORT0_CALL_OPTION);
+		err = ipv6_setsockopt(sk, level, optname, optval, optlen);
+		port0_call_end(&call);
+	}
+	port0_turn_end(&turn);
+	return err;
 }
 #endif
 

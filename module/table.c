@@ -4,8 +4,8 @@
  *
  * A call first comes to a gate, which every socket in the system passes by:
  * it asks for the mark, or whatever makes the call one of ours. Each hook is one
- * function below: entered with the arguments of the kernel function, it returns
- * the replacement for this call, or NULL to let the call be.
+ * function below: entered with the arguments of the kernel function, it says what
+ * is to become of this call.
  * Context: as the kernel function's, possibly with preemption off; no sleeping.
  */
 #include <linux/net.h>
@@ -14,16 +14,31 @@
 
 #include "call.h"
 #include "hook.h"
+#include "hooked.h"
 #include "port0.h"
 
 #define REDIRECTS	true
 #define LOOKS_ON	false
 
+/* Where the call goes instead, or NULL if it goes on. */
+static __always_inline void *port0_redirect(const struct port0_hook *hook,
+					    const struct port0_args *args)
+{
+	switch (hook->on(args)) {
+	case PORT0_ENTER:
+		return port0_enter() ? hook->enter : NULL;
+	case PORT0_ENTER_OR_ANSWER:
+		return port0_enter() ? hook->enter : hook->answer;
+	case PORT0_ANSWER:
+		return hook->answer;
+	case PORT0_PASS:
+		break;
+	}
+	return NULL;
+}
+
 #ifdef PORT0_HAVE_FTRACE
-/*
- * Where ftrace says that a call is lies this little after where a kprobe has
- * found the function to begin.
- */
+/* ftrace's ip is up to this many bytes past the address that a kprobe reports. */
 #define PORT0_PROLOGUE	16
 
 static noinline void port0_ftrace_pass(const struct port0_gate *gate,
@@ -42,7 +57,7 @@ static noinline void port0_ftrace_pass(const struct port0_gate *gate,
 		if (!hook)
 			return;
 	}
-	to = hook->on(&args);
+	to = port0_redirect(hook, &args);
 	if (to)
 		port0_ftrace_set_ip(fregs, (unsigned long)to);
 }
@@ -74,7 +89,8 @@ static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
 		regs_get_kernel_argument(regs, 2),
 		regs_get_kernel_argument(regs, 3),
 	} };
-	void *to = container_of(kp, struct port0_hook, kp)->on(&args);
+	void *to = port0_redirect(container_of(kp, struct port0_hook, kp),
+				  &args);
 
 	if (!to)
 		return 0;
@@ -119,14 +135,48 @@ static __always_inline bool						\
 port0_pass_##name(const struct port0_args *args)
 
 #define PORT0_HOOK(func)						\
-static void *port0_on_##func(const struct port0_args *args)
+static enum port0_verdict port0_on_##func(const struct port0_args *args)
 
-#define PORT0_ENTRY(_func, _set, _gate) {				\
-	.func = #_func,							\
-	.set = PORT0_HOOKS_##_set,					\
-	.gate = &port0_gate_##_gate,					\
-	.on = port0_on_##_func,						\
-}
+#define PORT0_ENTRY(_func, _set, _gate, ...)				\
+	{								\
+		.func = #_func,						\
+		.set = PORT0_HOOKS_##_set,				\
+		.gate = &port0_gate_##_gate,				\
+		.on = port0_on_##_func,					\
+		__VA_ARGS__						\
+	}
+
+/*
+ * PORT0_REPLACE(func, replacement, type, (parameters), (arguments)) defines what
+ * calls of func() enter. Here alone the reference on the module is put that
+ * port0_enter() has taken, after the replacement has returned. That keeps the module
+ * for calls that sleep; what is left after the put is covered by
+ * synchronize_rcu_tasks() at unload.
+ *
+ * PORT0_ANSWER(func, type, (parameters), value) defines what answers calls of func()
+ * without a reference: an expression that does not sleep.
+ *
+ * Either is checked by the compiler to have the type of func() in hooked.h.
+ */
+#define PORT0_REPLACE(func, replacement, type, params, args)		\
+static type port0_enter_##func params					\
+{									\
+	type ret = replacement args;					\
+									\
+	module_put(THIS_MODULE);					\
+	return ret;							\
+}									\
+static_assert(__same_type(port0_enter_##func, func))
+
+#define PORT0_ANSWER(func, type, params, value)				\
+static type port0_answer_##func params					\
+{									\
+	return value;							\
+}									\
+static_assert(__same_type(port0_answer_##func, func))
+
+#define ENTER(func)	.enter = port0_enter_##func
+#define ANSWER(func)	.answer = port0_answer_##func
 
 /* Gates, by where the socket is found. */
 
@@ -155,7 +205,10 @@ PORT0_GATE(name, REDIRECTS)
 	return NUM(2) && !inet_sk(sock->sk)->inet_dport;
 }
 
-/* From here on, what happens to a datagram that is on its way already, too. */
+/*
+ * From here on the gates also let sockets pass whose mark was cleared while a send
+ * was in flight.
+ */
 
 PORT0_GATE(sending, REDIRECTS)
 {
@@ -168,62 +221,76 @@ PORT0_GATE(watched, LOOKS_ON)
 }
 
 /*
- * What is no full socket has a pointer in place of its flags, and may pass:
- * nothing is found for it then.
+ * Request and TIME_WAIT sockets have no sk_flags. Reading what they have there is
+ * harmless: whatever passes, no call is found for it.
  */
 PORT0_GATE(third, LOOKS_ON)
 {
 	return ARG(2) && port0_sock_is_known(ARG(2));
 }
 
-/*
- * A redirected call holds a reference on the module, which the replacement puts
- * at its end. That keeps the module for calls that sleep; what is left of the
- * replacement after the put is covered by synchronize_rcu_tasks() at unload.
- */
-#define port0_redirect(replacement)	\
-	(port0_enter() ? (void *)(replacement) : NULL)
-
 /* bind() */
 
-static __always_inline void *port0_on_bind(struct socket *sock,
-					   const struct sockaddr_in *addr,
-					   void *replacement)
+static __always_inline enum port0_verdict
+port0_on_bind(const struct socket *sock, const struct sockaddr_in *addr)
 {
 	if (port0_call_find(sock->sk, PORT0_CALL_BIND))
-		return NULL;
-	if (port0_enter())
-		return replacement;
-	return addr->sin_port ? NULL : port0_inet_bind_leaving;
+		return PORT0_PASS;
+	if (!addr->sin_port)
+		return PORT0_ENTER_OR_ANSWER;
+	return port0_is_draining() ? PORT0_PASS : PORT0_ENTER;
 }
 
-static __always_inline void *port0_on___bind(struct sock *sk, void *uaddr,
-					     u32 flags, void *replacement)
+static __always_inline enum port0_verdict
+port0_on___bind(struct sock *sk, void *uaddr, u32 flags)
 {
-	if (!port0_bind_prepare(sk, uaddr, flags))
-		return NULL;
-	return port0_redirect(replacement);
+	return port0_bind_prepare(sk, uaddr, flags) ? PORT0_ENTER : PORT0_PASS;
 }
 
+/*
+ * The module is being loaded or unloaded. An ephemeral port would be the wrong
+ * answer to a marked socket, and the right one cannot be given yet, or no longer:
+ * say what setsockopt() says then.
+ */
+PORT0_REPLACE(inet_bind, port0_inet_bind, int,
+	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+	      (sock, uaddr, addr_len));
+PORT0_ANSWER(inet_bind, int,
+	     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+	     -ENOPROTOOPT);
 PORT0_HOOK(inet_bind)
 {
-	return port0_on_bind(ARG(0), ARG(1), port0_inet_bind);
+	return port0_on_bind(ARG(0), ARG(1));
 }
 
+PORT0_REPLACE(__inet_bind, port0_inet_rebind, int,
+	      (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
+	       u32 flags),
+	      (sk, uaddr, addr_len, flags));
 PORT0_HOOK(__inet_bind)
 {
-	return port0_on___bind(ARG(0), ARG(1), NUM(3), port0_inet_rebind);
+	return port0_on___bind(ARG(0), ARG(1), NUM(3));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
+PORT0_REPLACE(inet6_bind, port0_inet6_bind, int,
+	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+	      (sock, uaddr, addr_len));
+PORT0_ANSWER(inet6_bind, int,
+	     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+	     -ENOPROTOOPT);
 PORT0_HOOK(inet6_bind)
 {
-	return port0_on_bind(ARG(0), ARG(1), port0_inet6_bind);
+	return port0_on_bind(ARG(0), ARG(1));
 }
 
+PORT0_REPLACE(__inet6_bind, port0_inet6_rebind, int,
+	      (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
+	       u32 flags),
+	      (sk, uaddr, addr_len, flags));
 PORT0_HOOK(__inet6_bind)
 {
-	return port0_on___bind(ARG(0), ARG(1), NUM(3), port0_inet6_rebind);
+	return port0_on___bind(ARG(0), ARG(1), NUM(3));
 }
 #endif
 
@@ -232,118 +299,137 @@ PORT0_HOOK(__inet6_bind)
  * socket on port 0 for unbound, in listen() and before a send.
  */
 
+PORT0_REPLACE(inet_csk_get_port, port0_tcp_get_port, int,
+	      (struct sock *sk, unsigned short snum), (sk, snum));
 PORT0_HOOK(inet_csk_get_port)
 {
-	struct sock *sk = ARG(0);
+	const struct sock *sk = ARG(0);
 
-	if (!port0_sock_holds(sk) && !port0_bind_wants_port(sk, NUM(1)))
-		return NULL;
-	return port0_redirect(port0_tcp_get_port);
+	return port0_sock_holds(sk) || port0_bind_wants_port(sk, NUM(1)) ?
+		PORT0_ENTER : PORT0_PASS;
 }
 
-static __always_inline void *port0_on_udp_get_port(struct sock *sk,
-						   unsigned short snum)
+static __always_inline enum port0_verdict
+port0_on_udp_get_port(const struct sock *sk, unsigned short snum)
 {
 	if (port0_sock_holds(sk))
-		return port0_udp_keep_port;
-	if (!port0_bind_wants_port(sk, snum))
-		return NULL;
-	return port0_redirect(port0_udp_get_port);
+		return PORT0_ANSWER;
+	return port0_bind_wants_port(sk, snum) ? PORT0_ENTER : PORT0_PASS;
 }
 
+PORT0_REPLACE(udp_v4_get_port, port0_udp_get_port, int,
+	      (struct sock *sk, unsigned short snum), (sk, snum));
+PORT0_ANSWER(udp_v4_get_port, int, (struct sock *sk, unsigned short snum),
+	     port0_bind_keep(sk, snum));
 PORT0_HOOK(udp_v4_get_port)
 {
 	return port0_on_udp_get_port(ARG(0), NUM(1));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
+PORT0_REPLACE(udp_v6_get_port, port0_udp_get_port, int,
+	      (struct sock *sk, unsigned short snum), (sk, snum));
+PORT0_ANSWER(udp_v6_get_port, int, (struct sock *sk, unsigned short snum),
+	     port0_bind_keep(sk, snum));
 PORT0_HOOK(udp_v6_get_port)
 {
 	return port0_on_udp_get_port(ARG(0), NUM(1));
 }
 #endif
 
+/*
+ * A socket without a number is about to send or connect. One on port 0 has its port,
+ * and would take the socket lock for each datagram to find that out.
+ */
+PORT0_REPLACE(inet_autobind, port0_inet_autobind, int,
+	      (struct sock *sk), (sk));
+PORT0_ANSWER(inet_autobind, int, (struct sock *sk), 0);
+PORT0_HOOK(inet_autobind)
+{
+	const struct sock *sk = ARG(0);
+
+	if (port0_sock_holds(sk))
+		return PORT0_ANSWER;
+	if (sk->sk_protocol == IPPROTO_UDP &&
+	    !port0_hooks_are_armed(PORT0_HOOKS_SEND))
+		return PORT0_ENTER;
+	return PORT0_PASS;
+}
+
 /* TCP connect() looks for a source port. */
+PORT0_REPLACE(__inet_hash_connect, port0_tcp_hash_connect, int,
+	      (PORT0_HASH_CONNECT_PARAMS), (PORT0_HASH_CONNECT_ARGS));
 PORT0_HOOK(__inet_hash_connect)
 {
-	if (!port0_sock_holds(ARG(1)))
-		return NULL;
-	return port0_redirect(port0_tcp_hash_connect);
+	return port0_sock_holds(ARG(1)) ? PORT0_ENTER : PORT0_PASS;
 }
 
 /* getpeername() without a port to tell */
 
-static void *port0_on_getname(const struct socket *sock, void *replacement)
+static enum port0_verdict port0_on_getname(const struct socket *sock)
 {
-	if (!port0_sock_is_tcp_or_udp(sock->sk))
-		return NULL;
-	return port0_redirect(replacement);
+	return port0_sock_is_tcp_or_udp(sock->sk) ? PORT0_ENTER : PORT0_PASS;
 }
 
+PORT0_REPLACE(inet_getname, port0_inet_getname, int,
+	      (struct socket *sock, struct sockaddr *uaddr, int peer),
+	      (sock, uaddr, peer));
 PORT0_HOOK(inet_getname)
 {
-	return port0_on_getname(ARG(0), port0_inet_getname);
+	return port0_on_getname(ARG(0));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
+PORT0_REPLACE(inet6_getname, port0_inet6_getname, int,
+	      (struct socket *sock, struct sockaddr *uaddr, int peer),
+	      (sock, uaddr, peer));
 PORT0_HOOK(inet6_getname)
 {
-	return port0_on_getname(ARG(0), port0_inet6_getname);
+	return port0_on_getname(ARG(0));
 }
 #endif
 
-/* A port is given back, or moves to another address. */
+/* A port is given back. */
 
 PORT0_HOOK(inet_put_port)
 {
 	port0_bind_release(ARG(0));
-	return NULL;
+	return PORT0_PASS;
 }
 
 PORT0_HOOK(udp_lib_unhash)
 {
 	port0_bind_release(ARG(0));
-	return NULL;
-}
-
-static void *port0_on_move(struct sock *sk)
-{
-	if (port0_sock_holds(sk))
-		port0_tcp_restore_saddr(sk);
-	return NULL;
-}
-
-PORT0_HOOK(inet_bhash2_update_saddr)
-{
-	return port0_on_move(ARG(0));
-}
-
-PORT0_HOOK(inet_bhash2_reset_saddr)
-{
-	return port0_on_move(ARG(0));
+	return PORT0_PASS;
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
 /* IPV6_V6ONLY is for sockets that are not bound yet. */
+PORT0_REPLACE(ipv6_setsockopt, port0_ipv6_setsockopt, int,
+	      (struct sock *sk, int level, int optname, sockptr_t optval,
+	       unsigned int optlen),
+	      (sk, level, optname, optval, optlen));
 PORT0_HOOK(ipv6_setsockopt)
 {
 	if (NUM(1) != SOL_IPV6 || NUM(2) != IPV6_V6ONLY ||
-	    !port0_sock_holds(ARG(0)))
-		return NULL;
-	return port0_ipv6_v6only;
+	    port0_call_find(ARG(0), PORT0_CALL_OPTION))
+		return PORT0_PASS;
+	return PORT0_ENTER;
 }
 #endif
 
 /* A datagram is on its way: see send.c. */
 
-static __always_inline void *port0_on_sendmsg(struct sock *sk,
-					      const struct msghdr *msg)
+static __always_inline enum port0_verdict
+port0_on_sendmsg(const struct sock *sk, const struct msghdr *msg)
 {
-	if (!port0_sock_is_marked(sk) || !port0_send_wants(sk, msg))
-		return NULL;
-	return port0_redirect(port0_udp_sendmsg);
+	return port0_sock_is_marked(sk) && port0_send_wants(sk, msg) ?
+		PORT0_ENTER : PORT0_PASS;
 }
 
+PORT0_REPLACE(udp_sendmsg, port0_udp_sendmsg, int,
+	      (struct sock *sk, struct msghdr *msg, size_t len),
+	      (sk, msg, len));
 PORT0_HOOK(udp_sendmsg)
 {
 	return port0_on_sendmsg(ARG(0), ARG(1));
@@ -352,16 +438,19 @@ PORT0_HOOK(udp_sendmsg)
 PORT0_HOOK(ip_route_output_flow)
 {
 	port0_send_route4(ARG(2), ARG(1));
-	return NULL;
+	return PORT0_PASS;
 }
 
 PORT0_HOOK(ip_append_data)
 {
 	port0_send_append(ARG(0), ARG(1));
-	return NULL;
+	return PORT0_PASS;
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
+PORT0_REPLACE(udpv6_sendmsg, port0_udp_sendmsg, int,
+	      (struct sock *sk, struct msghdr *msg, size_t len),
+	      (sk, msg, len));
 PORT0_HOOK(udpv6_sendmsg)
 {
 	return port0_on_sendmsg(ARG(0), ARG(1));
@@ -370,60 +459,68 @@ PORT0_HOOK(udpv6_sendmsg)
 PORT0_HOOK(ip6_sk_dst_lookup_flow)
 {
 	port0_send_route6(ARG(0), ARG(1));
-	return NULL;
+	return PORT0_PASS;
 }
 #endif
 
 #ifdef CONFIG_CGROUP_BPF
+PORT0_REPLACE(__cgroup_bpf_run_filter_sock_addr, port0_cgroup_sock_addr_prog,
+	      int, (PORT0_CGROUP_SOCK_ADDR_PARAMS),
+	      (PORT0_CGROUP_SOCK_ADDR_ARGS));
 PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
 {
-	if (!port0_send_runs_prog(ARG(0), ARG(1)))
-		return NULL;
-	return port0_redirect(port0_cgroup_sock_addr_prog);
+	return port0_send_runs_prog(ARG(0), ARG(1)) ? PORT0_ENTER : PORT0_PASS;
 }
 #endif
 
 /*
- * The last of a gate is asked for first, so what runs most often comes last. The
- * hooks of a gate that redirects are all of one set: see port0_ftrace_install().
+ * A gate searches its hooks from the end of this table: functions that run often come
+ * last. The hooks of a gate that redirects are all of one set: see
+ * port0_ftrace_install().
  */
 struct port0_hook port0_hooks[] = {
-	PORT0_ENTRY(inet_bind,			BIND, socket),
-	PORT0_ENTRY(__inet_bind,		BIND, sock),
+	PORT0_ENTRY(inet_bind, BIND, socket, ENTER(inet_bind),
+		    ANSWER(inet_bind)),
+	PORT0_ENTRY(__inet_bind, BIND, sock, ENTER(__inet_bind)),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_bind,			BIND, socket),
-	PORT0_ENTRY(__inet6_bind,		BIND, sock),
-	PORT0_ENTRY(ipv6_setsockopt,		BIND, sock),
-	PORT0_ENTRY(udp_v6_get_port,		BIND, sock),
+	PORT0_ENTRY(inet6_bind, BIND, socket, ENTER(inet6_bind),
+		    ANSWER(inet6_bind)),
+	PORT0_ENTRY(__inet6_bind, BIND, sock, ENTER(__inet6_bind)),
+	PORT0_ENTRY(ipv6_setsockopt, BIND, sock, ENTER(ipv6_setsockopt)),
+	PORT0_ENTRY(udp_v6_get_port, BIND, sock, ENTER(udp_v6_get_port),
+		    ANSWER(udp_v6_get_port)),
 #endif
-	PORT0_ENTRY(udp_v4_get_port,		BIND, sock),
-	PORT0_ENTRY(inet_csk_get_port,		BIND, sock),
+	PORT0_ENTRY(udp_v4_get_port, BIND, sock, ENTER(udp_v4_get_port),
+		    ANSWER(udp_v4_get_port)),
+	PORT0_ENTRY(inet_csk_get_port, BIND, sock, ENTER(inet_csk_get_port)),
+	PORT0_ENTRY(inet_autobind, BIND, sock, ENTER(inet_autobind),
+		    ANSWER(inet_autobind), .optional = true),
 
-	PORT0_ENTRY(__inet_hash_connect,	BIND, second),
+	PORT0_ENTRY(__inet_hash_connect, BIND, second,
+		    ENTER(__inet_hash_connect)),
 
-	PORT0_ENTRY(inet_getname,		NAME, name),
+	PORT0_ENTRY(inet_getname, NAME, name, ENTER(inet_getname)),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_getname,		NAME, name),
+	PORT0_ENTRY(inet6_getname, NAME, name, ENTER(inet6_getname)),
 #endif
 
 #ifdef CONFIG_CGROUP_BPF
-	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr, SEND, sending),
+	PORT0_ENTRY(__cgroup_bpf_run_filter_sock_addr, SEND, sending,
+		    ENTER(__cgroup_bpf_run_filter_sock_addr)),
 #endif
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(udpv6_sendmsg,		SEND, sending),
+	PORT0_ENTRY(udpv6_sendmsg, SEND, sending, ENTER(udpv6_sendmsg)),
 #endif
-	PORT0_ENTRY(udp_sendmsg,		SEND, sending),
+	PORT0_ENTRY(udp_sendmsg, SEND, sending, ENTER(udp_sendmsg)),
 
-	PORT0_ENTRY(inet_bhash2_update_saddr,	HELD, watched),
-	PORT0_ENTRY(inet_bhash2_reset_saddr,	HELD, watched),
-	PORT0_ENTRY(ip_append_data,		ROUTE, watched),
+	PORT0_ENTRY(ip_append_data, ROUTE, watched),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(ip6_sk_dst_lookup_flow,	ROUTE, watched),
+	PORT0_ENTRY(ip6_sk_dst_lookup_flow, ROUTE, watched),
 #endif
-	PORT0_ENTRY(udp_lib_unhash,		HELD, watched),
-	PORT0_ENTRY(inet_put_port,		HELD, watched),
+	PORT0_ENTRY(udp_lib_unhash, HELD, watched),
+	PORT0_ENTRY(inet_put_port, HELD, watched),
 
-	PORT0_ENTRY(ip_route_output_flow,	ROUTE, third),
+	PORT0_ENTRY(ip_route_output_flow, ROUTE, third),
 };
 
 const unsigned int port0_hooks_count = ARRAY_SIZE(port0_hooks);

@@ -332,39 +332,15 @@ unlock:
 }
 
 /**
- * port0_tcp_restore_saddr - put back the address that a late bind() changed
- * @sk: a marked TCP socket that holds port 0
+ * port0_tcp_is_filed - tell whether a holder is in the bucket of its address
+ * @sk: a TCP socket that holds port 0
  *
- * A bind() that began before the socket was marked takes no turns. If another
- * thread marks the socket and binds it to port 0 meanwhile, the first bind finds
- * it unbound and puts its own address in. It then asks for a port, or not (with
- * IP_BIND_ADDRESS_NO_PORT). The bind hash has the socket under the address it
- * was bound to and must look for it there, so that is put back when the port is
- * asked for, before the kernel moves the socket to another address, and before
- * the port is given back. The late bind then has changed nothing.
- *
- * Context: socket locked or no longer in use.
+ * Context: as port0_place_holds().
+ * Return: true if it is.
  */
-void port0_tcp_restore_saddr(struct sock *sk)
+bool port0_tcp_is_filed(const struct sock *sk)
 {
-	const struct inet_bind2_bucket *tb2 = inet_csk(sk)->icsk_bind2_hash;
-	struct in6_addr addr;
-
-	if (likely(port0_tb2_addr_match(tb2, sk)))
-		return;
-
-	addr = port0_tb2_addr(tb2);
-	if (ipv6_addr_v4mapped(&addr))
-		sk->sk_rcv_saddr = addr.s6_addr32[3];
-	else
-		sk->sk_rcv_saddr = ipv6_addr_any(&addr) ? 0 : LOOPBACK4_IPV6;
-	inet_sk(sk)->inet_saddr = sk->sk_rcv_saddr;
-#if IS_ENABLED(CONFIG_IPV6)
-	if (sk->sk_family == AF_INET6) {
-		sk->sk_v6_rcv_saddr = addr;
-		inet6_sk(sk)->saddr = addr;
-	}
-#endif
+	return port0_tb2_addr_match(inet_csk(sk)->icsk_bind2_hash, sk);
 }
 
 /**
@@ -373,25 +349,24 @@ void port0_tcp_restore_saddr(struct sock *sk)
  * @snum: the stand-in when it binds, 0 when it starts to listen; anything from
  * a bind() that comes too late
  *
- * Context: process, socket locked; a reference on the module is held and put.
- * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM.
+ * Context: process, socket locked.
+ * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM; -EINVAL for a late bind().
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {
 	struct port0_call *call;
-	int err = 0;
+	int err;
 
 	if (port0_sock_holds(sk)) {
-		port0_tcp_restore_saddr(sk);
-		if (sk->sk_state == TCP_LISTEN)
+		err = port0_bind_keep(sk, snum);
+		if (!err && sk->sk_state == TCP_LISTEN)
 			err = port0_tcp_bind(sk);
-	} else {
-		call = port0_bind_claim(sk);
-		err = PTR_ERR_OR_ZERO(call) ?: port0_tcp_bind(sk);
-		if (!err)
-			port0_bind_claimed(sk, call);
+		return err;
 	}
-	module_put(THIS_MODULE);
+	call = port0_bind_claim(sk);
+	err = PTR_ERR_OR_ZERO(call) ?: port0_tcp_bind(sk);
+	if (!err)
+		port0_bind_claimed(sk, call);
 	return err;
 }
 
@@ -401,18 +376,21 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
  * @PORT0_HASH_CONNECT_PARAMS: that function's parameters; of these, @sk is a
  * marked socket on port 0, and @check_established claims a 4-tuple
  *
- * Does what __inet_hash_connect() does for any other port that was bound.
+ * Does what __inet_hash_connect() does for any other port that was bound. A socket
+ * that connects takes its address along into TIME_WAIT, so it must be the one that
+ * it is filed under: see place.c.
  *
- * Context: process, socket locked; a reference on the module is held and put.
- * Return: 0, or -EADDRNOTAVAIL if the 4-tuple is taken.
+ * Context: process, socket locked.
+ * Return: 0; -EADDRNOTAVAIL if the 4-tuple is taken, or the invariant is broken.
  */
 int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS)
 {
 	int err;
 
+	if (WARN_ON_ONCE(!port0_tcp_is_filed(sk)))
+		return -EADDRNOTAVAIL;
 	local_bh_disable();
 	err = port0_check_established();
 	local_bh_enable();
-	module_put(THIS_MODULE);
 	return err;
 }

@@ -11,6 +11,8 @@
  *
  * Locking, as there: the chain of the port, then that of port and address.
  */
+#include <linux/rwsem.h>
+#include <net/net_namespace.h>
 #include <net/sock_reuseport.h>
 
 #include "port0.h"
@@ -148,23 +150,15 @@ unlock:
 }
 
 /**
- * port0_udp_keep_port - keep port 0, in place of udp_v4_get_port() and
- * udp_v6_get_port()
- * @sk: a marked UDP socket that holds port 0
- * @snum: 0; anything from a bind() that comes too late
+ * port0_udp_is_filed - tell whether a holder is in the chain of its address
+ * @sk: a UDP socket that holds port 0
  *
- * The kernel takes the socket for unbound and asks before every send. A bind()
- * that began before the socket was marked, and finds it bound by another thread
- * since, is told nothing: see port0_tcp_restore_saddr() for how that comes about.
- * The socket stays where the other has put it in the kernel's tables.
- *
- * Context: process, socket locked; holds no reference on the module, so it must
- * not sleep.
- * Return: 0.
+ * Context: as port0_place_holds().
+ * Return: true if it is.
  */
-int port0_udp_keep_port(struct sock *sk, unsigned short snum)
+bool port0_udp_is_filed(const struct sock *sk)
 {
-	return 0;
+	return udp_sk(sk)->udp_portaddr_hash == port0_saddr_hash(sk);
 }
 
 /**
@@ -173,7 +167,7 @@ int port0_udp_keep_port(struct sock *sk, unsigned short snum)
  * @sk: a marked UDP socket that is being bound
  * @snum: the stand-in
  *
- * Context: process, socket locked; a reference on the module is held and put.
+ * Context: process, socket locked.
  * Return: 0; -EADDRINUSE, also when its SO_REUSEPORT group cannot grow, as the
  * kernel has it; -EACCES.
  */
@@ -185,6 +179,50 @@ int port0_udp_get_port(struct sock *sk, unsigned short snum)
 	err = PTR_ERR_OR_ZERO(call) ?: port0_udp_bind(sk);
 	if (!err)
 		port0_bind_claimed(sk, call);
-	module_put(THIS_MODULE);
 	return err;
+}
+
+static bool port0_udp_table_any_marked(struct udp_table *table)
+{
+	struct udp_hslot *hslot;
+	bool found = false;
+	unsigned int i;
+	struct sock *sk;
+
+	for (i = 0; i <= table->mask && !found; i++) {
+		hslot = &table->hash[i];
+		if (hlist_empty(&hslot->head))
+			continue;
+		spin_lock_bh(&hslot->lock);
+		sk_for_each(sk, &hslot->head)
+			found |= port0_sock_is_marked(sk);
+		spin_unlock_bh(&hslot->lock);
+		cond_resched();
+	}
+	return found;
+}
+
+/**
+ * port0_udp_any_marked - look for a bound UDP socket that is marked
+ *
+ * A mark stays when the module goes, and the socket may have been bound before: it
+ * can send to port 0 once the hooks for that are armed. (One that is not bound yet
+ * comes by port0_inet_autobind() before it sends.)
+ *
+ * Context: process, no locks held; may sleep.
+ * Return: true if there is one in any network namespace.
+ */
+bool port0_udp_any_marked(void)
+{
+	bool found = false;
+	struct net *net;
+
+	down_read(&net_rwsem);
+	for_each_net(net) {
+		found = port0_udp_table_any_marked(port0_udp_table_of(net));
+		if (found)
+			break;
+	}
+	up_read(&net_rwsem);
+	return found;
 }

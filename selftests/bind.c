@@ -4,9 +4,7 @@
  * shares and with whom it collides; and that everything else that could pick
  * a port picks an ephemeral one as ever.
  */
-#include <linux/capability.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "port0_test.h"
@@ -21,19 +19,6 @@
 static int listen_if_stream(int fd, int type)
 {
 	return type == SOCK_STREAM ? rc(listen(fd, 1)) : 0;
-}
-
-static void drop_bind_service(struct __test_metadata *_metadata)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
-
-	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
-	caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective &=
-		~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
-	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
 }
 
 static void set_unprivileged_start(struct __test_metadata *_metadata, int port)

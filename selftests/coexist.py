@@ -10,17 +10,17 @@ When all is done the module is loaded, or not, as it was before.
 import contextlib
 import ctypes
 import functools
-import glob
 import os
 import re
 import struct
 import subprocess
-import time
 
+from port0_module import (HAS_TRACER, is_loaded, load, load_file, unload, users, wait_for,
+                          wait_until_unused, without_module)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace, Skip,
-                        bound_socket, check, code, equal, libc, main, plain_socket, test)
+                        bound_socket, check, code, equal, kernel_log, libc, main, plain_socket,
+                        read, test, write)
 
-SYS = "/sys/module/port0"
 TRACING = "/sys/kernel/tracing"
 KPROBES = "/sys/kernel/debug/kprobes"
 LIVEPATCH = "port0_livepatch"
@@ -36,80 +36,8 @@ REPLACED = ["inet_csk_get_port"]
 BACKENDS = ["ftrace", "kprobe"]
 
 
-def read(path):
-    with open(path, encoding="ascii", errors="replace") as file:
-        return file.read()
-
-
-def write(path, text, how=os.O_TRUNC):
-    # Not open(): it seeks to where it appends, which tracefs does not know.
-    fd = os.open(path, os.O_WRONLY | how)
-    data = text.encode()
-    try:
-        # tracefs takes a word at a time.
-        while data:
-            data = data[os.write(fd, data):]
-    finally:
-        os.close(fd)
-
-
-def load(path, args=""):
-    with open(path, "rb") as file:
-        image = file.read()
-    check(libc.init_module(image, len(image), args.encode()))
-
-
-def unload(name="port0"):
-    check(libc.delete_module(name.encode(), os.O_NONBLOCK))
-
-
-def is_loaded(name="port0"):
-    return os.path.exists(f"/sys/module/{name}")
-
-
-def our_module():
-    path = os.environ.get("PORT0_KO")
-    if not path:
-        raise Skip("PORT0_KO does not name the module's file")
-    return path
-
-
-@contextlib.contextmanager
-def without_module():
-    """The module is away inside, and back as it was afterwards."""
-    path = our_module()
-    args = None
-    if is_loaded():
-        names = glob.glob(f"{SYS}/parameters/*")
-        args = " ".join(f"{os.path.basename(name)}={read(name).strip()}" for name in names)
-        unload()
-    try:
-        yield path
-    finally:
-        if is_loaded():
-            unload()
-        if args is not None:
-            load(path, args)
-
-
-@contextlib.contextmanager
-def kernel_log():
-    """A list that fills, on the way out, with what the kernel has said."""
-    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    os.lseek(fd, 0, os.SEEK_END)
-    lines = []
-    try:
-        yield lines
-    finally:
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                record = os.read(fd, 8192).decode(errors="replace")
-                lines.append(record.partition(";")[2].partition("\n")[0])
-        os.close(fd)
-
-
 def skip_without(backend):
-    if backend == "ftrace" and not os.path.exists("/proc/sys/kernel/ftrace_enabled"):
+    if backend == "ftrace" and not HAS_TRACER:
         raise Skip("this kernel has no function tracer")
 
 
@@ -134,23 +62,6 @@ def serve(server, client):
     else:
         server.sendto(b"x", name)
         equal(b"x", server.recv(2), "what the server sent to itself")
-
-
-def references(name="port0"):
-    return int(read(f"/sys/module/{name}/refcnt"))
-
-
-def wait_for(what, done, patience=IO_TIMEOUT):
-    deadline = time.monotonic() + patience
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
-        time.sleep(0.1)
-
-
-def still_counts():
-    """Every socket has given its reference back."""
-    wait_for("all references on the module", lambda: references() == 0)
 
 
 class KprobeEvent:
@@ -232,8 +143,9 @@ class Fentry:
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
             raise Skip("this kernel describes no types (BTF)")
         pattern = "FUNC '(" + "|".join(functions) + ")'"
-        dump = subprocess.run(f"bpftool btf dump file /sys/kernel/btf/vmlinux | grep -E \"{pattern}\"",
-                              shell=True, stdout=subprocess.PIPE, text=True, check=True).stdout
+        dump = subprocess.run("bpftool btf dump file /sys/kernel/btf/vmlinux | "
+                              f"grep -E \"{pattern}\"", shell=True, stdout=subprocess.PIPE,
+                              text=True, check=True).stdout
         return {name: int(number) for number, name in re.findall(r"\[(\d+)\] FUNC '(\w+)'", dump)}
 
     def attach(self, stack, number):
@@ -326,9 +238,9 @@ def saw_all(other, but=()):
 def another_first(other, backend):
     skip_without(backend)
     probes = other in ("kprobe", "kretprobe")
-    with without_module() as path:
+    with without_module():
         with OTHERS[other]() as there:
-            result = code(load, path, f"hook={backend}")
+            result = code(load, f"hook={backend}")
             if backend == "kprobe" and probes and probes_sit_on_ftrace():
                 # The kernel would warn when the two part.
                 equal("EBUSY", result, "loading port0")
@@ -342,15 +254,15 @@ def another_first(other, backend):
             works()
             saw_all(there, REPLACED if before else ())
         works()
-        still_counts()
+        wait_until_unused()
 
 
 @test(*PAIRS)
 def another_second(other, backend):
     skip_without(backend)
     probes = other in ("kprobe", "kretprobe")
-    with without_module() as path:
-        load(path, f"hook={backend}")
+    with without_module():
+        load(f"hook={backend}")
         before = backend == "kprobe" and not probes_sit_on_ftrace()
         if backend == "kprobe":
             # Its hooks may be refused where another is first, as at load.
@@ -360,11 +272,11 @@ def another_second(other, backend):
             works()
             # Of probes at one place the latest comes first.
             saw_all(there, REPLACED if before and not probes else ())
-            still_counts()
+            wait_until_unused()
             unload()
-        load(path, f"hook={backend}")
+        load(f"hook={backend}")
         works()
-        still_counts()
+        wait_until_unused()
 
 
 def livepatch_file():
@@ -376,16 +288,16 @@ def livepatch_file():
 
 @contextlib.contextmanager
 def livepatch():
-    load(livepatch_file())
+    load_file(livepatch_file())
     try:
         wait_for("the livepatch to come to rest",
-                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition").strip() == "0",
+                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition") == "0",
                  IO_TIMEOUT * 3)
         yield
     finally:
         write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
         # The patch has left sysfs a moment before it lets go of its module.
-        wait_for("the livepatch to go", lambda: references(LIVEPATCH) == 0, IO_TIMEOUT * 3)
+        wait_for("the livepatch to go", lambda: users(LIVEPATCH) == 0, IO_TIMEOUT * 3)
         unload(LIVEPATCH)
 
 
@@ -393,18 +305,18 @@ def livepatch():
 def livepatch_first(backend):
     skip_without(backend)
     livepatch_file()
-    with without_module() as path:
+    with without_module():
         with livepatch():
-            with kernel_log() as log:
-                equal("EBUSY", code(load, path, f"hook={backend}"), "loading port0")
-            named = [line for line in log if line.startswith("port0:") and "inet_bind" in line]
+            since = kernel_log()
+            equal("EBUSY", code(load, f"hook={backend}"), "loading port0")
+            named = [line for line in since() if line.startswith("port0:") and "inet_bind" in line]
             equal(1, len(named), "lines that name the function")
             print(f"# {named[0]}")
             equal(False, is_loaded(), "port0 is loaded")
             sock = plain_socket("127.0.0.1", TCP)
             equal("EXFULL", code(sock.bind, ("127.0.0.1", 0)), "bind() with the livepatch")
             sock.close()
-        load(path, f"hook={backend}")
+        load(f"hook={backend}")
         works()
 
 
@@ -412,12 +324,12 @@ def livepatch_first(backend):
 def livepatch_second(backend):
     skip_without(backend)
     file = livepatch_file()
-    with without_module() as path:
-        load(path, f"hook={backend}")
-        equal("EBUSY", code(load, file), "loading the livepatch")
+    with without_module():
+        load(f"hook={backend}")
+        equal("EBUSY", code(load_file, file), "loading the livepatch")
         equal(False, is_loaded(LIVEPATCH), "the livepatch is loaded")
         works()
-        still_counts()
+        wait_until_unused()
 
 
 @contextlib.contextmanager
@@ -435,20 +347,20 @@ def kprobes_disarmed():
 @test()
 def kprobes_that_do_not_arm():
     """They register all the same."""
-    with without_module() as path:
+    with without_module():
         with kprobes_disarmed():
-            equal("EBUSY", code(load, path, "hook=kprobe"), "loading port0")
-        load(path, "hook=kprobe")
+            equal("EBUSY", code(load, "hook=kprobe"), "loading port0")
+        load("hook=kprobe")
         works()
 
 
 @test()
 def kprobes_that_do_not_arm_beside_others():
     """A probe that joins others on its function looks armed."""
-    with without_module() as path:
+    with without_module():
         with KprobeEvent("p"), kprobes_disarmed():
-            equal("EBUSY", code(load, path, "hook=kprobe"), "loading port0")
-        load(path, "hook=kprobe")
+            equal("EBUSY", code(load, "hook=kprobe"), "loading port0")
+        load("hook=kprobe")
         works()
 
 

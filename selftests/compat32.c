@@ -7,7 +7,7 @@
  * It ends at the first call that goes wrong, with a line that says which, on what
  * kind of socket, and what it returned. compat.py runs it.
  */
-#include <port0.h>
+#include "options.h"
 
 #define AF_INET		2
 #define AF_INET6	10

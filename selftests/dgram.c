@@ -17,12 +17,6 @@ static int server_on(struct __test_metadata *_metadata, const char *host,
 	return bound_socket(_metadata, host, SOCK_DGRAM, port);
 }
 
-static bool is_mapped(const struct addr *addr)
-{
-	return addr->sa.sa_family == AF_INET6 &&
-	       IN6_IS_ADDR_V4MAPPED(&addr->v6.sin6_addr);
-}
-
 /*
  * A client that need not be marked, connected as it is. One exception: for a
  * mapped peer the kernel turns every send() into a sendto().
@@ -39,14 +33,6 @@ static int client_of(struct __test_metadata *_metadata, const char *host,
 	EXPECT_EQ(port, peer_port(fd));
 	EXPECT_TRUE(is_ephemeral(local_port(fd)));
 	return fd;
-}
-
-static int send_to(int fd, const char *host, int port, const char *text,
-		   int flags)
-{
-	struct addr addr = addr_of(host, port);
-
-	return rc(sendto(fd, text, strlen(text), flags, &addr.sa, addr.len));
 }
 
 static void expect_sendto(struct __test_metadata *_metadata, int fd,

@@ -340,7 +340,7 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 }
 
 FIXTURE(loading) {
-	char args[128];
+	struct module_state found;
 	bool on_ftrace;
 };
 
@@ -372,17 +372,16 @@ FIXTURE_SETUP(loading)
 {
 	int err;
 
+	self->found = module_found();
 	if (!can_fail())
 		return;
 	if (!getenv("PORT0_KO"))
 		SKIP(return, "PORT0_KO does not name the module's file");
 	enter_netns(_metadata);
-	module_args(self->args, sizeof(self->args));
-	if (module_users() >= 0)
-		ASSERT_EQ(0, module_unload());
+	ASSERT_EQ(0, module_take_out());
 	err = module_load(variant->args);
 	if (err == -EOPNOTSUPP) {
-		ASSERT_EQ(0, module_load(self->args));
+		ASSERT_EQ(0, module_bring_back(&self->found));
 		SKIP(return, "this kernel has no function tracer");
 	}
 	ASSERT_EQ(0, err);
@@ -393,8 +392,7 @@ FIXTURE_SETUP(loading)
 
 FIXTURE_TEARDOWN(loading)
 {
-	if (can_fail() && module_users() < 0)
-		EXPECT_EQ(0, module_load(self->args));
+	EXPECT_EQ(0, module_bring_back(&self->found));
 }
 
 /* Either whole or not at all, whatever fails. */

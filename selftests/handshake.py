@@ -19,7 +19,8 @@ import time
 from collections import namedtuple
 
 from port0_test import (CONTROL_PORT, IO_TIMEOUT, OTHER_PORT, TCP, UDP, Namespace, bound_socket,
-                        code, equal, main, plain_socket, run, set_mark, test, write)
+                        code, equal, main, plain_socket, read, reset_on_close, run, set_mark,
+                        test, write)
 
 ETH_P_ALL = 3
 SOCKETS = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
@@ -35,11 +36,6 @@ EVERY_WAY = [(family, *ports) for family in CLIENT for ports in PORTS]
 # "what" is TCP's flags or the ICMP error's name; "about" is the packet that
 # an ICMP error quotes.
 Packet = namedtuple("Packet", "sender protocol sport dport what data about", defaults=[None])
-
-
-def read(path):
-    with open(path, encoding="ascii") as file:
-        return file.read()
 
 
 def parse_transport(sender, protocol, data):
@@ -279,7 +275,7 @@ def tcp_reset(family, cport, sport):
         connect(client, family, sport)
         flow = Flow(family, "tcp", client.getsockname()[1], sport)
         child, _ = listener.accept()
-        child.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(child)
         child.close()
         equal("ECONNRESET", code(client.recv, 1))
         wire.see(flow.there("SYN"), flow.back("SYN+ACK"), flow.there("ACK"),

@@ -11,20 +11,16 @@ import contextlib
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import types
 
-from port0_test import (IO_TIMEOUT, LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, main, run,
-                        test)
+from port0_module import is_loaded, load, without_module
+from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, main, run, test)
 
-HERE = os.path.dirname(os.path.realpath(__file__))
-BUILT = os.path.join(HERE, "kernel")
-NET = os.path.dirname(HERE)
-SYS = "/sys/module/port0"
+# Where the kernel's tests are, with the scripts that some of them are run by.
+BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kernel")
 
 # A test that takes longer than this, as tls does, is stopped, and compared as far as it got.
 PATIENCE = 45
@@ -43,47 +39,11 @@ OTHER_CIPHERS = ("aes_ccm", "aes_gcm_256", "aria_gcm", "aria_gcm_256", "chacha",
                  "sm4_ccm", "sm4_gcm")
 
 
-def read(path):
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
-
-
-def load(args):
-    if os.environ.get("PORT0_KO"):
-        run("insmod", os.environ["PORT0_KO"], *args)
-    else:
-        run("modprobe", "port0", *args)
-
-
-def unload():
-    """Returns what to load it with again."""
-    args = [f"{name}={read(f'{SYS}/parameters/{name}')}"
-            for name in sorted(os.listdir(f"{SYS}/parameters"))]
-    # What other tests have left goes with their namespaces, a little later.
-    deadline = time.monotonic() + IO_TIMEOUT
-    while read(f"{SYS}/refcnt") != "0" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    run("rmmod", "port0")
-    return args
-
-
-@contextlib.contextmanager
-def stock_kernel():
-    if not os.path.exists(SYS):
-        yield
-        return
-    args = unload()
-    try:
-        yield
-    finally:
-        load(args)
-
-
 @contextlib.contextmanager
 def armed_module():
     """Sockets on port 0 in a namespace of their own, that made every hook needed."""
-    if not os.path.exists(SYS):
-        load([])
+    if not is_loaded():
+        load()
     with contextlib.ExitStack() as stack:
         with Namespace():
             for host in LOOPBACK.values():
@@ -97,29 +57,15 @@ def armed_module():
         yield
 
 
-@contextlib.contextmanager
-def workshop():
-    """A directory in which scripts find programs and each other by name."""
-    directory = tempfile.mkdtemp(prefix="port0-")
-    try:
-        for place, wanted in ((BUILT, ""), (NET, ".sh")):
-            for name in os.listdir(place):
-                if name.endswith(wanted):
-                    os.symlink(os.path.join(place, name), os.path.join(directory, name))
-        yield directory
-    finally:
-        shutil.rmtree(directory)
-
-
 def play(name, patience=PATIENCE):
     """What a test reports: its results by their names, and all that it says."""
-    with workshop() as directory, Namespace():
+    with Namespace():
         # Where one of the scripts wants to find addresses on a device.
         run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
         run("ip", "link", "set", "eth0", "up")
         run("ip", "link", "set", "eth1", "up")
         began = time.monotonic()
-        with subprocess.Popen(EVERY[name], cwd=directory, text=True, errors="replace",
+        with subprocess.Popen(EVERY[name], cwd=BUILT, text=True, errors="replace",
                               start_new_session=True, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
             try:
@@ -141,7 +87,7 @@ def play(name, patience=PATIENCE):
 def steps(script):
     """What a script runs one after the other, by what it calls it."""
     name = ""
-    with open(os.path.join(NET, script), encoding="ascii") as file:
+    with open(os.path.join(BUILT, script), encoding="ascii") as file:
         for line in file:
             if line.startswith("echo "):
                 name = shlex.split(line)[1].replace(" ", "_")
@@ -194,13 +140,13 @@ def same(name):
     signal.alarm(6 * ROUNDS * len(EVERY) * PATIENCE)
     if not STOCK:
         print("# on the stock kernel")
-        with stock_kernel():
-            STOCK.update((each, play(each)) for each in EVERY if EVERY[each])
+        with without_module():
+            STOCK.update((each, play(each)) for each, command in EVERY.items() if command)
         print("# with port0")
     stock, different = STOCK[name], None
     for number in range(ROUNDS):
         if number:
-            with stock_kernel():
+            with without_module():
                 stock = play(name)
         with armed_module():
             # What ended without the module has to end with it.

@@ -9,7 +9,7 @@ import os
 import re
 import time
 
-from port0_test import Skip, equal, main, test
+from port0_test import Skip, equal, main, read, test, write
 
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 LOCKDEP = "/proc/lockdep_stats"
@@ -25,10 +25,8 @@ def kmemleak_finds_nothing():
         raise Skip("this kernel has no kmemleak")
     for _ in range(SCANS):
         time.sleep(MIN_AGE + 1)
-        with open(KMEMLEAK, "w", encoding="ascii") as file:
-            file.write("scan")
-    with open(KMEMLEAK, encoding="ascii", errors="replace") as file:
-        found = file.read()
+        write(KMEMLEAK, "scan")
+    found = read(KMEMLEAK)
     for line in found.splitlines()[:100]:
         print(f"# {line}")
     print(f"# {SCANS} scans")
@@ -40,8 +38,7 @@ def lockdep_is_still_watching():
     """It stops at the first fault it finds, and when its tables are full."""
     if not os.path.exists(LOCKDEP):
         raise Skip("this kernel has no lockdep")
-    with open(LOCKDEP, encoding="ascii") as file:
-        stats = file.read()
+    stats = read(LOCKDEP)
     print(f"# {re.search(r'lock-classes:.*', stats)[0]}")
     equal("1", re.search(r"debug_locks:\s*(\d)", stats)[1], "debug_locks")
 

@@ -5,7 +5,6 @@
  * answer, and the kernel's tables must be as full afterwards as before.
  */
 #include <linux/ip.h>
-#include <linux/tcp.h>
 #include <linux/udp.h>
 #include <sys/resource.h>
 
@@ -222,26 +221,6 @@ static int send_raw(int raw, struct packet *packet, size_t len)
 	packet->ip.ttl = 64;
 	return rc(sendto(raw, packet, sizeof(packet->ip) + len, 0,
 			 (struct sockaddr *)&dest, sizeof(dest)));
-}
-
-static long netstat_counter(const char *name)
-{
-	char names[4096], values[4096], *n, *v, *save_n, *save_v;
-	FILE *file = fopen("/proc/net/netstat", "re");
-	long found = -1;
-
-	while (found < 0 && fgets(names, sizeof(names), file) &&
-	       fgets(values, sizeof(values), file)) {
-		n = strtok_r(names, " \n", &save_n);
-		v = strtok_r(values, " \n", &save_v);
-		for (; n && v && found < 0;
-		     n = strtok_r(NULL, " \n", &save_n),
-		     v = strtok_r(NULL, " \n", &save_v))
-			if (!strcmp(n, name))
-				found = atol(v);
-	}
-	fclose(file);
-	return found;
 }
 
 /* From addresses that never answer, so that every SYN takes room. */

@@ -6,24 +6,22 @@ PORT0_KO names the module's file; without it modprobe's choice is taken. When
 all is done the module is loaded, or not, as it was before.
 """
 
-import ctypes
-import lzma
 import os
 import re
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 import traceback
 
+from port0_module import (HAS_TRACER, SYS, absent, is_loaded, load, module_file, parameters,
+                          present, restored, unload, users)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
-                        bound_socket, check, code, equal, get_mark, holds_zero, libc, main,
-                        plain_socket, run, set_mark, test, write)
+                        bound_socket, code, equal, get_mark, holds_zero, is_ephemeral, kernel_log,
+                        main, plain_socket, read, reset_on_close, run, set_mark, test, write)
 
-SYS = "/sys/module/port0"
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 STRESS_ROUNDS = 3
 
@@ -33,118 +31,14 @@ KPROBES = "/sys/kernel/debug/kprobes/list"
 # What newer kernels say to a 0 in the first of these.
 NEVER = "ENOTSUP"
 
-# For SO_LINGER: no TIME_WAIT stays behind, to be in another test's way.
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-def path_of_module():
-    path = os.environ.get("PORT0_KO")
-    if path:
-        return path
-    try:
-        return run("modinfo", "-n", "port0").strip()
-    except RuntimeError:
-        sys.exit("module.py: no module: set PORT0_KO to the path of port0.ko, or install it")
-
-
-KO = path_of_module()
-# Without one the default, hook=ftrace, is refused.
-HAS_TRACER = os.path.exists("/proc/sys/kernel/ftrace_enabled")
-
-
-def read(path):
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
-
-
-def is_loaded():
-    return os.path.exists(SYS)
-
-
-def load(args=""):
-    hook = "" if HAS_TRACER or "hook=" in args else " hook=kprobe"
-    opener = lzma.open if KO.endswith(".xz") else open
-    with opener(KO, "rb") as file:
-        image = file.read()
-    check(libc.init_module(image, ctypes.c_ulong(len(image)), (args + hook).encode()))
-    present.args = args
-
-
-def unload():
-    check(libc.delete_module(b"port0", os.O_NONBLOCK))
-
 
 def skip_without_tracer():
     if not HAS_TRACER:
         raise Skip("this kernel has no function tracer")
 
 
-def parameters():
-    directory = f"{SYS}/parameters"
-    return {name: read(f"{directory}/{name}") for name in sorted(os.listdir(directory))}
-
-
-class Restored:
-    """Leaves the module as it was found."""
-
-    def __enter__(self):
-        self.args = None
-        if is_loaded():
-            self.args = " ".join(f"{k}={v}" for k, v in parameters().items())
-
-    def __exit__(self, *_):
-        if self.args is None:
-            absent()
-        elif not is_loaded():
-            load(self.args)
-        elif " ".join(f"{k}={v}" for k, v in parameters().items()) != self.args:
-            unload()
-            load(self.args)
-
-
-def absent():
-    if not is_loaded():
-        return
-    # What other tests have left goes with their namespaces, a little later.
-    deadline = time.monotonic() + IO_TIMEOUT
-    while read(f"{SYS}/refcnt") != "0" and time.monotonic() < deadline:
-        time.sleep(0.01)
-    unload()
-
-
-def present(args=""):
-    """Loaded with these parameters and no others; loading takes its time."""
-    if not is_loaded() or present.args != args:
-        absent()
-        load(args)
-
-
-present.args = None
-
-
-def kernel_log():
-    """Returns a function that returns what the kernel has logged since."""
-    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    os.lseek(fd, 0, os.SEEK_END)
-
-    def since():
-        lines = []
-        try:
-            while True:
-                record = os.read(fd, 8192).decode(errors="replace")
-                lines.append(record.split(";", 1)[1].split("\n")[0])
-        except BlockingIOError:
-            os.close(fd)
-        return lines
-    return since
-
-
 def modinfo(field):
-    return run("modinfo", "-F", field, KO).strip()
-
-
-def is_ephemeral(port):
-    return 32768 <= port <= 60999
+    return run("modinfo", "-F", field, module_file()).strip()
 
 
 def stock_behaviour():
@@ -194,8 +88,8 @@ def expect_pinned():
 
 
 def expect_free():
-    """Nothing holds the module: what the kernel goes by when it unloads."""
-    equal("0", read(f"{SYS}/refcnt"), "users of the module")
+    """Nothing holds the module, so that the kernel would unload it."""
+    equal(0, users(), "users of the module")
 
 
 @test()
@@ -216,11 +110,12 @@ def modinfo_explains_every_parameter():
 
 
 @test()
-def parameters_are_read_only():
+def parameters_that_root_may_change():
     present()
     equal("Y", parameters()["getname"])
     for name in parameters():
-        equal(0o444, os.stat(f"{SYS}/parameters/{name}").st_mode & 0o777, name)
+        equal(0o644 if name in ("drain", "init_userns") else 0o444,
+              os.stat(f"{SYS}/parameters/{name}").st_mode & 0o777, name)
 
 
 @test()
@@ -301,7 +196,7 @@ def getname_off_leaves_accept_as_it_was():
                 bound_socket("127.0.0.2", TCP, 0) as client:
             server.listen()
             client.connect((host, OTHER_PORT))
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            reset_on_close(client)
             equal(outcome, code(server.accept), args)
 
 
@@ -410,7 +305,7 @@ def held_by_a_client_from_port_0():
         client = bound_socket("127.0.0.2", TCP, 0)
         client.connect(("127.0.0.1", OTHER_PORT))
         expect_pinned()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        reset_on_close(client)
         client.close()
         expect_free()
 
@@ -579,7 +474,7 @@ def one_life(host, kind):
         else:
             with sock.accept()[0] as child:
                 equal(b"x", child.recv(1))
-                child.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                reset_on_close(child)
         return address[1]
 
 
@@ -653,5 +548,5 @@ def unload_under_load():
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    with Restored():
+    with restored():
         main()

@@ -5,14 +5,12 @@
  * shows what was seen. They are assembled by hand: no compiler, no library.
  */
 #include <linux/bpf.h>
-#include <linux/capability.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 #define CGROUP		"/sys/fs/cgroup"
 #define LIE		7777	/* what a program says instead of the port */
@@ -273,16 +271,6 @@ TEST_F(socket, bind_sent_away_from_the_port)
 	expect_port(_metadata, second, variant->port);
 }
 
-static void drop_bind_capability(struct __test_metadata *_metadata)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct data[2];
-
-	ASSERT_EQ(0, rc(syscall(__NR_capget, &header, data)));
-	data[0].effective &= ~(1u << CAP_NET_BIND_SERVICE);
-	ASSERT_EQ(0, rc(syscall(__NR_capset, &header, data)));
-}
-
 /* Bit 1 of a program's answer stands for the capability. */
 TEST_F(socket, bind_without_the_capability)
 {
@@ -290,7 +278,7 @@ TEST_F(socket, bind_without_the_capability)
 	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
 	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
 
-	drop_bind_capability(_metadata);
+	drop_bind_service(_metadata);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->home, variant->port));
 	ON(type, program);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
@@ -434,13 +422,6 @@ TEST_F(socket, names_are_rewritten)
 	EXPECT_EQ(variant->port, peer_port(client));
 }
 
-static int send_to(int fd, const char *host, int port, const char *text)
-{
-	struct addr to = addr_of(host, port);
-
-	return rc(sendto(fd, text, strlen(text), 0, &to.sa, to.len));
-}
-
 TEST_F(message, sendmsg_sees_the_port)
 {
 	const int type = BY_FAMILY(SENDMSG);
@@ -450,13 +431,13 @@ TEST_F(message, sendmsg_sees_the_port)
 	int refuse = EXPECT_ADDRESS(type, OTHER_PORT);
 
 	ON(type, expect);
-	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, server, "word");
 	OFF(type, expect);
 	ON(type, refuse);
-	EXPECT_EQ(-EPERM, send_to(client, variant->home, variant->port, "word"));
+	EXPECT_EQ(-EPERM, send_to(client, variant->home, variant->port, "word", 0));
 	OFF(type, refuse);
-	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "free"));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "free", 0));
 	expect_recv(_metadata, server, "free");
 }
 
@@ -469,10 +450,10 @@ TEST_F(message, sendmsg_sent_to_the_port)
 
 	ON(type, REPLACE_PORT(type, OTHER_PORT, variant->port));
 	if (!variant->port) {
-		EXPECT_EQ(-EINVAL, send_to(client, variant->home, OTHER_PORT, "word"));
+		EXPECT_EQ(-EINVAL, send_to(client, variant->home, OTHER_PORT, "word", 0));
 		return;
 	}
-	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word", 0));
 	expect_recv(_metadata, server, "word");
 }
 
@@ -483,7 +464,7 @@ TEST_F(message, sendmsg_sent_away_from_the_port)
 	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
 
 	ON(type, REPLACE_PORT(type, variant->port, OTHER_PORT));
-	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, server, "word");
 }
 
@@ -496,7 +477,7 @@ TEST_F(message, recvmsg_is_rewritten)
 	char text[8];
 
 	ON(type, REPLACE_PORT(type, variant->port, LIE));
-	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word", 0));
 	EXPECT_EQ(4, rc(recvfrom(server, text, sizeof(text), 0, &from.sa, &from.len)));
 	EXPECT_EQ(LIE, port_of(&from));
 }
@@ -645,10 +626,10 @@ TEST_F(choice, sk_lookup_datagrams)
 
 	put_socket(_metadata, map, 0, server);
 	link = steer(_metadata, variant->port, map);
-	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, server, "word");
 	close(link);
-	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word"));
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, literal, "word");
 }
 
@@ -696,7 +677,7 @@ TEST_F(choice, sockmap_listener_and_datagrams)
 	put_socket(_metadata, map, 1, server);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_word(_metadata, listener, client, SOCK_STREAM);
-	EXPECT_EQ(4, send_to(sender, variant->home, variant->port, "word"));
+	EXPECT_EQ(4, send_to(sender, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, server, "word");
 	close(map);
 	expect_port(_metadata, listener, variant->port);

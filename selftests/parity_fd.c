@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 FEATURE_FIXTURE(fd);
 

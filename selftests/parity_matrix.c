@@ -9,7 +9,7 @@
 #define _GNU_SOURCE
 #include <time.h>
 
-#include "parity.h"
+#include "sides.h"
 
 #define OTHER_UID	1
 #define PATIENCE_MS	10000
@@ -46,7 +46,7 @@ static const struct place {
 	{ "127.0.0.2", "127.0.0.2", "127.0.0.2", false },
 	{ "::", "::", "::1", false },
 	{ "::1", "::1", "::1", false },
-	{ PARITY_V6, PARITY_V6, PARITY_V6, false },
+	{ SECOND_IP6, SECOND_IP6, SECOND_IP6, false },
 	{ "::ffff:0.0.0.0", "::ffff:0.0.0.0", "127.0.0.1", false },
 	{ "::ffff:127.0.0.1", "::ffff:127.0.0.1", "127.0.0.1", false },
 	{ "::ffff:127.0.0.2", "::ffff:127.0.0.2", "127.0.0.2", false },
@@ -95,43 +95,34 @@ struct answer {
 
 struct first {
 	int fd, client, child;
-	union address server_addr, client_addr;
+	struct addr server_addr, client_addr;
 };
 
 static int open_config(const struct side *side, int type, const struct config *c)
 {
-	bool v6 = strchr(place[c->place].ip, ':');
-	int fd = socket_of(c->uid, v6 ? AF_INET6 : AF_INET, type | SOCK_NONBLOCK);
+	int fd = must(socket_of(c->uid, family_of(place[c->place].ip), type | SOCK_NONBLOCK),
+		      "socket");
 
-	if (fd < 0)
-		ksft_exit_fail_msg("socket: %s\n", strerror(errno));
 	side_mark(side, fd);
 	if (place[c->place].v6only)
-		set_option(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+		must(set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1), "IPV6_V6ONLY");
 	if (c->reuse & REUSEADDR)
-		set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+		must(set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1), "SO_REUSEADDR");
 	if (c->reuse & REUSEPORT)
-		set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-	if (device[c->device] &&
-	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device[c->device],
-		       strlen(device[c->device])))
-		ksft_exit_fail_msg("SO_BINDTODEVICE %s: %s\n",
-				   device[c->device], strerror(errno));
+		must(set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1), "SO_REUSEPORT");
+	if (device[c->device])
+		must(set_device(fd, device[c->device]), device[c->device]);
 	return fd;
 }
 
 static int bind_config(const struct side *side, int fd, const struct config *c)
 {
-	union address at;
-
-	address_set(&at, place[c->place].ip, side->port);
-	return bind(fd, &at.sa, address_len(&at)) ? errno : 0;
+	return -bind_to(fd, place[c->place].ip, side->port);
 }
 
 /*
- * Packets over loopback arrive before the call that sends them returns, except
- * while the kernel has put such work off to ksoftirqd. What they are to bring
- * about is therefore waited for.
+ * What packets over loopback bring about may take a moment, see fence_open(), so
+ * it is waited for.
  */
 static bool patience_ends(unsigned int *tries)
 {
@@ -139,7 +130,7 @@ static bool patience_ends(unsigned int *tries)
 
 	if (++*tries > PATIENCE_MS)
 		return true;
-	/* Most of it has happened already, or does when ksoftirqd is let run. */
+	/* The first time it is enough to let ksoftirqd run. */
 	if (*tries > 1)
 		nanosleep(&pause, NULL);
 	else
@@ -150,16 +141,14 @@ static bool patience_ends(unsigned int *tries)
 static void connect_child(const struct side *side, const struct config *c, struct first *first)
 {
 	const char *reach = place[c->place].reach;
-	socklen_t len = sizeof(first->client_addr);
+	struct addr *own = &first->client_addr;
 	unsigned int tries = 0;
 
-	address_set(&first->server_addr, reach, side->port);
-	first->client = socket(first->server_addr.sa.sa_family, SOCK_STREAM, 0);
-	if (first->client < 0 ||
-	    connect(first->client, &first->server_addr.sa, address_len(&first->server_addr)) ||
-	    getsockname(first->client, &first->client_addr.sa, &len))
-		ksft_exit_fail_msg("%s: client of %s: %s\n", side->name, reach,
-				   strerror(errno));
+	first->server_addr = addr_of(reach, side->port);
+	first->client = must(rc(socket(family_of(reach), SOCK_STREAM, 0)), "a client's socket");
+	must(connect_to(first->client, reach, side->port), reach);
+	own->len = sizeof(own->v6);
+	must(rc(getsockname(first->client, &own->sa, &own->len)), "getsockname of a client");
 	while ((first->child = accept(first->fd, NULL, NULL)) < 0)
 		if (errno != EAGAIN || patience_ends(&tries))
 			ksft_exit_fail_msg("%s: accept on %s: %s\n", side->name, reach,
@@ -168,32 +157,17 @@ static void connect_child(const struct side *side, const struct config *c, struc
 	first->fd = -1;
 }
 
-static unsigned int time_waits(void)
-{
-	FILE *file = fopen("/proc/self/net/sockstat", "r");
-	unsigned int count = 0;
-	char line[128];
-
-	if (!file)
-		ksft_exit_fail_msg("/proc/self/net/sockstat: %s\n", strerror(errno));
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "TCP: inuse %*u orphan %*u tw %u", &count) == 1)
-			break;
-	fclose(file);
-	return count;
-}
-
 static void time_wait_begins(const struct side *side)
 {
 	unsigned int tries = 0;
 
 	while (time_waits() != 1)
 		if (patience_ends(&tries))
-			ksft_exit_fail_msg("%s: %u sockets in TIME_WAIT instead of 1\n",
+			ksft_exit_fail_msg("%s: %d sockets in TIME_WAIT instead of 1\n",
 					   side->name, time_waits());
 }
 
-/* If both ends closed at the same time, both would wait. */
+/* Waits for the peer's FIN: if both ends closed at once, both would be in TIME_WAIT. */
 static void peer_has_closed(const struct side *side, int fd)
 {
 	unsigned int tries = 0;
@@ -206,8 +180,8 @@ static void peer_has_closed(const struct side *side, int fd)
 }
 
 /*
- * Whatever comes next starts on an empty port, or it would test something else:
- * what a bucket allows depends on all who were in it since it was empty.
+ * Waits until the port is free. What a bind bucket allows depends on all sockets
+ * that were in it since it was empty, so each case starts with an empty one.
  */
 static void port_empties(const struct side *side, int type)
 {
@@ -228,7 +202,6 @@ static void port_empties(const struct side *side, int type)
 static int first_open(const struct side *side, int type, enum state state,
 		      const struct config *c, struct first *first)
 {
-	union address peer;
 	int error;
 
 	first->client = -1;
@@ -241,10 +214,7 @@ static int first_open(const struct side *side, int type, enum state state,
 	case BOUND:
 		break;
 	case CONNECTED:
-		address_set(&peer, place[c->place].reach, 9);
-		if (connect(first->fd, &peer.sa, address_len(&peer)))
-			return errno;
-		break;
+		return -connect_to(first->fd, place[c->place].reach, OTHER_PORT);
 	case LISTENING:
 		if (listen(first->fd, 1))
 			return errno;
@@ -267,21 +237,21 @@ static int first_open(const struct side *side, int type, enum state state,
 }
 
 /*
- * A new SYN from the peer makes a socket in TIME_WAIT acknowledge, and the peer,
- * which does not know that connection any more, answers with a reset.
+ * Ends a TIME_WAIT: a SYN from the same address and port makes that socket send an
+ * ACK, and the closed peer answers it with a reset.
  */
 static void time_wait_kill(const struct first *first)
 {
-	int fd = socket(first->client_addr.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	const struct addr *from = &first->client_addr, *to = &first->server_addr;
+	int fd = must(rc(socket(from->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0)), "socket");
 	unsigned int tries = 0;
 
-	set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	/* The peer's own socket is there until it hears the last ACK. */
-	while (bind(fd, &first->client_addr.sa, address_len(&first->client_addr)))
+	must(set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1), "SO_REUSEADDR");
+	/* The peer's first socket stays until it receives the last ACK. */
+	while (bind(fd, &from->sa, from->len))
 		if (errno != EADDRINUSE || patience_ends(&tries))
 			ksft_exit_fail_msg("TIME_WAIT reset, bind: %s\n", strerror(errno));
-	if (connect(fd, &first->server_addr.sa, address_len(&first->server_addr)) &&
-	    errno != EINPROGRESS)
+	if (connect(fd, &to->sa, to->len) && errno != EINPROGRESS)
 		ksft_exit_fail_msg("TIME_WAIT reset, connect: %s\n", strerror(errno));
 	close(fd);
 }
@@ -289,10 +259,8 @@ static void time_wait_kill(const struct first *first)
 static void first_close(const struct side *side, int type, enum state state,
 			struct first *first)
 {
-	static const struct linger reset = { .l_onoff = 1 };
-
 	if (first->client >= 0) {
-		setsockopt(first->client, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+		reset_on_close(first->client);
 		close(first->client);
 		close(first->child);
 	}
@@ -324,13 +292,13 @@ static void play(const struct side *side, int type, enum state state,
 		 const struct config *one, struct answer *answers)
 {
 	struct first first;
+	__u8 error = 0, holds = 0;
 	bool fresh = false;
 	unsigned int i;
 
 	for (i = 0; i < CONFIGS; i++) {
 		struct config two = config_of(i);
 		struct answer *answer = &answers[i];
-		__u8 error, holds;
 
 		if (!fresh) {
 			error = first_open(side, type, state, one, &first);
@@ -447,11 +415,11 @@ int main(int argc, char **argv)
 	ksft_print_header();
 	ksft_set_plan(ARRAY_SIZE(phase) * ARRAY_SIZE(place));
 	sides_choose(&left, &right, control);
-	stay_on_one_cpu();
+	must(pin_to_this_cpu(), "sched_setaffinity");
 	side_open(&left);
-	link_add(device[2]);
+	must(add_veth(device[2]), device[2]);
 	side_open(&right);
-	link_add(device[2]);
+	must(add_veth(device[2]), device[2]);
 	for (p = 0; p < ARRAY_SIZE(phase); p++)
 		for (where = 0; where < ARRAY_SIZE(place); where++)
 			group(&left, &right, phase[p].type, phase[p].state, where);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 FEATURE_FIXTURE(place);
 

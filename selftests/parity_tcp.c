@@ -7,36 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 FEATURE_FIXTURE(tcp);
-
-/* A counter of /proc/net/netstat: a line of names, then a line of values. */
-static long counter_of(struct __test_metadata *_metadata, const char *group, const char *name)
-{
-	char names[8192], values[8192], *n, *v, *next_n, *next_v;
-	FILE *file = fopen("/proc/thread-self/net/netstat", "r");
-	long value = -1;
-
-	ASSERT_TRUE(file);
-	while (fgets(names, sizeof(names), file) && fgets(values, sizeof(values), file)) {
-		if (strncmp(names, group, strlen(group)))
-			continue;
-		n = strtok_r(names, "\n ", &next_n);
-		v = strtok_r(values, "\n ", &next_v);
-		while (n && v) {
-			if (!strcmp(n, name))
-				value = atol(v);
-			n = strtok_r(NULL, "\n ", &next_n);
-			v = strtok_r(NULL, "\n ", &next_v);
-		}
-	}
-	fclose(file);
-	ASSERT_LE(0, value) {
-		TH_LOG("no counter %s", name);
-	}
-	return value;
-}
 
 /* The first connection earns a cookie, the second speaks in its SYN. */
 TEST_F(tcp, fast_open)
@@ -62,7 +35,7 @@ TEST_F(tcp, fast_open)
 		close(client);
 		close(child);
 	}
-	EXPECT_EQ(1, counter_of(_metadata, "TcpExt:", "TCPFastOpenPassive"));
+	EXPECT_EQ(1, netstat_counter("TCPFastOpenPassive"));
 }
 
 TEST_F(tcp, fast_open_connect)
@@ -90,7 +63,7 @@ TEST_F(tcp, syn_cookies)
 
 	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/tcp_syncookies", "2"));
 	link = link_up(_metadata, variant->home, variant->port);
-	EXPECT_EQ(1, counter_of(_metadata, "TcpExt:", "SyncookiesRecv"));
+	EXPECT_EQ(1, netstat_counter("SyncookiesRecv"));
 	talk(_metadata, link.client, link.child);
 	EXPECT_EQ(variant->port, peer_port(link.client));
 }
@@ -128,7 +101,7 @@ TEST_F(tcp, keepalive)
 		before = silent;
 		usleep(100 * 1000);
 	}
-	EXPECT_LE(1, counter_of(_metadata, "TcpExt:", "TCPKeepAlive"));
+	EXPECT_LE(1, netstat_counter("TCPKeepAlive"));
 	talk(_metadata, link.client, link.child);
 }
 
@@ -329,19 +302,6 @@ TEST_F(tcp, simultaneous_open_between_two_such_ports)
 	meet(_metadata, variant->home, variant->port, variant->second, variant->port);
 }
 
-static long time_waits(struct __test_metadata *_metadata)
-{
-	FILE *file = fopen("/proc/thread-self/net/sockstat", "r");
-	char line[256];
-	long count = -1;
-
-	ASSERT_TRUE(file);
-	while (fgets(line, sizeof(line), file))
-		sscanf(line, "TCP: inuse %*d orphan %*d tw %ld", &count);
-	fclose(file);
-	return count;
-}
-
 /* The end that closes first keeps the port busy, and may call again at once. */
 TEST_F(tcp, time_wait_is_reused_by_connect)
 {
@@ -360,7 +320,7 @@ TEST_F(tcp, time_wait_is_reused_by_connect)
 		expect_recv(_metadata, child, "");
 		close(child);
 		settle(_metadata);
-		EXPECT_EQ(1, time_waits(_metadata));
+		EXPECT_EQ(1, time_waits());
 	}
 	client = socket_for(_metadata, variant->second, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(client, variant->second, variant->port));
@@ -385,7 +345,7 @@ TEST_F(tcp, time_wait_is_reopened_by_a_syn)
 		expect_recv(_metadata, client, "");
 		close(client);
 		settle(_metadata);
-		EXPECT_EQ(1, time_waits(_metadata));
+		EXPECT_EQ(1, time_waits());
 	}
 }
 

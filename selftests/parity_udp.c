@@ -8,7 +8,7 @@
 
 #include <linux/errqueue.h>
 
-#include "parity_feature.h"
+#include "port0_test.h"
 
 FEATURE_FIXTURE(udp);
 
@@ -120,7 +120,7 @@ TEST_F(udp, segments_taken_whole)
 	EXPECT_EQ(7, receive(server, &got, 0));
 	EXPECT_STREQ("segment", got.text);
 	size = control_of(&got, SOL_UDP, UDP_GRO);
-	ASSERT_TRUE(size);
+	ASSERT_NE(NULL, size);
 	EXPECT_EQ(3, *size);
 }
 
@@ -200,14 +200,14 @@ TEST_F(udp, ttl_and_tos_by_control_data)
 			       &ttl, sizeof(ttl)));
 	EXPECT_EQ(3, receive(server, &got, 0));
 	data = control_of(&got, level, ip6 ? IPV6_HOPLIMIT : IP_TTL);
-	ASSERT_TRUE(data);
+	ASSERT_NE(NULL, data);
 	EXPECT_EQ(ttl, *(const int *)data);
 
 	EXPECT_EQ(3, send_with(client, to, "tos", level, ip6 ? IPV6_TCLASS : IP_TOS,
 			       &tos, sizeof(tos)));
 	EXPECT_EQ(3, receive(server, &got, 0));
 	data = control_of(&got, level, ip6 ? IPV6_TCLASS : IP_TOS);
-	ASSERT_TRUE(data);
+	ASSERT_NE(NULL, data);
 	EXPECT_EQ(tos, *(const unsigned char *)data);
 }
 
@@ -228,7 +228,7 @@ TEST_F(udp, original_destination)
 	EXPECT_EQ(1, receive(server, &got, 0));
 	data = control_of(&got, ip6 ? SOL_IPV6 : SOL_IP,
 			  ip6 ? IPV6_RECVORIGDSTADDR : IP_RECVORIGDSTADDR);
-	ASSERT_TRUE(data);
+	ASSERT_NE(NULL, data);
 	memcpy(&original.sa, data, to.len);
 	EXPECT_EQ(variant->port, port_of(&original));
 }
@@ -249,7 +249,7 @@ TEST_F(udp, error_queue)
 	EXPECT_EQ(to.len, got.from.len);
 	EXPECT_EQ(variant->port, port_of(&got.from));
 	error = control_of(&got, ip6 ? SOL_IPV6 : SOL_IP, ip6 ? IPV6_RECVERR : IP_RECVERR);
-	ASSERT_TRUE(error);
+	ASSERT_NE(NULL, error);
 	EXPECT_EQ(ECONNREFUSED, (int)error->ee_errno);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What every C test of port0 needs: addresses from text, sockets that are
- * marked and bound, and a network namespace of its own for each test.
+ * What the C tests on the kselftest harness share: sockets that are marked and
+ * bound, a network namespace for each test, and fixtures.
  *
  * Most tests are written for "a port" and run twice: on CONTROL_PORT, where
  * the stock kernel shows what is right, and on port 0, which must be no
@@ -11,34 +11,15 @@
 #ifndef PORT0_TEST_H
 #define PORT0_TEST_H
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <net/if.h>
-#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
-#include <stdbool.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <unistd.h>
 
-#include <linux/if_addr.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
+#include <linux/capability.h>
+#include <sys/syscall.h>
 
 #include "kselftest_harness.h"
 
-#include "port0.h"
-
-/* Privileged like port 0, so that the control obeys the same rules. */
-#define CONTROL_PORT	7
-#define OTHER_PORT	8080
-
-/* Long enough for an emulated machine, shorter than a test may take. */
-#define IO_TIMEOUT_SEC	10
+#include "net.h"
 
 /*
  * The harness's own 30 seconds are too few for a guest that is emulated, full of
@@ -47,245 +28,21 @@
 #undef TEST_TIMEOUT_DEFAULT
 #define TEST_TIMEOUT_DEFAULT	300
 
-struct addr {
-	union {
-		struct sockaddr sa;
-		struct sockaddr_in v4;
-		struct sockaddr_in6 v6;
-	};
-	socklen_t len;
-};
-
-static inline bool is_ip6(const char *host)
-{
-	return strchr(host, ':');
-}
-
-static inline struct addr addr_of(const char *host, int port)
-{
-	struct addr addr;
-
-	memset(&addr, 0, sizeof(addr));
-	if (is_ip6(host)) {
-		addr.v6.sin6_family = AF_INET6;
-		addr.v6.sin6_port = htons(port);
-		inet_pton(AF_INET6, host, &addr.v6.sin6_addr);
-		addr.len = sizeof(addr.v6);
-	} else {
-		addr.v4.sin_family = AF_INET;
-		addr.v4.sin_port = htons(port);
-		inet_pton(AF_INET, host, &addr.v4.sin_addr);
-		addr.len = sizeof(addr.v4);
-	}
-
-	return addr;
-}
-
-static inline int port_of(const struct addr *addr)
-{
-	if (addr->sa.sa_family == AF_INET6)
-		return ntohs(addr->v6.sin6_port);
-	return ntohs(addr->v4.sin_port);
-}
-
-/* A system call's result, or the negative errno: comparable in one line. */
-static inline int rc(long ret)
-{
-	return ret < 0 ? -errno : (int)ret;
-}
-
-static inline int set_int(int fd, int level, int name, int value)
-{
-	return rc(setsockopt(fd, level, name, &value, sizeof(value)));
-}
-
-static inline int get_int(int fd, int level, int name)
-{
-	socklen_t len = sizeof(int);
-	int value = -1;
-	int err = rc(getsockopt(fd, level, name, &value, &len));
-
-	return err ? err : value;
-}
-
-static inline int set_mark(int fd, int value)
-{
-	return set_int(fd, SOL_IP, IP_BIND_PORT_ZERO, value);
-}
-
-static inline int get_mark(int fd)
-{
-	return get_int(fd, SOL_IP, IP_BIND_PORT_ZERO);
-}
-
-static inline int holds_zero(int fd)
-{
-	return get_int(fd, SOL_IP, IP_BOUND_PORT_ZERO);
-}
-
-static inline int bind_to(int fd, const char *host, int port)
-{
-	struct addr addr = addr_of(host, port);
-
-	return rc(bind(fd, &addr.sa, addr.len));
-}
-
-static inline int connect_to(int fd, const char *host, int port)
-{
-	struct addr addr = addr_of(host, port);
-
-	return rc(connect(fd, &addr.sa, addr.len));
-}
-
-static inline int disconnect(int fd)
-{
-	struct sockaddr unspec = { .sa_family = AF_UNSPEC };
-
-	return rc(connect(fd, &unspec, sizeof(unspec)));
-}
-
-/* The first thing a socket of this type does after bind(). */
-static inline int listen_or_connect(int fd, int type, const char *host)
-{
-	if (type == SOCK_STREAM)
-		return rc(listen(fd, 1));
-	return connect_to(fd, host, OTHER_PORT);
-}
-
-static inline int local_port(int fd)
-{
-	struct addr addr = { .len = sizeof(addr.v6) };
-	int err = rc(getsockname(fd, &addr.sa, &addr.len));
-
-	return err ? err : port_of(&addr);
-}
-
-static inline int peer_port(int fd)
-{
-	struct addr addr = { .len = sizeof(addr.v6) };
-	int err = rc(getpeername(fd, &addr.sa, &addr.len));
-
-	return err ? err : port_of(&addr);
-}
-
-static inline bool is_ephemeral(int port)
-{
-	/* The range a fresh network namespace starts with. */
-	return port >= 32768 && port <= 60999;
-}
-
-static inline int write_file(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY);
-	int err = rc(write(fd, text, strlen(text)));
-
-	close(fd);
-	return err < 0 ? err : 0;
-}
-
-/* What the kernel sent says that it now takes packets for @addr. */
-static inline bool is_local_route(const struct nlmsghdr *head,
-				  const struct in6_addr *addr)
-{
-	const struct rtmsg *route = NLMSG_DATA(head);
-
-	return head->nlmsg_type == RTM_NEWROUTE &&
-	       route->rtm_type == RTN_LOCAL &&
-	       memmem(head, head->nlmsg_len, addr, sizeof(*addr));
-}
-
-/*
- * IPv4 has all of 127/8 on lo, IPv6 gets a second address here. The kernel
- * completes an address behind the caller's back: its route is the last of it.
- */
-static inline void add_second_ip6(struct __test_metadata *_metadata)
-{
-	struct {
-		struct nlmsghdr head;
-		struct ifaddrmsg ifa;
-		struct rtattr attr;
-		struct in6_addr addr;
-	} request = {
-		.head = {
-			.nlmsg_len = sizeof(request),
-			.nlmsg_type = RTM_NEWADDR,
-			.nlmsg_flags = NLM_F_REQUEST,
-		},
-		.ifa = {
-			.ifa_family = AF_INET6,
-			.ifa_prefixlen = 128,
-			.ifa_flags = IFA_F_NODAD,
-			.ifa_index = if_nametoindex("lo"),
-		},
-		.attr = {
-			.rta_len = RTA_LENGTH(sizeof(struct in6_addr)),
-			.rta_type = IFA_LOCAL,
-		},
-	};
-	struct sockaddr_nl routes = {
-		.nl_family = AF_NETLINK,
-		.nl_groups = RTMGRP_IPV6_ROUTE,
-	};
-	struct timeval patience = { .tv_sec = IO_TIMEOUT_SEC };
-	union {
-		struct nlmsghdr head;
-		char room[4096];
-	} reply;
-	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-
-	inet_pton(AF_INET6, "fd00::2", &request.addr);
-	ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience,
-				   sizeof(patience))));
-	ASSERT_EQ(0, rc(bind(fd, (struct sockaddr *)&routes, sizeof(routes))));
-	ASSERT_LT(0, rc(send(fd, &request, sizeof(request), 0)));
-	do {
-		ASSERT_LT(0, rc(recv(fd, &reply, sizeof(reply), 0)));
-		ASSERT_NE(NLMSG_ERROR, reply.head.nlmsg_type);
-	} while (!is_local_route(&reply.head, &request.addr));
-	close(fd);
-}
-
-static inline bool have_family_of(const char *host)
-{
-	int fd = socket(is_ip6(host) ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
-
-	if (fd < 0)
-		return false;
-	close(fd);
-	return true;
-}
-
-static inline void lo_up(struct __test_metadata *_metadata)
-{
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-	ASSERT_EQ(0, rc(ioctl(fd, SIOCSIFFLAGS, &ifr)));
-	close(fd);
-	if (have_family_of("::1"))
-		add_second_ip6(_metadata);
-}
-
 static inline void enter_netns(struct __test_metadata *_metadata)
 {
-	ASSERT_EQ(0, rc(unshare(CLONE_NEWNET))) {
+	ASSERT_EQ(0, new_netns()) {
 		TH_LOG("a network namespace needs root and CONFIG_NET_NS");
 	}
-	lo_up(_metadata);
 }
 
 /* A socket whose every wait is bounded. */
 static inline int new_socket(struct __test_metadata *_metadata,
 			     const char *host, int type)
 {
-	struct timeval patience = { .tv_sec = IO_TIMEOUT_SEC };
-	int fd = socket(is_ip6(host) ? AF_INET6 : AF_INET, type, 0);
+	int fd = socket(family_of(host), type, 0);
 
 	ASSERT_GE(fd, 0);
-	ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience,
-				   sizeof(patience))));
-	ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience,
-				   sizeof(patience))));
+	ASSERT_EQ(0, set_timeouts(fd));
 	return fd;
 }
 
@@ -341,39 +98,160 @@ static inline void expect_recv(struct __test_metadata *_metadata, int fd,
 	EXPECT_STREQ(text, buf);
 }
 
-/* Each CPU has a queue of its own for packets over loopback. */
+/* For tests that count or compare what packets over loopback bring about. */
 static inline void stay_on_one_cpu(struct __test_metadata *_metadata)
 {
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	ASSERT_EQ(0, rc(sched_setaffinity(0, sizeof(one), &one)));
+	ASSERT_EQ(0, pin_to_this_cpu());
 }
 
-/*
- * Packets over loopback arrive before the call that sends them returns, except
- * while the kernel has put such work off to a thread of its own. This waits
- * until they do again, so that those sent before have arrived, and what they
- * were answered: for tests that stay on one CPU.
- */
+/* Waits until all packets that were sent have arrived, for tests on one CPU. */
 static inline void settle(struct __test_metadata *_metadata)
 {
-	struct addr self = { .len = sizeof(self.v6) };
-	int fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+	int fence = fence_open();
+
+	ASSERT_LE(0, fence);
+	ASSERT_EQ(0, fence_pass(fence));
+	close(fence);
+}
+
+/* Data may arrive a little after the call that sends it, see fence_open(). */
+static inline bool wait_readable(int fd)
+{
+	struct pollfd poll_in = { .fd = fd, .events = POLLIN };
+
+	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
+}
+
+static inline void drop_bind_service(struct __test_metadata *_metadata)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+
+	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
+	caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective &=
+		~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
+}
+
+/* ---- conversations ---- */
+
+/* A TCP server, its client, and the child that serves that one. */
+struct link {
+	int listener, client, child;
+};
+
+static inline int listener_on(struct __test_metadata *_metadata, const char *host, int port)
+{
+	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+	ASSERT_EQ(0, bind_to(fd, host, port));
+	ASSERT_EQ(0, rc(listen(fd, 8)));
+	expect_port(_metadata, fd, port);
+	return fd;
+}
+
+/* An unmarked client of the port, connected to that listener. */
+static inline struct link link_to(struct __test_metadata *_metadata, const char *host, int port,
+				  int listener)
+{
+	struct link link = { .listener = listener };
+
+	link.client = new_socket(_metadata, host, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(link.client, host, port));
+	EXPECT_EQ(port, peer_port(link.client));
+	link.child = rc(accept(listener, NULL, NULL));
+	ASSERT_LE(0, link.child);
+	expect_port(_metadata, link.child, port);
+	return link;
+}
+
+static inline struct link link_up(struct __test_metadata *_metadata, const char *host, int port)
+{
+	return link_to(_metadata, host, port, listener_on(_metadata, host, port));
+}
+
+static inline void talk(struct __test_metadata *_metadata, int one, int two)
+{
+	expect_send(_metadata, one, "question");
+	expect_recv(_metadata, two, "question");
+	expect_send(_metadata, two, "answer");
+	expect_recv(_metadata, one, "answer");
+}
+
+static inline struct tcp_info tcp_info_of(struct __test_metadata *_metadata, int fd)
+{
+	struct tcp_info info = {};
+	socklen_t len = sizeof(info);
+
+	ASSERT_EQ(0, rc(getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len)));
+	return info;
+}
+
+/* ---- SO_REUSEPORT groups ---- */
+
+#define GROUP_SIZE	4
+#define GROUP_CLIENTS	64
+
+/* Counts in @shares what each member gets of one call or datagram per client. */
+static inline void count_shares(struct __test_metadata *_metadata, const char *host, int type,
+				int port, const int *group, size_t members, int *shares)
+{
+	int client, fd, all = 0, i;
+	size_t member;
 	char byte;
 
-	ASSERT_EQ(0, bind_to(fd, "127.0.0.99", 0));
-	ASSERT_EQ(0, rc(getsockname(fd, &self.sa, &self.len)));
-	ASSERT_EQ(0, rc(connect(fd, &self.sa, self.len)));
-	for (;;) {
-		ASSERT_EQ(1, rc(send(fd, "", 1, 0)));
-		if (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
-			break;
-		ASSERT_EQ(1, rc(recv(fd, &byte, 1, 0)));
+	for (i = 0; i < GROUP_CLIENTS; i++) {
+		client = new_socket(_metadata, host, type);
+		ASSERT_EQ(0, connect_to(client, host, port));
+		if (type == SOCK_DGRAM)
+			expect_send(_metadata, client, "x");
+		settle(_metadata);
+		close(client);
 	}
-	close(fd);
+	for (member = 0; member < members; member++) {
+		ASSERT_EQ(0, rc(fcntl(group[member], F_SETFL, O_NONBLOCK)));
+		for (shares[member] = 0; ; shares[member]++) {
+			fd = type == SOCK_DGRAM ? rc(recv(group[member], &byte, 1, 0)) :
+						  rc(accept(group[member], NULL, NULL));
+			if (fd == -EAGAIN)
+				break;
+			ASSERT_LE(0, fd);
+			if (type == SOCK_STREAM)
+				close(fd);
+		}
+		all += shares[member];
+	}
+	EXPECT_EQ(GROUP_CLIENTS, all);
 }
+
+/* Every member of a group gets a share, also after one of them has left. */
+static inline void share_out(struct __test_metadata *_metadata, const char *host, int type,
+			     int port)
+{
+	int group[GROUP_SIZE], shares[GROUP_SIZE];
+	size_t i;
+
+	for (i = 0; i < GROUP_SIZE; i++) {
+		group[i] = socket_for(_metadata, host, type, port);
+		ASSERT_EQ(0, set_int(group[i], SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(group[i], host, port));
+		expect_port(_metadata, group[i], port);
+		if (type == SOCK_STREAM)
+			ASSERT_EQ(0, rc(listen(group[i], GROUP_CLIENTS)));
+	}
+	count_shares(_metadata, host, type, port, group, GROUP_SIZE, shares);
+	for (i = 0; i < GROUP_SIZE; i++)
+		EXPECT_LT(0, shares[i]);
+	close(group[0]);
+	count_shares(_metadata, host, type, port, group + 1, GROUP_SIZE - 1, shares);
+	for (i = 0; i < GROUP_SIZE - 1; i++)
+		EXPECT_LT(0, shares[i]);
+}
+
+/* ---- fixtures ---- */
 
 /* One variant of a fixture for the control, one for port 0. */
 #define ON_BOTH_PORTS(fixture, name, ...)				\
@@ -426,5 +304,25 @@ static inline void settle(struct __test_metadata *_metadata)
 	LINK_VARIANT(fixture, dual_ip4, "::", "127.0.0.1",		\
 		     "127.0.0.2");					\
 	LINK_VARIANT(fixture, dual_ip6, "::", "::1", "fd00::2")
+
+/* Two addresses of one family, over IPv4 and over IPv6, on both ports. */
+#define FEATURE_FIXTURE(fixture)					\
+	FIXTURE(fixture) {};						\
+	FIXTURE_VARIANT(fixture) {					\
+		const char *home;					\
+		const char *second;					\
+		int port;						\
+	};								\
+	FIXTURE_SETUP(fixture)						\
+	{								\
+		if (!have_family_of(variant->home))			\
+			SKIP(return, "no IPv6");			\
+		enter_netns(_metadata);					\
+		stay_on_one_cpu(_metadata);				\
+	}								\
+	FIXTURE_TEARDOWN(fixture) {}					\
+	ON_BOTH_PORTS(fixture, ip4, .home = "127.0.0.1",		\
+		      .second = "127.0.0.2");				\
+	ON_BOTH_PORTS(fixture, ip6, .home = "::1", .second = "fd00::2")
 
 #endif /* PORT0_TEST_H */

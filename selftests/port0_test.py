@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the Python tests of port0 share: KTAP, namespaces, marked sockets."""
+"""What the Python tests of port0 share: KTAP, files, namespaces, marked sockets."""
 
 import ctypes
 import errno
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import traceback
@@ -86,12 +87,38 @@ class Namespace:
         os.close(self.fd)
 
 
-def write(path, text):
-    fd = os.open(path, os.O_WRONLY)
+def read(path):
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read().strip()
+
+
+def write(path, text, how=os.O_TRUNC):
+    # Not open(): it seeks before it appends, and tracefs refuses to seek.
+    fd = os.open(path, os.O_WRONLY | how)
+    data = text.encode()
     try:
-        os.write(fd, text.encode())
+        # tracefs takes one word per write.
+        while data:
+            data = data[os.write(fd, data):]
     finally:
         os.close(fd)
+
+
+def kernel_log():
+    """Returns a function that returns what the kernel has logged since."""
+    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    os.lseek(fd, 0, os.SEEK_END)
+
+    def since():
+        lines = []
+        try:
+            while True:
+                record = os.read(fd, 8192).decode(errors="replace")
+                lines.append(record.partition(";")[2].partition("\n")[0])
+        except BlockingIOError:
+            os.close(fd)
+        return lines
+    return since
 
 
 def run(*argv):
@@ -111,6 +138,15 @@ def plain_socket(host, kind):
     sock = socket.socket(family_of(host), kind)
     sock.settimeout(IO_TIMEOUT)
     return sock
+
+
+def reset_on_close(sock):
+    """close() sends a reset then, and leaves no TIME_WAIT to block the next bind()."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def is_ephemeral(port):
+    return 32768 <= port <= 60999
 
 
 def set_mark(sock, value=1):
@@ -163,8 +199,7 @@ def on_alarm(*_):
 
 def mark_kernel_log(text):
     """Lets a complaint in the kernel log be traced to its test."""
-    with open("/dev/kmsg", "w", encoding="ascii") as kmsg:
-        kmsg.write(f"kselftest: {text}\n")
+    write("/dev/kmsg", f"kselftest: {text}\n")
 
 
 def main():

@@ -3,8 +3,6 @@
  * The life of a TCP connection whose server, client or both sit on port 0.
  * Peers of marked sockets are never marked themselves.
  */
-#include <netinet/tcp.h>
-
 #include "port0_test.h"
 
 LINK_FIXTURE(stream)
@@ -14,18 +12,6 @@ WILDCARD_LINKS(stream);
 static void reuse(struct __test_metadata *_metadata, int fd)
 {
 	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
-}
-
-static int listen_on(struct __test_metadata *_metadata, const char *host,
-		     int port)
-{
-	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
-
-	reuse(_metadata, fd);
-	ASSERT_EQ(0, bind_to(fd, host, port));
-	ASSERT_EQ(0, rc(listen(fd, 8)));
-	expect_port(_metadata, fd, port);
-	return fd;
 }
 
 static int client_of(struct __test_metadata *_metadata, const char *host,
@@ -62,33 +48,16 @@ static int accept_from(struct __test_metadata *_metadata, int listener,
 	return fd;
 }
 
-static void converse(struct __test_metadata *_metadata, int one, int two)
-{
-	expect_send(_metadata, one, "question");
-	expect_recv(_metadata, two, "question");
-	expect_send(_metadata, two, "answer");
-	expect_recv(_metadata, one, "answer");
-}
-
-static int tcp_state(int fd)
-{
-	struct tcp_info info = { 0 };
-	socklen_t len = sizeof(info);
-	int err = rc(getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len));
-
-	return err ? err : info.tcpi_state;
-}
-
 TEST_F(stream, from_first_to_last)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 	int child = accept_from(_metadata, listener, local_port(client));
 
 	EXPECT_TRUE(is_ephemeral(local_port(client)));
 	expect_port(_metadata, listener, variant->port);
 	expect_port(_metadata, child, variant->port);
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 
 	/* Half closed, the other half still talks. */
 	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
@@ -110,7 +79,7 @@ TEST_F(stream, peer_address)
 	struct addr got = { .len = sizeof(got.v6) };
 	int client;
 
-	listen_on(_metadata, variant->server, variant->port);
+	listener_on(_metadata, variant->server, variant->port);
 	client = client_of(_metadata, variant->dest, variant->port);
 	ASSERT_EQ(0, rc(getpeername(client, &got.sa, &got.len)));
 	EXPECT_EQ(want.len, got.len);
@@ -119,7 +88,7 @@ TEST_F(stream, peer_address)
 
 TEST_F(stream, several_clients)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client[4], child[4];
 	size_t i;
 
@@ -132,17 +101,17 @@ TEST_F(stream, several_clients)
 	}
 	close(listener);
 	for (i = 0; i < ARRAY_SIZE(client); i++)
-		converse(_metadata, client[i], child[i]);
+		talk(_metadata, client[i], child[i]);
 }
 
 TEST_F(stream, accept_without_address)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 	int child = rc(accept(listener, NULL, NULL));
 
 	ASSERT_LE(0, child);
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 }
 
 TEST_F(stream, refused)
@@ -180,7 +149,7 @@ TEST_F(stream, no_peer_no_name)
 TEST_F(stream, no_name_before_the_handshake)
 {
 	struct addr addr = addr_of(variant->dest, variant->port);
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int waiting;
 
 	/* A queue of one, and that one is taken: the next SYN is dropped. */
@@ -191,20 +160,18 @@ TEST_F(stream, no_name_before_the_handshake)
 	waiting = new_socket(_metadata, variant->dest,
 			     SOCK_STREAM | SOCK_NONBLOCK);
 	ASSERT_EQ(-EINPROGRESS, rc(connect(waiting, &addr.sa, addr.len)));
-	ASSERT_EQ(TCP_SYN_SENT, tcp_state(waiting));
+	ASSERT_EQ(TCP_SYN_SENT, tcp_info_of(_metadata, waiting).tcpi_state);
 	EXPECT_EQ(-ENOTCONN, peer_port(waiting));
 }
 
 TEST_F(stream, reset)
 {
-	struct linger now = { .l_onoff = 1 };
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 	int child = accept_from(_metadata, listener, local_port(client));
 	char byte;
 
-	ASSERT_EQ(0, rc(setsockopt(child, SOL_SOCKET, SO_LINGER, &now,
-				   sizeof(now))));
+	reset_on_close(child);
 	close(child);
 	EXPECT_EQ(-ECONNRESET, rc(recv(client, &byte, 1, 0)));
 	EXPECT_EQ(-ENOTCONN, peer_port(client));
@@ -212,7 +179,7 @@ TEST_F(stream, reset)
 
 TEST_F(stream, child_keeps_the_port_taken)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 	int child = accept_from(_metadata, listener, local_port(client));
 	int next;
@@ -221,19 +188,19 @@ TEST_F(stream, child_keeps_the_port_taken)
 	next = socket_for(_metadata, variant->server, SOCK_STREAM,
 			  variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->server, variant->port));
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 
 	/* With SO_REUSEADDR a new server takes over. */
 	reuse(_metadata, next);
 	ASSERT_EQ(0, bind_to(next, variant->server, variant->port));
 	ASSERT_EQ(0, rc(listen(next, 1)));
 	client_of(_metadata, variant->dest, variant->port);
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 }
 
 TEST_F(stream, restart_over_time_wait)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 	int child = accept_from(_metadata, listener, local_port(client));
 	int next;
@@ -256,7 +223,7 @@ TEST_F(stream, restart_over_time_wait)
 
 TEST_F(stream, listen_again)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = new_socket(_metadata, variant->dest, SOCK_STREAM);
 
 	/* Only the backlog changes. */
@@ -276,7 +243,7 @@ TEST_F(stream, listen_again)
 /* accept() with an address used to fail on a peer whose source port is 0. */
 TEST_F(stream, from_port)
 {
-	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int listener = listener_on(_metadata, variant->server, OTHER_PORT);
 	int client = client_from(_metadata, variant->source, variant->port);
 	int child;
 
@@ -286,7 +253,7 @@ TEST_F(stream, from_port)
 
 	child = accept_from(_metadata, listener, variant->port);
 	EXPECT_EQ(OTHER_PORT, local_port(child));
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
 	expect_recv(_metadata, child, "");
 	EXPECT_EQ(variant->port, peer_port(child));
@@ -298,16 +265,14 @@ TEST_F(stream, from_port)
 TEST_F(stream, from_port_reset_before_accept)
 {
 	struct addr peer = { .len = sizeof(peer.v6) };
-	struct linger now = { .l_onoff = 1 };
-	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int listener = listener_on(_metadata, variant->server, OTHER_PORT);
 	int client = client_from(_metadata, variant->source, variant->port);
 	int child;
 	char byte;
 
 	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
 	settle(_metadata);
-	ASSERT_EQ(0, rc(setsockopt(client, SOL_SOCKET, SO_LINGER, &now,
-				   sizeof(now))));
+	reset_on_close(client);
 	close(client);
 
 	child = rc(accept(listener, &peer.sa, &peer.len));
@@ -319,8 +284,8 @@ TEST_F(stream, from_port_reset_before_accept)
 
 TEST_F(stream, from_port_to_two_servers)
 {
-	int first = listen_on(_metadata, variant->server, OTHER_PORT);
-	int second = listen_on(_metadata, variant->server, OTHER_PORT + 1);
+	int first = listener_on(_metadata, variant->server, OTHER_PORT);
+	int second = listener_on(_metadata, variant->server, OTHER_PORT + 1);
 	int one = client_from(_metadata, variant->source, variant->port);
 	int two = client_from(_metadata, variant->source, variant->port);
 
@@ -328,22 +293,22 @@ TEST_F(stream, from_port_to_two_servers)
 	ASSERT_EQ(0, connect_to(two, variant->dest, OTHER_PORT + 1));
 	expect_port(_metadata, one, variant->port);
 	expect_port(_metadata, two, variant->port);
-	converse(_metadata, one,
+	talk(_metadata, one,
 		 accept_from(_metadata, first, variant->port));
-	converse(_metadata, two,
+	talk(_metadata, two,
 		 accept_from(_metadata, second, variant->port));
 }
 
 TEST_F(stream, from_port_twice_to_one_server)
 {
-	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int listener = listener_on(_metadata, variant->server, OTHER_PORT);
 	int one = client_from(_metadata, variant->source, variant->port);
 	int two = client_from(_metadata, variant->source, variant->port);
 
 	ASSERT_EQ(0, connect_to(one, variant->dest, OTHER_PORT));
 	EXPECT_EQ(-EADDRNOTAVAIL, connect_to(two, variant->dest, OTHER_PORT));
 	expect_port(_metadata, two, variant->port);
-	converse(_metadata, one,
+	talk(_metadata, one,
 		 accept_from(_metadata, listener, variant->port));
 }
 
@@ -355,17 +320,17 @@ TEST_F(stream, from_port_refused_then_served)
 	EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->dest, OTHER_PORT));
 	expect_port(_metadata, client, variant->port);
 
-	listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	listener = listener_on(_metadata, variant->server, OTHER_PORT);
 	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
 	expect_port(_metadata, client, variant->port);
-	converse(_metadata, client,
+	talk(_metadata, client,
 		 accept_from(_metadata, listener, variant->port));
 }
 
 /* A socket bound by name keeps its port when it lets go of its peer. */
 TEST_F(stream, disconnect_and_reconnect)
 {
-	int listener = listen_on(_metadata, variant->server, OTHER_PORT);
+	int listener = listener_on(_metadata, variant->server, OTHER_PORT);
 	int client = client_from(_metadata, variant->source, variant->port);
 
 	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
@@ -378,13 +343,13 @@ TEST_F(stream, disconnect_and_reconnect)
 
 	ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT));
 	expect_port(_metadata, client, variant->port);
-	converse(_metadata, client,
+	talk(_metadata, client,
 		 accept_from(_metadata, listener, variant->port));
 }
 
 TEST_F(stream, disconnect_from_port)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_of(_metadata, variant->dest, variant->port);
 
 	accept_from(_metadata, listener, local_port(client));
@@ -393,7 +358,7 @@ TEST_F(stream, disconnect_from_port)
 
 	ASSERT_EQ(0, connect_to(client, variant->dest, variant->port));
 	EXPECT_EQ(variant->port, peer_port(client));
-	converse(_metadata, client,
+	talk(_metadata, client,
 		 accept_from(_metadata, listener, local_port(client)));
 }
 
@@ -418,7 +383,7 @@ TEST_F(stream, reuseport_group)
 	ASSERT_EQ(1, poll(group, ARRAY_SIZE(group), IO_TIMEOUT_SEC * 1000));
 	child = accept_from(_metadata, group[!group[0].revents].fd,
 			    local_port(client));
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 }
 
 /* Both ends on the same port, which takes two addresses. */
@@ -427,7 +392,7 @@ SPECIFIC_LINKS(same_port);
 
 TEST_F(same_port, from_port_to_port)
 {
-	int listener = listen_on(_metadata, variant->server, variant->port);
+	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = client_from(_metadata, variant->source, variant->port);
 	int child;
 
@@ -437,7 +402,7 @@ TEST_F(same_port, from_port_to_port)
 
 	child = accept_from(_metadata, listener, variant->port);
 	expect_port(_metadata, child, variant->port);
-	converse(_metadata, client, child);
+	talk(_metadata, client, child);
 	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
 	expect_recv(_metadata, child, "");
 	close(child);

@@ -214,16 +214,16 @@ static void cease_fire(struct __test_metadata *_metadata, struct worker *team,
 }
 
 FIXTURE(unload) {
-	char args[128];
+	struct module_state found;
 };
 
 FIXTURE_SETUP(unload)
 {
+	self->found = module_found();
 	if (!getenv("PORT0_KO"))
 		SKIP(return, "PORT0_KO does not name the module's file");
 	if (!have_family_of("::1"))
 		SKIP(return, "no IPv6");
-	module_args(self->args, sizeof(self->args));
 	if (module_users() < 0)
 		ASSERT_EQ(0, module_load(""));
 	enter_netns(_metadata);
@@ -231,8 +231,7 @@ FIXTURE_SETUP(unload)
 
 FIXTURE_TEARDOWN(unload)
 {
-	if (module_users() < 0)
-		EXPECT_EQ(0, module_load(self->args));
+	EXPECT_EQ(0, module_bring_back(&self->found));
 }
 
 /* A cycle may take seconds: the kernel waits for every task, hook by hook. */
@@ -294,7 +293,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 			ASSERT_TRUE(is_ephemeral(port));
 		}
 
-		ASSERT_EQ(0, module_load(self->args));
+		ASSERT_EQ(0, module_load(self->found.args));
 		ASSERT_EQ(1, get_mark(old[0]));
 		if (!(cycle & 1)) {
 			ASSERT_EQ(0, bind_to(old[0], "127.0.3.1", 0));
@@ -361,7 +360,7 @@ TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 	open_fire(_metadata, knockers, KNOCKERS, seed());
 	for (cycle = 0; goes_on(cycle, start); cycle++) {
 		unload_at_last(_metadata, &refused);
-		ASSERT_EQ(0, module_load(self->args));
+		ASSERT_EQ(0, module_load(self->found.args));
 		tell(_metadata, "cycles", cycle + 1, &told);
 	}
 	cease_fire(_metadata, knockers, KNOCKERS);

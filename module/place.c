@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The invariant, and how it can be broken.
+ *
+ * The kernel files a bound TCP socket in bhash2, and a UDP socket in the second
+ * table, by its address. It finds the chain to lock by the address in the socket: in
+ * connect() and close(), and for TCP once more when TIME_WAIT begins and when it
+ * ends, since a TIME_WAIT socket takes over address and bucket. If the address
+ * were another than the one that the socket was filed under, all of these would
+ * edit one chain under the lock of another.
+ *
+ * Two things write an address into a socket that is filed:
+ *
+ * - A bind() that began before the socket was marked. It waits for the socket lock
+ *   while another bind() takes port 0, then finds inet_num 0, takes the socket for
+ *   unbound and writes its own address. It is undone before the lock is free again:
+ *   see watch.c.
+ * - A bind() that takes port 0 and is refused afterwards, by a post_bind program.
+ *   The kernel zeroes the address before it gives the port back: see
+ *   port0_bind_release().
+ *
+ * Both are mended by port0_place_restore() and nothing else.
+ */
+#include <net/inet_sock.h>
+#include <net/ipv6.h>
+
+#include "place.h"
+#include "port0.h"
+#include "saddr.h"
+
+/**
+ * port0_place_holds - tell whether a holder is filed under its address
+ * @sk: a TCP or UDP socket that holds port 0
+ *
+ * Context: the caller owns the socket lock, which guards the address and the
+ * bucket, or nobody else uses the socket any more.
+ * Return: true if the invariant holds.
+ */
+bool port0_place_holds(const struct sock *sk)
+{
+	if (sk->sk_protocol == IPPROTO_TCP)
+		return port0_tcp_is_filed(sk);
+	return port0_udp_is_filed(sk);
+}
+
+/**
+ * port0_place_read - remember where a socket is filed
+ * @place: what to fill in
+ * @sk: a TCP or UDP socket
+ *
+ * Context: as port0_place_holds().
+ */
+void port0_place_read(struct port0_place *place, const struct sock *sk)
+{
+	place->rcv_saddr = sk->sk_rcv_saddr;
+	place->saddr = inet_sk(sk)->inet_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		place->v6_rcv_saddr = sk->sk_v6_rcv_saddr;
+		place->v6_saddr = inet6_sk(sk)->saddr;
+	}
+#endif
+	place->v6only = sk->sk_ipv6only;
+	place->addr_locked = sk->sk_userlocks & SOCK_BINDADDR_LOCK;
+}
+
+/**
+ * port0_place_restore - give a socket back the address it is filed under
+ * @place: what port0_place_read() has read while the invariant held
+ * @sk: the socket
+ *
+ * Context: as port0_place_holds().
+ */
+void port0_place_restore(const struct port0_place *place, struct sock *sk)
+{
+	sk->sk_rcv_saddr = place->rcv_saddr;
+	inet_sk(sk)->inet_saddr = place->saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		sk->sk_v6_rcv_saddr = place->v6_rcv_saddr;
+		inet6_sk(sk)->saddr = place->v6_saddr;
+	}
+#endif
+	sk->sk_ipv6only = place->v6only;
+	if (place->addr_locked)
+		sk->sk_userlocks |= SOCK_BINDADDR_LOCK;
+	else
+		sk->sk_userlocks &= ~SOCK_BINDADDR_LOCK;
+}

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The module itself: loading it, taking it out and bringing it back.
+
+PORT0_KO names its file; without it the installed one is taken.
+"""
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import time
+
+from port0_test import IO_TIMEOUT, Skip, check, libc, read, run
+
+SYS = "/sys/module/port0"
+# Without the function tracer the default, hook=ftrace, is refused.
+HAS_TRACER = os.path.exists("/proc/sys/kernel/ftrace_enabled")
+UNPACK = {".gz": ["gzip", "-dc"], ".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"]}
+
+
+def module_file():
+    path = os.environ.get("PORT0_KO")
+    if path:
+        return path
+    try:
+        return run("modinfo", "-n", "port0").strip()
+    except RuntimeError:
+        raise Skip("no module: set PORT0_KO to the path of port0.ko, or install it") from None
+
+
+def is_loaded(name="port0"):
+    return os.path.exists(f"/sys/module/{name}")
+
+
+def users(name="port0"):
+    """How many sockets and running calls hold the module."""
+    return int(read(f"/sys/module/{name}/refcnt"))
+
+
+def parameters():
+    directory = f"{SYS}/parameters"
+    return {name: read(f"{directory}/{name}") for name in sorted(os.listdir(directory))}
+
+
+def load_file(path, args=""):
+    unpack = UNPACK.get(os.path.splitext(path)[1], ["cat"])
+    image = subprocess.run([*unpack, path], stdout=subprocess.PIPE, check=True).stdout
+    check(libc.init_module(image, ctypes.c_ulong(len(image)), args.encode()))
+
+
+def load(args=""):
+    hook = "" if HAS_TRACER or "hook=" in args else " hook=kprobe"
+    load_file(module_file(), args + hook)
+    present.args = args
+
+
+def unload(name="port0"):
+    check(libc.delete_module(name.encode(), os.O_NONBLOCK))
+
+
+def wait_for(what, done, patience=IO_TIMEOUT):
+    deadline = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.05)
+
+
+def wait_until_unused():
+    """Sockets that other tests have left go with their namespaces, a little later."""
+    wait_for("all references on the module", lambda: not users())
+
+
+def absent():
+    if is_loaded():
+        wait_until_unused()
+        unload()
+
+
+def present(args=""):
+    """Loaded with these parameters and no others; loading takes its time."""
+    if not is_loaded() or present.args != args:
+        absent()
+        load(args)
+
+
+present.args = None
+
+
+def arguments():
+    """What it is loaded with; None if it is not loaded."""
+    if not is_loaded():
+        return None
+    return " ".join(f"{name}={value}" for name, value in parameters().items())
+
+
+@contextlib.contextmanager
+def restored():
+    """Leaves the module as it was found, loaded or not."""
+    found = arguments()
+    try:
+        yield
+    finally:
+        if arguments() != found:
+            absent()
+            if found is not None:
+                load(found)
+
+
+@contextlib.contextmanager
+def without_module():
+    """The module is out inside, and back as it was afterwards."""
+    with restored():
+        absent()
+        yield

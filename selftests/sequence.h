@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Sequences of socket calls, which parity_sequences plays on two sides.
+ *
+ * A sequence is a plain list of steps that name their sockets by slot, so that any
+ * part of it is a sequence as well: a step that finds no socket in its slot, or
+ * one where it is about to put one, does nothing.
+ *
+ *	sequence_table.c	the calls, and the rows that they take arguments from
+ *	sequence_make.c		makes a sequence from a seed
+ *	sequence_play.c		plays it on one side and writes a transcript
+ *	sequence_shrink.c	compares the sides, and shrinks a sequence that differs
+ *	sequence_show.c		prints it as C-like calls
+ */
+#ifndef PORT0_SEQUENCE_H
+#define PORT0_SEQUENCE_H
+
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+
+#include "parity_known.h"
+#include "sides.h"
+
+#define SLOTS		8
+#define MAX_STEPS	200
+#define LINE		512
+/* Steps that each sequence ends with, see make_sequence(). */
+#define EPILOGUE	(5 * SLOTS)
+
+/* ---- arguments ---- */
+
+/* What a socket is, and what a row of a table needs it to be. */
+enum { V4 = 1, V6 = 2, TCP = 4, UDP = 8, ALL = V4 | V6 | TCP | UDP };
+
+/* What every row of a table begins with; it is picked by its weight. */
+struct row {
+	const char *text;
+	unsigned int needs, weight;
+};
+
+struct table {
+	const void *rows;
+	size_t size;
+	unsigned int count;
+};
+
+struct kind {
+	const char *text;
+	int family, type;
+	unsigned int is;
+};
+
+/* The IPv4 addresses come first, and in the same order as v4-mapped ones. */
+enum place {
+	ANY4, HOME4, SECOND4, FAR4, DIRECTED4, GROUP4, BROADCAST4,
+	ANY6, HOME6, SECOND6, FAR6, GROUP6,
+	ANY_MAPPED, HOME_MAPPED, SECOND_MAPPED, FAR_MAPPED,
+};
+
+/* ZERO is "any ephemeral port"; only an unmarked socket can ask for it. */
+enum port { UNDER_TEST, OTHER, ZERO };
+
+/* Ways to spoil an address on its way to bind() and connect() */
+enum spoil { AS_IS, UNSPEC, LOCAL, EMPTY, SHORT, LONG, TOO_LONG, SPOILS };
+
+/* Ancillary data of a sendmsg() */
+enum cmsg { NO_CMSG, SOURCE_CMSG, TTL_CMSG, TOS_CMSG, SEGMENT_CMSG, CMSGS };
+
+struct sockopt {
+	struct row row;
+	int level, name;
+	const void *value;
+	socklen_t len;
+};
+
+struct flag {
+	struct row row;
+	int flag;
+};
+
+#define BACKLOGS	3
+
+/* Sockets: a TCP and a UDP one for each of IPv4 and IPv6. */
+extern const struct kind kinds[4];
+extern const struct row places[];
+extern const struct sockopt sockopts[];
+extern const struct flag send_flags[], recv_flags[];
+extern const int backlogs[BACKLOGS];
+extern const struct table place_table, sockopt_table, send_flag_table, recv_flag_table;
+
+/* ---- steps ---- */
+
+enum call {
+	SOCKET, SETSOCKOPT, BIND, LISTEN, CONNECT, ACCEPT, SEND, SENDTO, RECV,
+	SHUTDOWN, GETSOCKNAME, GETPEERNAME, SO_ERROR_OF, DUP, CLOSE, CALLS,
+};
+
+struct step {
+	enum call call;
+	unsigned int slot;
+	union {
+		struct {
+			unsigned int kind;
+			bool unmarked, foreign;		/* foreign: uid 1 owns it */
+		} socket;
+		unsigned int sockopt;
+		unsigned int backlog;
+		struct {
+			enum place place;
+			enum port port;
+			enum spoil spoil;
+		} address;				/* BIND, CONNECT */
+		struct {
+			unsigned int slot;
+			bool named;			/* ACCEPT asks for the peer's name */
+		} to;					/* ACCEPT, DUP */
+		struct {
+			unsigned int flag;
+			enum place place;
+			enum port port;
+			enum cmsg cmsg;
+		} message;				/* SEND, SENDTO */
+		unsigned int recv_flag;
+		unsigned int how;			/* SHUTDOWN */
+	};
+};
+
+struct sequence {
+	struct step step[MAX_STEPS];
+	unsigned int steps;
+};
+
+struct transcript {
+	char line[MAX_STEPS][LINE];
+};
+
+/* What happened on a side, to see that something did. */
+struct tally {
+	unsigned long calls, held, listens, accepts, connects, sends, bytes;
+};
+
+struct arena;
+struct play;
+
+struct operation {
+	/* Makes the call and writes its line of the transcript. */
+	void (*play)(struct play *play, const struct step *step);
+	void (*show)(const struct step *step);
+	/* Does this one show a known difference, see parity_known.h? */
+	bool (*left_out)(const struct play *play, const struct step *step);
+	bool opens;		/* needs an empty slot, not a socket */
+	bool sends;		/* packets may be under way when it returns */
+};
+
+extern const struct operation operations[CALLS];
+
+/* ---- sequence_make.c ---- */
+
+void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps);
+
+/* ---- sequence_play.c ---- */
+
+/* A side that sequences are played on, one after the other. */
+struct arena {
+	struct side side;
+	/* See fence_open(), and the files that tell whether sockets are left. */
+	int fence, sockstat[2];
+	unsigned int renewals;
+	struct tally tally;
+	struct transcript lines;
+};
+
+extern unsigned int left_out[KNOWN_ROWS];
+
+void arena_open(struct arena *arena);
+void play_sequence(struct arena *arena, const struct sequence *sequence);
+
+void play_socket(struct play *play, const struct step *step);
+void play_setsockopt(struct play *play, const struct step *step);
+void play_bind(struct play *play, const struct step *step);
+void play_listen(struct play *play, const struct step *step);
+void play_connect(struct play *play, const struct step *step);
+void play_accept(struct play *play, const struct step *step);
+void play_send(struct play *play, const struct step *step);
+void play_sendto(struct play *play, const struct step *step);
+void play_recv(struct play *play, const struct step *step);
+void play_shutdown(struct play *play, const struct step *step);
+void play_getsockname(struct play *play, const struct step *step);
+void play_getpeername(struct play *play, const struct step *step);
+void play_so_error(struct play *play, const struct step *step);
+void play_dup(struct play *play, const struct step *step);
+void play_close(struct play *play, const struct step *step);
+bool leave_out_send(const struct play *play, const struct step *step);
+bool leave_out_sockopt(const struct play *play, const struct step *step);
+
+/* ---- sequence_show.c ---- */
+
+void show_sequence(const struct sequence *sequence, const struct arena *left,
+		   const struct arena *right);
+
+void show_socket(const struct step *step);
+void show_setsockopt(const struct step *step);
+void show_bind(const struct step *step);
+void show_listen(const struct step *step);
+void show_connect(const struct step *step);
+void show_accept(const struct step *step);
+void show_send(const struct step *step);
+void show_sendto(const struct step *step);
+void show_recv(const struct step *step);
+void show_shutdown(const struct step *step);
+void show_getsockname(const struct step *step);
+void show_getpeername(const struct step *step);
+void show_so_error(const struct step *step);
+void show_dup(const struct step *step);
+void show_close(const struct step *step);
+
+/* ---- sequence_shrink.c ---- */
+
+bool same_line(const char *left, const char *right);
+bool differs(struct arena *left, struct arena *right, const struct sequence *sequence);
+bool differs_again(struct arena *left, struct arena *right, const struct sequence *sequence);
+void shrink(struct arena *left, struct arena *right, struct sequence *sequence);
+
+#endif /* PORT0_SEQUENCE_H */
