@@ -3,6 +3,8 @@
  * UDP from, to and between sockets on port 0. To send to port 0 by address a
  * socket has to be marked; a connected one need not be.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/uio.h>
 
 #include "port0_test.h"
@@ -375,6 +377,41 @@ TEST_F(dgram, reuseport_group)
 	expect_send(_metadata, client, "one of you");
 	ASSERT_EQ(1, poll(group, ARRAY_SIZE(group), IO_TIMEOUT_SEC * 1000));
 	expect_recv(_metadata, group[!group[0].revents].fd, "one of you");
+}
+
+/* What /proc/net/sockstat says of UDP, or of IPv6's. */
+static long sockets_in_use(bool ip6)
+{
+	const char *name = ip6 ? "UDP6: inuse " : "UDP: inuse ";
+	char line[256];
+	FILE *file = fopen(ip6 ? "/proc/net/sockstat6" : "/proc/net/sockstat", "re");
+	long count = -1;
+
+	while (count < 0 && fgets(line, sizeof(line), file))
+		if (!strncmp(line, name, strlen(name)))
+			count = atol(line + strlen(name));
+	fclose(file);
+	return count;
+}
+
+/* Each bound socket is counted once, and no more when it is gone. */
+TEST_F(dgram, counted)
+{
+	bool ip6 = is_ip6(variant->server);
+	int round, fd, loser;
+
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(0, sockets_in_use(ip6));
+		fd = server_on(_metadata, variant->server, variant->port);
+		EXPECT_EQ(1, sockets_in_use(ip6));
+		loser = socket_for(_metadata, variant->server, SOCK_DGRAM,
+				   variant->port);
+		EXPECT_EQ(-EADDRINUSE,
+			  bind_to(loser, variant->server, variant->port));
+		EXPECT_EQ(1, sockets_in_use(ip6));
+		close(loser);
+		close(fd);
+	}
 }
 
 /* Both ends on the same port, which takes two addresses. */

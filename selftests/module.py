@@ -420,6 +420,24 @@ def a_mark_outlives_the_module():
             early.close()
 
 
+@test(*[(family,) for family in LOOPBACK])
+def a_mark_outlives_the_module_for_sends(family):
+    """Nobody marks a socket under the new load before one sends to port 0."""
+    host = LOOPBACK[family]
+    present()
+    with Namespace(), plain_socket(host, UDP) as server, plain_socket(host, UDP) as client:
+        for sock in server, client:
+            set_mark(sock)
+        unload()
+        equal("EINVAL", code(client.sendto, b"x", (host, 0)), "sendto() without the module")
+        load()
+        equal(1, get_mark(client))
+        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        server.bind((host, 0))
+        equal("ok", code(client.sendto, b"y", (host, 0)), "sendto()")
+        equal(b"y", server.recv(1))
+
+
 @test()
 def ftrace_cannot_be_switched_off_under_it():
     skip_without_tracer()

@@ -285,6 +285,40 @@ TEST_F(socket, bind_without_the_capability)
 	expect_port(_metadata, fd, variant->port);
 }
 
+/* The same wherever the limit is: the program's word replaces the capability. */
+TEST_F(socket, bind_without_the_capability_whatever_the_limit)
+{
+	const int starts[] = { 0, 1, 2, variant->port, variant->port + 1, 1024 };
+	const int type = BY_FAMILY(BIND);
+	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
+	char text[16];
+	size_t i;
+	int fd;
+
+	drop_bind_service(_metadata);
+	for (i = 0; i < ARRAY_SIZE(starts); i++) {
+		snprintf(text, sizeof(text), "%d", starts[i]);
+		ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
+					text));
+		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+		EXPECT_EQ(variant->port < starts[i] ? -EACCES : 0,
+			  bind_to(fd, variant->home, variant->port));
+		close(fd);
+
+		ON(type, program);
+		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+		EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		/* It counts for a second bind() too, which fails for what it is. */
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, variant->port));
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, 80));
+		OFF(type, program);
+		EXPECT_EQ(variant->port < starts[i] ? -EACCES : -EINVAL,
+			  bind_to(fd, variant->home, variant->port));
+		close(fd);
+	}
+}
+
 #define EXPECT_SOURCE(type, port)						\
 	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK, type,				\
 		     LOAD(R2, R1, offsetof(struct bpf_sock, src_port)),		\
@@ -331,6 +365,72 @@ TEST_F(socket, post_bind_refused)
 	close(second);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
 	expect_port(_metadata, fd, variant->port);
+}
+
+/* What it leaves of the socket: nothing that a new one has not. */
+TEST_F(socket, post_bind_refused_leaves_nothing)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	struct addr name = { .len = sizeof(name.v6) };
+	int server, second;
+
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	/* Still an option for sockets that are not bound */
+	if (is_ip6(variant->home))
+		EXPECT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1));
+	EXPECT_EQ(0, bind_to(fd, variant->home, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, local_port(fd));
+	close(fd);
+	OFF(type, refuse);
+
+	/* It takes an ephemeral port by itself, on whatever address fits. */
+	server = bound_socket(_metadata, variant->home, variant->type, OTHER_PORT);
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(server, 4)));
+	fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->second, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	ASSERT_EQ(0, rc(getsockname(fd, &name.sa, &name.len)));
+	EXPECT_TRUE(is_ip6(variant->home) ?
+		    IN6_IS_ADDR_LOOPBACK(&name.v6.sin6_addr) :
+		    name.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+	/* A port that was not asked for by name goes with the peer. */
+	EXPECT_EQ(0, disconnect(fd));
+	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
+	EXPECT_EQ(0, bind_to(fd, any, variant->port));
+	expect_port(_metadata, fd, variant->port);
+	second = socket_for(_metadata, variant->home, variant->type, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->second, variant->port));
+}
+
+/* A reuseport group that it was refused in is as it was before. */
+TEST_F(socket, post_bind_refused_in_a_group)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd[3], i;
+
+	for (i = 0; i < 3; i++) {
+		fd[i] = socket_for(_metadata, variant->home, variant->type, variant->port);
+		ASSERT_EQ(0, set_int(fd[i], SOL_SOCKET, SO_REUSEPORT, 1));
+	}
+	ASSERT_EQ(0, bind_to(fd[0], variant->home, variant->port));
+	ON(type, refuse);
+	for (i = 1; i < 3; i++)
+		EXPECT_EQ(-EPERM, bind_to(fd[i], variant->home, variant->port));
+	expect_port(_metadata, fd[0], variant->port);
+	OFF(type, refuse);
+	for (i = 1; i < 3; i++) {
+		EXPECT_EQ(0, bind_to(fd[i], variant->home, variant->port));
+		expect_port(_metadata, fd[i], variant->port);
+	}
 }
 
 static int server_on(struct __test_metadata *_metadata, const char *host, int type, int port)
@@ -466,6 +566,126 @@ TEST_F(message, sendmsg_sent_away_from_the_port)
 	ON(type, REPLACE_PORT(type, variant->port, OTHER_PORT));
 	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, server, "word");
+}
+
+/*
+ * To a port next to the one that is told: 1 is the lowest there is. What the
+ * program leaves alone stays as it is, and so does the caller's address.
+ */
+TEST_F(message, sendmsg_sent_to_neighbours)
+{
+	static const int ports[] = { 1, 2, CONTROL_PORT + 1, OTHER_PORT, 65535 };
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr to = addr_of(variant->home, variant->port);
+	struct iovec iov = { .iov_base = "word", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int other, program;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ports); i++) {
+		other = server_on(_metadata, variant->home, SOCK_DGRAM, ports[i]);
+		program = REPLACE_PORT(type, variant->port, ports[i]);
+		ON(type, program);
+		EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+		expect_recv(_metadata, other, "word");
+		EXPECT_EQ(variant->port, port_of(&to));
+		/* Not the port of the program's, so not for it to change. */
+		EXPECT_EQ(4, send_to(client, variant->home, ports[i], "kept", 0));
+		expect_recv(_metadata, other, "kept");
+		OFF(type, program);
+		EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+		expect_recv(_metadata, server, "word");
+		EXPECT_EQ(-EAGAIN, rc(recv(other, "", 0, MSG_DONTWAIT)));
+		close(other);
+	}
+}
+
+/* To another address of the port, in one piece and in several. */
+TEST_F(message, sendmsg_sent_to_another_address)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr want = addr_of(variant->second, variant->port);
+	const __u32 *ip6 = (const __u32 *)&want.v6.sin6_addr;
+	int home = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int second = server_on(_metadata, variant->second, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = is_ip6(variant->home) ?
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, ip6[0]), STORE(R1, ADDR(user_ip6[0]), R2),
+			     MOV_IMM(R2, ip6[3]), STORE(R1, ADDR(user_ip6[3]), R2),
+			     MOV_IMM(R0, 1), RETURN()) :
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, want.v4.sin_addr.s_addr), STORE(R1, ADDR(user_ip4), R2),
+			     MOV_IMM(R0, 1), RETURN());
+
+	ON(type, program);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
+	expect_recv(_metadata, second, "word");
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	expect_recv(_metadata, second, "twoparts");
+	OFF(type, program);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "back", 0));
+	expect_recv(_metadata, home, "back");
+	EXPECT_EQ(-EAGAIN, rc(recv(second, "", 0, MSG_DONTWAIT)));
+}
+
+/* Corked with a program in between: the first part decides where it all goes. */
+TEST_F(message, sendmsg_of_parts_sent_away)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int other = server_on(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = REPLACE_PORT(type, variant->port, OTHER_PORT);
+
+	ON(type, program);
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	OFF(type, program);
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	expect_recv(_metadata, other, "twoparts");
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	ON(type, program);
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	OFF(type, program);
+	expect_recv(_metadata, server, "twoparts");
+}
+
+/*
+ * An IPv6 socket that sends to a v4-mapped address is asked by the IPv6 program
+ * with that address, and goes on as an IPv4 one.
+ */
+TEST_F(message, sendmsg_to_a_mapped_address)
+{
+	static const int sees[] = { BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG };
+	int server = server_on(_metadata, "127.0.0.1", SOCK_DGRAM, variant->port);
+	int other = server_on(_metadata, "127.0.0.1", SOCK_DGRAM, 1);
+	int client = socket_for(_metadata, "::", SOCK_DGRAM, variant->port);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(sees); i++) {
+		int allow = EXPECT_ADDRESS(sees[i], variant->port);
+		int move = REPLACE_PORT(sees[i], variant->port, 1);
+		int err;
+
+		ON(sees[i], allow);
+		EXPECT_EQ(4, send_to(client, "::ffff:127.0.0.1", variant->port, "word", 0));
+		expect_recv(_metadata, server, "word");
+		OFF(sees[i], allow);
+		ON(sees[i], move);
+		err = send_to(client, "::ffff:127.0.0.1", variant->port, "move", 0);
+		EXPECT_EQ(4, err);
+		/* Only one of the two programs is asked, and by that it is moved. */
+		expect_recv(_metadata, sees[i] == BPF_CGROUP_UDP4_SENDMSG ? other : server,
+			    "move");
+		OFF(sees[i], move);
+		EXPECT_EQ(4, send_to(client, "::ffff:127.0.0.1", variant->port, "back", 0));
+		expect_recv(_metadata, server, "back");
+	}
 }
 
 TEST_F(message, recvmsg_is_rewritten)
