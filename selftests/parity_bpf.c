@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * BPF programs around sockets, on an ordinary port and on port 0. A program
- * that sees another port than it expects refuses the call, so that what works
- * shows what was seen. They are assembled by hand: no compiler, no library.
+ * BPF programs on socket calls, on an ordinary port and on port 0. A program that
+ * sees another port than it expects refuses the call, so a call that works shows
+ * that it saw the right one. The programs are written as instructions, which takes
+ * neither a BPF compiler nor libbpf.
  */
 #include <linux/bpf.h>
 #include <stddef.h>
@@ -177,7 +178,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 #define WITH_ADDRESS(type, ...)							\
 	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, __VA_ARGS__)
 
-/* Allows what goes to @port and refuses all else. */
+/* Allows calls with @port and refuses all others. */
 #define EXPECT_ADDRESS(type, port)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -186,7 +187,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 		     MOV_IMM(R0, 1),						\
 		     RETURN())
 
-/* Says @to where it sees @from. */
+/* Replaces the port @from by @to. */
 #define REPLACE_PORT(type, from, to)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -271,7 +272,7 @@ TEST_F(socket, bind_sent_away_from_the_port)
 	expect_port(_metadata, second, variant->port);
 }
 
-/* Bit 1 of a program's answer stands for the capability. */
+/* Bit 1 of the program's result stands in for the capability. */
 TEST_F(socket, bind_without_the_capability)
 {
 	const int type = BY_FAMILY(BIND);
@@ -347,7 +348,7 @@ static bool has_no_address(int fd)
 	       IN6_IS_ADDR_UNSPECIFIED(&addr.v6.sin6_addr);
 }
 
-/* A bind that is refused at its end gives the port back, and the address. */
+/* A bind that is refused after it took the port releases port and address. */
 TEST_F(socket, post_bind_refused)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -490,7 +491,7 @@ TEST_F(socket, connect_sent_away_from_the_port)
 	expect_word(_metadata, server, client, variant->type);
 }
 
-/* The port is the source, and not what the program sees. */
+/* The program sees the destination's port, not the source port under test. */
 TEST_F(socket, connect_from_the_port)
 {
 	const int type = BY_FAMILY(CONNECT);
@@ -841,8 +842,9 @@ static int steer(struct __test_metadata *_metadata, int port, int map)
 }
 
 /*
- * A listener elsewhere whose children have the port, and a literal one. The
- * children take the address from a second one, as any child of the port does.
+ * The program gives connections to the port to a listener on another one. Their
+ * children have the port, so a second bind() to the same address is refused, as
+ * beside any child. A listener on the port itself works at the same time.
  */
 TEST_F(choice, sk_lookup_beside_a_literal_listener)
 {
@@ -866,7 +868,7 @@ TEST_F(choice, sk_lookup_beside_a_literal_listener)
 	expect_recv(_metadata, link.child, "");
 	close(link.child);
 
-	/* Without the program the literal listener gets it all. */
+	/* Without the program the listener on the port gets every connection. */
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_word(_metadata, literal, client, SOCK_STREAM);
@@ -910,7 +912,7 @@ TEST_F(choice, sk_lookup_datagrams)
 
 /* ---- sockets in a map ---- */
 
-/* What a child receives goes out of it again, in the kernel. */
+/* The kernel sends back what a child receives, by way of the map. */
 TEST_F(choice, sockmap_echo)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
@@ -936,7 +938,7 @@ TEST_F(choice, sockmap_echo)
 	close(link.client);
 	close(map);
 
-	/* The port is as free as it was. */
+	/* The port is free again. */
 	close(listener_on(_metadata, variant->home, variant->port));
 }
 
