@@ -85,4 +85,9 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all modules install clean distclean python test test-debug fuzz mutate demo bench deb proof build-matrix
+# which of the kernel functions that the module mirrors or hooks have changed in the
+# kernel source TREE, and with OLD=another one, how
+mirrors: python
+	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
+
+.PHONY: all modules install clean distclean python test test-debug fuzz mutate demo bench deb proof build-matrix mirrors
