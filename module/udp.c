@@ -154,12 +154,15 @@ unlock:
  * port0_udp_is_filed - tell whether a holder is in the chain of its address
  * @sk: a UDP socket that holds port 0
  *
+ * The socket remembers 16 bits of the hash, so one other address in 65,536 is taken
+ * for its own.
+ *
  * Context: as port0_place_holds().
  * Return: true if it is.
  */
 bool port0_udp_is_filed(const struct sock *sk)
 {
-	return udp_sk(sk)->udp_portaddr_hash == port0_saddr_hash(sk);
+	return udp_sk(sk)->udp_portaddr_hash == (u16)port0_saddr_hash(sk);
 }
 
 /**
