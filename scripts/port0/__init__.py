@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -112,6 +113,9 @@ def need(wanted):
 
 def run_command(main):
     """Run a command's main() and exit as it ends."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # So that what is half made is removed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))
     except Failure as failure:
