@@ -910,10 +910,10 @@ def test_slow_question():
                 time.sleep(0.5)
             assert s.recv(200).startswith(b"port0-probe: 0123456789abcdef 10.0.1.1 ")
         with socket.create_connection((SERVER[4], 0), timeout=20) as s:
-            start = time.monotonic()
+            # Right as far as it goes, but too slow
             with contextlib.suppress(ConnectionError):
-                while time.monotonic() < start + 15:
-                    s.sendall(b"p" if time.monotonic() < start + 0.1 else b"o")
+                for byte in question(96)[:-1]:
+                    s.sendall(bytes([byte]))
                     time.sleep(0.2)
                 raise AssertionError("it listens for ever")
 
