@@ -245,17 +245,21 @@ def test_no_module():
     says(report.errors, "port0-probe: from port 0 not tried", "modprobe port0")
 
 
-@needs_no_module
-def test_to_0_without_the_module():
-    """The other end has no module either: it puts port 0 before its control port."""
-    answer = """
+# The far end, in short; another token than that of the question is given to it.
+ANSWERER = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 7030)); print(flush=True)
 while True:
     data, (host, port) = s.recvfrom(512)
-    s.sendto(b"port0-probe: %s %s %d\\n" % (data.split()[1], host.encode(), port), (host, port))
+    token = sys.argv[1].encode() if sys.argv[1:] else data.split()[1]
+    s.sendto(b"port0-probe: %s %s %d\\n" % (token, host.encode(), port), (host, port))
 """
-    server = subprocess.Popen(inside("server", sys.executable, "-c", answer), stdout=subprocess.PIPE)
+
+
+@needs_no_module
+def test_to_0_without_the_module():
+    """The other end has no module either: it puts port 0 before its control port."""
+    server = subprocess.Popen(inside("server", sys.executable, "-c", ANSWERER), stdout=subprocess.PIPE)
     try:
         server.stdout.readline()
         with filters("server", "udp dport 0 redirect to 7030", hook="prerouting", kind="nat"):
@@ -355,6 +359,18 @@ def test_answer_from_another_port():
         report = Report("--udp", "--to", SERVER[4], status=1)
         report.expect(to_0="other")
         says(report["to 0"][0]["text"], "the answer came from port 53")
+
+
+def test_answer_to_another_question():
+    server = subprocess.Popen(inside("server", sys.executable, "-c", ANSWERER, "0123456789abcdef"),
+                              stdout=subprocess.PIPE)
+    try:
+        server.stdout.readline()
+        Report("--udp", "--to", SERVER[4], status=2).expect(control="silent", to_0="refused")
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 @needs_module
