@@ -287,6 +287,8 @@ def test_all_answered():
         # again at once, between the same ports
         for _ in range(3):
             Report("--from", SERVER[4], status=0).expect()
+        left = run(*inside("server", "ss", "-Htan", "state", "time-wait")).stdout
+        assert not left, f"connections are left on the server: {left}"
 
 
 @needs_module
