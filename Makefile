@@ -59,6 +59,12 @@ fuzz: python
 	scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
 		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
 
+# Mistakes put into the module, one at a time: which tests notice? FILES=tcp.c for
+# those of one file, MUTANT=name for one.
+mutate: python
+	@scripts/mutate $(FILES:%=--file %) $(MUTANT:%=--mutant %) \
+		$(if $(filter-out file,$(origin SUITES)),$(SUITES:%=--suite %))
+
 demo: python
 	@scripts/demo
 
@@ -79,4 +85,4 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all modules install clean distclean python test test-debug fuzz demo bench deb proof build-matrix
+.PHONY: all modules install clean distclean python test test-debug fuzz mutate demo bench deb proof build-matrix

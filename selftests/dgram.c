@@ -3,6 +3,8 @@
  * UDP from, to and between sockets on port 0. To send to port 0 by address a
  * socket has to be marked; a connected one need not be.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/uio.h>
 
 #include "port0_test.h"
@@ -18,8 +20,8 @@ static int server_on(struct __test_metadata *_metadata, const char *host,
 }
 
 /*
- * A client that need not be marked, connected as it is. One exception: for a
- * mapped peer the kernel turns every send() into a sendto().
+ * A connected client, which needs no mark except towards a mapped peer: there the
+ * kernel turns every send() into a sendto().
  */
 static int client_of(struct __test_metadata *_metadata, const char *host,
 		     int port)
@@ -43,7 +45,7 @@ static void expect_sendto(struct __test_metadata *_metadata, int fd,
 	}
 }
 
-/* What arrives is @text, sent from @port; to be answered at the result. */
+/* Expects @text from @port, and returns the sender's address. */
 static struct addr expect_recvfrom(struct __test_metadata *_metadata, int fd,
 				   int port, const char *text)
 {
@@ -156,7 +158,7 @@ TEST_F(dgram, marked_server_answers_by_address)
 	EXPECT_EQ(OTHER_PORT, local_port(server));
 }
 
-/* A datagram to one port must not bend the way of the next. */
+/* A datagram to one port must not change where the next one goes. */
 TEST_F(dgram, by_turns)
 {
 	int server = server_on(_metadata, variant->server, variant->port);
@@ -175,7 +177,7 @@ TEST_F(dgram, by_turns)
 	}
 }
 
-/* Neither must one that failed. */
+/* Nor must a send that failed. */
 TEST_F(dgram, after_a_failure)
 {
 	static char huge[70000];
@@ -264,7 +266,7 @@ TEST_F(dgram, sendmmsg_to_two_ports)
 	expect_recv(_metadata, other, "other");
 }
 
-/* The address of the first part is where the whole goes. */
+/* A datagram that is sent in parts goes to the address of the first part. */
 TEST_F(dgram, in_parts)
 {
 	int server = server_on(_metadata, variant->server, variant->port);
@@ -336,7 +338,7 @@ TEST_F(dgram, disconnect_drops_an_ephemeral_port)
 	EXPECT_EQ(-ENOTCONN, peer_port(fd));
 	EXPECT_EQ(0, local_port(fd));
 
-	/* No port is not port 0. */
+	/* A socket without a port does not hold port 0. */
 	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
 	server = server_on(_metadata, variant->server, variant->port);
 	expect_sendto(_metadata, fd, variant->dest, variant->port, "again");
@@ -375,6 +377,41 @@ TEST_F(dgram, reuseport_group)
 	expect_send(_metadata, client, "one of you");
 	ASSERT_EQ(1, poll(group, ARRAY_SIZE(group), IO_TIMEOUT_SEC * 1000));
 	expect_recv(_metadata, group[!group[0].revents].fd, "one of you");
+}
+
+/* What /proc/net/sockstat says of UDP, or of IPv6's. */
+static long sockets_in_use(bool ip6)
+{
+	const char *name = ip6 ? "UDP6: inuse " : "UDP: inuse ";
+	char line[256];
+	FILE *file = fopen(ip6 ? "/proc/net/sockstat6" : "/proc/net/sockstat", "re");
+	long count = -1;
+
+	while (count < 0 && fgets(line, sizeof(line), file))
+		if (!strncmp(line, name, strlen(name)))
+			count = atol(line + strlen(name));
+	fclose(file);
+	return count;
+}
+
+/* Each bound socket is counted once, and no more when it is gone. */
+TEST_F(dgram, counted)
+{
+	bool ip6 = is_ip6(variant->server);
+	int round, fd, loser;
+
+	for (round = 0; round < 3; round++) {
+		EXPECT_EQ(0, sockets_in_use(ip6));
+		fd = server_on(_metadata, variant->server, variant->port);
+		EXPECT_EQ(1, sockets_in_use(ip6));
+		loser = socket_for(_metadata, variant->server, SOCK_DGRAM,
+				   variant->port);
+		EXPECT_EQ(-EADDRINUSE,
+			  bind_to(loser, variant->server, variant->port));
+		EXPECT_EQ(1, sockets_in_use(ip6));
+		close(loser);
+		close(fd);
+	}
 }
 
 /* Both ends on the same port, which takes two addresses. */
@@ -419,7 +456,7 @@ TEST_F(same_port, to_oneself)
 	expect_recvfrom(_metadata, fd, variant->port, "echo");
 }
 
-/* What the kernel says to everybody else, with or without the module. */
+/* What unmarked sockets get, with or without the module. */
 FIXTURE(unmarked) {};
 
 FIXTURE_VARIANT(unmarked) {
@@ -456,20 +493,20 @@ TEST_F(unmarked, no_sendto)
 
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 
-	/* Marking one socket does not open the way for another ... */
+	/* A marked socket does not let an unmarked one send ... */
 	expect_sendto(_metadata, marked, variant->dest, 0, "marked");
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 	expect_recv(_metadata, server, "marked");
 	EXPECT_EQ(-EAGAIN, rc(recv(server, &marked, 1, MSG_DONTWAIT)));
 
-	/* ... and a mark taken back is no mark. */
+	/* ... and a mark that was cleared does not count. */
 	ASSERT_EQ(0, set_mark(client, 1));
 	expect_sendto(_metadata, client, variant->dest, 0, "marked");
 	ASSERT_EQ(0, set_mark(client, 0));
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 }
 
-/* Connected to a mapped peer the destination is an address all the same. */
+/* send() to a mapped peer is a sendto() in the kernel, which needs the mark. */
 TEST_F(unmarked, no_send_to_a_mapped_peer)
 {
 	struct addr addr = addr_of(variant->dest, 0);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * BPF programs around sockets, on an ordinary port and on port 0. A program
- * that sees another port than it expects refuses the call, so that what works
- * shows what was seen. They are assembled by hand: no compiler, no library.
+ * BPF programs on socket calls, on an ordinary port and on port 0. A program that
+ * sees another port than it expects refuses the call, so a call that works shows
+ * that it saw the right one. The programs are written as instructions, which takes
+ * neither a BPF compiler nor libbpf.
  */
 #include <linux/bpf.h>
 #include <stddef.h>
@@ -177,7 +178,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 #define WITH_ADDRESS(type, ...)							\
 	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, __VA_ARGS__)
 
-/* Allows what goes to @port and refuses all else. */
+/* Allows calls with @port and refuses all others. */
 #define EXPECT_ADDRESS(type, port)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -186,7 +187,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 		     MOV_IMM(R0, 1),						\
 		     RETURN())
 
-/* Says @to where it sees @from. */
+/* Replaces the port @from by @to. */
 #define REPLACE_PORT(type, from, to)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -271,7 +272,7 @@ TEST_F(socket, bind_sent_away_from_the_port)
 	expect_port(_metadata, second, variant->port);
 }
 
-/* Bit 1 of a program's answer stands for the capability. */
+/* Bit 1 of the program's result stands in for the capability. */
 TEST_F(socket, bind_without_the_capability)
 {
 	const int type = BY_FAMILY(BIND);
@@ -283,6 +284,40 @@ TEST_F(socket, bind_without_the_capability)
 	ON(type, program);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
 	expect_port(_metadata, fd, variant->port);
+}
+
+/* The same wherever the limit is: the program's word replaces the capability. */
+TEST_F(socket, bind_without_the_capability_whatever_the_limit)
+{
+	const int starts[] = { 0, 1, 2, variant->port, variant->port + 1, 1024 };
+	const int type = BY_FAMILY(BIND);
+	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
+	char text[16];
+	size_t i;
+	int fd;
+
+	drop_bind_service(_metadata);
+	for (i = 0; i < ARRAY_SIZE(starts); i++) {
+		snprintf(text, sizeof(text), "%d", starts[i]);
+		ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
+					text));
+		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+		EXPECT_EQ(variant->port < starts[i] ? -EACCES : 0,
+			  bind_to(fd, variant->home, variant->port));
+		close(fd);
+
+		ON(type, program);
+		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+		EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		/* It counts for a second bind() too, which fails for what it is. */
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, variant->port));
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, 80));
+		OFF(type, program);
+		EXPECT_EQ(variant->port < starts[i] ? -EACCES : -EINVAL,
+			  bind_to(fd, variant->home, variant->port));
+		close(fd);
+	}
 }
 
 #define EXPECT_SOURCE(type, port)						\
@@ -313,7 +348,7 @@ static bool has_no_address(int fd)
 	       IN6_IS_ADDR_UNSPECIFIED(&addr.v6.sin6_addr);
 }
 
-/* A bind that is refused at its end gives the port back, and the address. */
+/* A bind that is refused after it took the port releases port and address. */
 TEST_F(socket, post_bind_refused)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -331,6 +366,72 @@ TEST_F(socket, post_bind_refused)
 	close(second);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
 	expect_port(_metadata, fd, variant->port);
+}
+
+/* What it leaves of the socket: nothing that a new one has not. */
+TEST_F(socket, post_bind_refused_leaves_nothing)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	struct addr name = { .len = sizeof(name.v6) };
+	int server, second;
+
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	/* Still an option for sockets that are not bound */
+	if (is_ip6(variant->home))
+		EXPECT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1));
+	EXPECT_EQ(0, bind_to(fd, variant->home, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, local_port(fd));
+	close(fd);
+	OFF(type, refuse);
+
+	/* It takes an ephemeral port by itself, on whatever address fits. */
+	server = bound_socket(_metadata, variant->home, variant->type, OTHER_PORT);
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(server, 4)));
+	fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->second, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	ASSERT_EQ(0, rc(getsockname(fd, &name.sa, &name.len)));
+	EXPECT_TRUE(is_ip6(variant->home) ?
+		    IN6_IS_ADDR_LOOPBACK(&name.v6.sin6_addr) :
+		    name.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+	/* A port that was not asked for by name goes with the peer. */
+	EXPECT_EQ(0, disconnect(fd));
+	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
+	EXPECT_EQ(0, bind_to(fd, any, variant->port));
+	expect_port(_metadata, fd, variant->port);
+	second = socket_for(_metadata, variant->home, variant->type, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->second, variant->port));
+}
+
+/* A reuseport group that it was refused in is as it was before. */
+TEST_F(socket, post_bind_refused_in_a_group)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd[3], i;
+
+	for (i = 0; i < 3; i++) {
+		fd[i] = socket_for(_metadata, variant->home, variant->type, variant->port);
+		ASSERT_EQ(0, set_int(fd[i], SOL_SOCKET, SO_REUSEPORT, 1));
+	}
+	ASSERT_EQ(0, bind_to(fd[0], variant->home, variant->port));
+	ON(type, refuse);
+	for (i = 1; i < 3; i++)
+		EXPECT_EQ(-EPERM, bind_to(fd[i], variant->home, variant->port));
+	expect_port(_metadata, fd[0], variant->port);
+	OFF(type, refuse);
+	for (i = 1; i < 3; i++) {
+		EXPECT_EQ(0, bind_to(fd[i], variant->home, variant->port));
+		expect_port(_metadata, fd[i], variant->port);
+	}
 }
 
 static int server_on(struct __test_metadata *_metadata, const char *host, int type, int port)
@@ -390,7 +491,7 @@ TEST_F(socket, connect_sent_away_from_the_port)
 	expect_word(_metadata, server, client, variant->type);
 }
 
-/* The port is the source, and not what the program sees. */
+/* The program sees the destination's port, not the source port under test. */
 TEST_F(socket, connect_from_the_port)
 {
 	const int type = BY_FAMILY(CONNECT);
@@ -468,6 +569,126 @@ TEST_F(message, sendmsg_sent_away_from_the_port)
 	expect_recv(_metadata, server, "word");
 }
 
+/*
+ * To a port next to the one that is told: 1 is the lowest there is. What the
+ * program leaves alone stays as it is, and so does the caller's address.
+ */
+TEST_F(message, sendmsg_sent_to_neighbours)
+{
+	static const int ports[] = { 1, 2, CONTROL_PORT + 1, OTHER_PORT, 65535 };
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr to = addr_of(variant->home, variant->port);
+	struct iovec iov = { .iov_base = "word", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int other, program;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ports); i++) {
+		other = server_on(_metadata, variant->home, SOCK_DGRAM, ports[i]);
+		program = REPLACE_PORT(type, variant->port, ports[i]);
+		ON(type, program);
+		EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+		expect_recv(_metadata, other, "word");
+		EXPECT_EQ(variant->port, port_of(&to));
+		/* Not the port of the program's, so not for it to change. */
+		EXPECT_EQ(4, send_to(client, variant->home, ports[i], "kept", 0));
+		expect_recv(_metadata, other, "kept");
+		OFF(type, program);
+		EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+		expect_recv(_metadata, server, "word");
+		EXPECT_EQ(-EAGAIN, rc(recv(other, "", 0, MSG_DONTWAIT)));
+		close(other);
+	}
+}
+
+/* To another address of the port, in one piece and in several. */
+TEST_F(message, sendmsg_sent_to_another_address)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr want = addr_of(variant->second, variant->port);
+	const __u32 *ip6 = (const __u32 *)&want.v6.sin6_addr;
+	int home = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int second = server_on(_metadata, variant->second, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = is_ip6(variant->home) ?
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, ip6[0]), STORE(R1, ADDR(user_ip6[0]), R2),
+			     MOV_IMM(R2, ip6[3]), STORE(R1, ADDR(user_ip6[3]), R2),
+			     MOV_IMM(R0, 1), RETURN()) :
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, want.v4.sin_addr.s_addr), STORE(R1, ADDR(user_ip4), R2),
+			     MOV_IMM(R0, 1), RETURN());
+
+	ON(type, program);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
+	expect_recv(_metadata, second, "word");
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	expect_recv(_metadata, second, "twoparts");
+	OFF(type, program);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "back", 0));
+	expect_recv(_metadata, home, "back");
+	EXPECT_EQ(-EAGAIN, rc(recv(second, "", 0, MSG_DONTWAIT)));
+}
+
+/* Corked with a program in between: the first part decides where it all goes. */
+TEST_F(message, sendmsg_of_parts_sent_away)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int other = server_on(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = REPLACE_PORT(type, variant->port, OTHER_PORT);
+
+	ON(type, program);
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	OFF(type, program);
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	expect_recv(_metadata, other, "twoparts");
+	EXPECT_EQ(3, send_to(client, variant->home, variant->port, "two", MSG_MORE));
+	ON(type, program);
+	EXPECT_EQ(5, send_to(client, variant->home, variant->port, "parts", 0));
+	OFF(type, program);
+	expect_recv(_metadata, server, "twoparts");
+}
+
+/*
+ * An IPv6 socket that sends to a v4-mapped address is asked by the IPv6 program
+ * with that address, and goes on as an IPv4 one.
+ */
+TEST_F(message, sendmsg_to_a_mapped_address)
+{
+	static const int sees[] = { BPF_CGROUP_UDP4_SENDMSG, BPF_CGROUP_UDP6_SENDMSG };
+	int server = server_on(_metadata, "127.0.0.1", SOCK_DGRAM, variant->port);
+	int other = server_on(_metadata, "127.0.0.1", SOCK_DGRAM, 1);
+	int client = socket_for(_metadata, "::", SOCK_DGRAM, variant->port);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(sees); i++) {
+		int allow = EXPECT_ADDRESS(sees[i], variant->port);
+		int move = REPLACE_PORT(sees[i], variant->port, 1);
+		int err;
+
+		ON(sees[i], allow);
+		EXPECT_EQ(4, send_to(client, "::ffff:127.0.0.1", variant->port, "word", 0));
+		expect_recv(_metadata, server, "word");
+		OFF(sees[i], allow);
+		ON(sees[i], move);
+		err = send_to(client, "::ffff:127.0.0.1", variant->port, "move", 0);
+		EXPECT_EQ(4, err);
+		/* Only one of the two programs is asked, and by that it is moved. */
+		expect_recv(_metadata, sees[i] == BPF_CGROUP_UDP4_SENDMSG ? other : server,
+			    "move");
+		OFF(sees[i], move);
+		EXPECT_EQ(4, send_to(client, "::ffff:127.0.0.1", variant->port, "back", 0));
+		expect_recv(_metadata, server, "back");
+	}
+}
+
 TEST_F(message, recvmsg_is_rewritten)
 {
 	const int type = BY_FAMILY(RECVMSG);
@@ -536,6 +757,61 @@ TEST_F(choice, reuseport_dgram)
 	second_of_a_group(_metadata, variant->home, SOCK_DGRAM, variant->port);
 }
 
+/*
+ * A program is told whether its group is bound to any address: it passes what it
+ * should be told, and drops all else. @late: the first socket shares from after its
+ * bind(), so that it has no group before the second one comes.
+ */
+static void told_of_any(struct __test_metadata *_metadata, const char *home, const char *host,
+			int type, int port, bool late)
+{
+	bool any = !strcmp(host, "::") || !strcmp(host, "0.0.0.0");
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+		LOAD(R2, R1, offsetof(struct sk_reuseport_md, bind_inany)),
+		MOV_IMM(R0, SK_DROP),
+		SKIP_UNLESS(R2, any, 1),
+		MOV_IMM(R0, SK_PASS), RETURN());
+	struct pollfd group[2];
+	int client, i;
+
+	for (i = 0; i < 2; i++) {
+		int fd = socket_for(_metadata, host, type, port);
+
+		if (i || !late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(fd, host, port));
+		if (!i && late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		group[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	for (i = 0; i < 2; i++)
+		if (type == SOCK_STREAM)
+			ASSERT_EQ(0, rc(listen(group[i].fd, 4)));
+	ASSERT_EQ(0, set_int(group[0].fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program));
+	client = new_socket(_metadata, home, type);
+	ASSERT_EQ(0, connect_to(client, home, port));
+	if (type == SOCK_DGRAM)
+		expect_send(_metadata, client, "word");
+	EXPECT_EQ(1, poll(group, 2, IO_TIMEOUT_SEC * 1000));
+	for (i = 0; i < 2; i++)
+		close(group[i].fd);
+	close(client);
+}
+
+TEST_F(choice, told_of_any_address)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int late;
+
+	for (late = 0; late < 2; late++) {
+		told_of_any(_metadata, variant->home, any, SOCK_DGRAM, variant->port, late);
+		told_of_any(_metadata, variant->home, variant->home, SOCK_DGRAM,
+			    variant->port, late);
+	}
+	told_of_any(_metadata, variant->home, any, SOCK_STREAM, variant->port, false);
+	told_of_any(_metadata, variant->home, variant->home, SOCK_STREAM, variant->port, false);
+}
+
 /* Sends what is for @port to the socket in the map. */
 static int steer(struct __test_metadata *_metadata, int port, int map)
 {
@@ -566,8 +842,9 @@ static int steer(struct __test_metadata *_metadata, int port, int map)
 }
 
 /*
- * A listener elsewhere whose children have the port, and a literal one. The
- * children take the address from a second one, as any child of the port does.
+ * The program gives connections to the port to a listener on another one. Their
+ * children have the port, so a second bind() to the same address is refused, as
+ * beside any child. A listener on the port itself works at the same time.
  */
 TEST_F(choice, sk_lookup_beside_a_literal_listener)
 {
@@ -591,7 +868,7 @@ TEST_F(choice, sk_lookup_beside_a_literal_listener)
 	expect_recv(_metadata, link.child, "");
 	close(link.child);
 
-	/* Without the program the literal listener gets it all. */
+	/* Without the program the listener on the port gets every connection. */
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_word(_metadata, literal, client, SOCK_STREAM);
@@ -635,7 +912,7 @@ TEST_F(choice, sk_lookup_datagrams)
 
 /* ---- sockets in a map ---- */
 
-/* What a child receives goes out of it again, in the kernel. */
+/* The kernel sends back what a child receives, by way of the map. */
 TEST_F(choice, sockmap_echo)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
@@ -661,7 +938,7 @@ TEST_F(choice, sockmap_echo)
 	close(link.client);
 	close(map);
 
-	/* The port is as free as it was. */
+	/* The port is free again. */
 	close(listener_on(_metadata, variant->home, variant->port));
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sockets that change hands, and calls that come by another way: descriptors
- * passed, inherited and duplicated, and io_uring.
+ * Descriptors that are passed, inherited and duplicated, and calls by io_uring.
  */
 #include <linux/io_uring.h>
 #include <stdlib.h>
@@ -32,7 +31,7 @@ static int pass(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
 	close(fd);
 
-	/* Nobody has it now but the message. */
+	/* Only the message holds the socket now. */
 	msg.msg_controllen = sizeof(control);
 	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
@@ -140,7 +139,7 @@ TEST_F(fd, duplicated)
 	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
 }
 
-/* The smallest ring there is: one request, one answer. */
+/* An io_uring with room for one request. */
 struct ring {
 	int fd;
 	struct io_uring_sqe *sqes;
@@ -170,22 +169,35 @@ static unsigned int *ring_word(const struct ring *ring, __u32 offset)
 	return (unsigned int *)(ring->rings + offset);
 }
 
-static int ring_call(struct ring *ring, struct io_uring_sqe request)
+/* Hands a request in; it may go on by itself. */
+static int ring_submit(struct ring *ring, struct io_uring_sqe request)
 {
 	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
+
+	ring->sqes[0] = request;
+	*ring_word(ring, ring->params.sq_off.array) = 0;
+	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
+	return syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1 ? 0 : -errno;
+}
+
+/* Waits for the answer to the one request there is. */
+static int ring_result(struct ring *ring)
+{
 	unsigned int *head = ring_word(ring, ring->params.cq_off.head);
 	const struct io_uring_cqe *answers = (void *)(ring->rings + ring->params.cq_off.cqes);
 	unsigned int mask = *ring_word(ring, ring->params.cq_off.ring_mask);
 	int result;
 
-	ring->sqes[0] = request;
-	*ring_word(ring, ring->params.sq_off.array) = 0;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	if (syscall(__NR_io_uring_enter, ring->fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 1)
+	if (syscall(__NR_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
 		return -errno;
 	result = answers[*head & mask].res;
 	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
 	return result;
+}
+
+static int ring_call(struct ring *ring, struct io_uring_sqe request)
+{
+	return ring_submit(ring, request) ?: ring_result(ring);
 }
 
 /* bind and listen came later than the rest; the numbers are the kernel's. */
@@ -269,6 +281,58 @@ TEST_F(fd, io_uring_sendmsg)
 			.len = 1, .flags = round ? IOSQE_ASYNC : 0 }));
 		expect_recv(_metadata, server, "ring");
 	}
+}
+
+/* Fills the send buffer with what waits for a neighbour that does not answer. */
+static int fill_send_buffer(struct __test_metadata *_metadata, int fd, bool ip6)
+{
+	struct addr lost = addr_of(ip6 ? "2001:db8::99" : "192.0.2.99", OTHER_PORT);
+	static const char packet[1024];
+	int sent, err = 0;
+
+	ASSERT_EQ(0, system("ip link add port0a type veth peer name port0b && "
+			    "ip link set port0a up && ip link set port0b up && "
+			    "ip addr add 192.0.2.1/24 dev port0a && "
+			    "ip addr add 2001:db8::1/64 dev port0a nodad"));
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_SNDBUF, 1));
+	for (sent = 0; sent < 1000; sent++) {
+		err = rc(sendto(fd, packet, sizeof(packet), MSG_DONTWAIT, &lost.sa,
+				lost.len));
+		if (err < 0)
+			break;
+	}
+	EXPECT_EQ(-EAGAIN, err);
+	return sent;
+}
+
+/*
+ * A send that finds no room is made again when there is some, from the request as
+ * the kernel has kept it: it has to go where it was told first.
+ */
+TEST_F(fd, io_uring_sendmsg_retried)
+{
+	struct addr to = addr_of(variant->home, variant->port);
+	struct iovec iov = { .iov_base = "ring", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	struct ring ring;
+	int error = ring_open(&ring);
+
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	ASSERT_LT(0, fill_send_buffer(_metadata, client, is_ip6(variant->home)));
+	ASSERT_EQ(0, ring_submit(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_SENDMSG, .fd = client, .addr = (uintptr_t)&msg, .len = 1 }));
+	/* The neighbour is given up after three seconds. */
+	EXPECT_EQ(4, ring_result(&ring));
+	expect_recv(_metadata, server, "ring");
+	EXPECT_EQ(variant->port, port_of(&to));
+	/* And so does what is sent after it. */
+	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+	expect_recv(_metadata, server, "ring");
 }
 
 TEST_HARNESS_MAIN

@@ -10,9 +10,11 @@ import os
 import subprocess
 import time
 
-from port0_test import IO_TIMEOUT, Skip, check, libc, read, run
+from port0_test import IO_TIMEOUT, Skip, check, libc, read, run, write
 
 SYS = "/sys/module/port0"
+HERE = os.path.dirname(os.path.realpath(__file__))
+LIVEPATCH = "port0_livepatch"
 # Without the function tracer the default, hook=ftrace, is refused.
 HAS_TRACER = os.path.exists("/proc/sys/kernel/ftrace_enabled")
 UNPACK = {".gz": ["gzip", "-dc"], ".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"]}
@@ -113,3 +115,22 @@ def without_module():
     with restored():
         absent()
         yield
+
+
+@contextlib.contextmanager
+def livepatch(function):
+    """Somebody else has this function, which fails with EXFULL."""
+    path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
+    if not os.path.exists(path):
+        raise Skip("no livepatch was built for this kernel")
+    state = f"/sys/kernel/livepatch/{LIVEPATCH}"
+    load_file(path, f"func={function}")
+    try:
+        wait_for("the livepatch to come to rest", lambda: read(f"{state}/transition") == "0",
+                 IO_TIMEOUT * 3)
+        yield
+    finally:
+        write(f"{state}/enabled", "0")
+        # The patch has left sysfs a moment before it lets go of its module.
+        wait_for("the livepatch to go", lambda: not users(LIVEPATCH), IO_TIMEOUT * 3)
+        unload(LIVEPATCH)

@@ -8,11 +8,6 @@
  * that the socket ends on port 0, on an ephemeral port or on none, and that the
  * port is free and the module unused when all is closed.
  */
-#include <linux/userfaultfd.h>
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-
 #include "stress.h"
 
 #define MAX_ROLES	3
@@ -445,153 +440,278 @@ TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 	TH_LOG("%ld namespaces", rounds);
 }
 
-/* A page of memory that whoever reads it waits for. */
-struct slow_page {
-	int uffd;
-	void *page;
-	size_t size;
-};
-
-static int slow_page_make(struct slow_page *slow)
-{
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-
-	slow->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (slow->uffd < 0)
-		return -errno;
-	slow->size = sysconf(_SC_PAGESIZE);
-	slow->page = mmap(NULL, slow->size, PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	reg.range.start = (uintptr_t)slow->page;
-	reg.range.len = slow->size;
-	return rc(ioctl(slow->uffd, UFFDIO_API, &api)) ?:
-	       rc(ioctl(slow->uffd, UFFDIO_REGISTER, &reg));
-}
-
-static bool slow_page_is_read(const struct slow_page *slow)
-{
-	struct pollfd event = { .fd = slow->uffd, .events = POLLIN };
-
-	return poll(&event, 1, IO_TIMEOUT_SEC * 1000) == 1 &&
-	       event.revents == POLLIN;
-}
-
-static int slow_page_fill(const struct slow_page *slow)
-{
-	struct uffdio_zeropage zero = {
-		.range = { (uintptr_t)slow->page, slow->size },
-	};
-
-	return rc(ioctl(slow->uffd, UFFDIO_ZEROPAGE, &zero));
-}
-
-/* A call in a thread, and what has become of it. */
-struct waiter {
-	int (*call)(struct waiter *waiter);
+/*
+ * A call that has asked all that it asks without the socket lock, and gets the
+ * lock after a bind() of another thread: order_bind makes sure of that, for each
+ * such call; here chance brings them together, at whatever place there is.
+ */
+struct late_race {
+	const char *host, *other;
+	int type;
+	void (*call)(struct late_race *race);
 	int fd;
-	const char *host;
-	void *page;
-	pthread_t thread;
-	atomic_int tid;
-	int result;
+	atomic_int go;
+	atomic_bool over, in_the_way;
+	pthread_t threads[2];
 };
 
-static void *wait_in_call(void *data)
+static void *be_late(void *data)
 {
-	struct waiter *waiter = data;
+	struct late_race *race = data;
 
-	atomic_store(&waiter->tid, syscall(SYS_gettid));
-	waiter->result = waiter->call(waiter);
-	return NULL;
-}
-
-static int wait_in_option(struct waiter *waiter)
-{
-	return rc(setsockopt(waiter->fd, SOL_IP, IP_OPTIONS, waiter->page, 4));
-}
-
-static int wait_in_clear(struct waiter *waiter)
-{
-	return set_mark(waiter->fd, 0);
-}
-
-static int wait_in_send(struct waiter *waiter)
-{
-	struct addr self = addr_of(waiter->host, 0);
-
-	return rc(sendto(waiter->fd, "x", 1, MSG_MORE, &self.sa, self.len));
-}
-
-static void start_waiter(struct __test_metadata *_metadata,
-			 struct waiter *waiter)
-{
-	ASSERT_EQ(0, pthread_create(&waiter->thread, NULL, wait_in_call,
-				    waiter));
-}
-
-/* It waits for the socket, and cannot be interrupted. */
-static void expect_blocked(struct __test_metadata *_metadata,
-			   struct waiter *waiter)
-{
-	double deadline = now() + IO_TIMEOUT_SEC;
-	char path[64], state = 0;
-	FILE *file;
-
-	do {
-		nap_ms(10);
-		snprintf(path, sizeof(path), "/proc/self/task/%d/stat",
-			 atomic_load(&waiter->tid));
-		file = fopen(path, "re");
-		if (!file)
-			continue;
-		if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
-			state = 0;
-		fclose(file);
-	} while (state != 'D' && now() < deadline);
-	ASSERT_EQ('D', state);
+	for (;;) {
+		while (!atomic_load(&race->go)) {
+			if (atomic_load(&race->over))
+				return NULL;
+			sched_yield();
+		}
+		race->call(race);
+		atomic_store(&race->go, 0);
+	}
 }
 
 /*
- * A datagram is on its way to port 0 and waits for the socket, in line behind
- * whoever clears the mark. It must go where it was sent.
+ * Takes the socket lock all the time. Who finds it taken sleeps, and others come
+ * first while it wakes up.
  */
-TEST_F(udp, send_behind_clear)
+static void *be_in_the_way(void *data)
 {
-	struct slow_page slow = {};
-	struct waiter option = { .call = wait_in_option };
-	struct waiter clear = { .call = wait_in_clear };
-	struct waiter send_ = { .call = wait_in_send, .host = variant->host };
-	int server = bound_socket(_metadata, variant->host, SOCK_DGRAM, 0);
-	int client = new_socket(_metadata, variant->host, SOCK_DGRAM);
-	struct waiter *waiters[] = { &option, &clear, &send_ };
-	int i;
+	struct late_race *race = data;
 
-	if (access("/proc/sys/vm/unprivileged_userfaultfd", F_OK))
-		SKIP(return, "this kernel has no userfaultfd");
-	ASSERT_EQ(0, slow_page_make(&slow));
-	ASSERT_EQ(0, set_mark(client, 1));
-	ASSERT_EQ(0, bind_to(client, variant->host, OTHER_PORT));
-	option.page = slow.page;
-	for (i = 0; i < 3; i++) {
-		waiters[i]->fd = client;
-		start_waiter(_metadata, waiters[i]);
-		if (i)
-			expect_blocked(_metadata, waiters[i]);
-		else
-			ASSERT_TRUE(slow_page_is_read(&slow));
+	while (!atomic_load(&race->over)) {
+		atomic_store(&race->in_the_way, true);
+		if (atomic_load(&race->go))
+			set_int(race->fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+		atomic_store(&race->in_the_way, false);
+		if (!atomic_load(&race->go))
+			sched_yield();
 	}
-	ASSERT_EQ(0, slow_page_fill(&slow));
-	for (i = 0; i < 3; i++)
-		pthread_join(waiters[i]->thread, NULL);
-	EXPECT_EQ(0, option.result);
-	EXPECT_EQ(0, clear.result);
-	EXPECT_EQ(1, send_.result);
-	EXPECT_EQ(0, get_mark(client));
+	return NULL;
+}
 
-	expect_send(_metadata, client, "y");
-	expect_recv(_metadata, server, "xy");
-	close(slow.uffd);
+static void late_begin(struct __test_metadata *_metadata,
+		       struct late_race *race)
+{
+	ASSERT_EQ(0, pthread_create(&race->threads[0], NULL, be_late, race));
+	ASSERT_EQ(0, pthread_create(&race->threads[1], NULL, be_in_the_way,
+				    race));
+}
+
+static void late_end(struct late_race *race)
+{
+	atomic_store(&race->over, true);
+	pthread_join(race->threads[0], NULL);
+	pthread_join(race->threads[1], NULL);
+}
+
+/* Both at once, or one a little later. */
+static void run_late(struct late_race *race, long round)
+{
+	volatile int spin;
+
+	atomic_store(&race->go, 1);
+	for (spin = round * 7 % 600; spin > 0; spin--)
+		;
+	set_mark(race->fd, 1);
+	bind_to(race->fd, race->host, 0);
+	while (atomic_load(&race->go) || atomic_load(&race->in_the_way))
+		sched_yield();
+}
+
+static void bind_late(struct late_race *race)
+{
+	bind_to(race->fd, race->other, 0);
+}
+
+/* Which of the two addresses it has. */
+static const char *winner_of(const struct late_race *race)
+{
+	struct addr name = { .len = sizeof(name.v6) };
+	struct addr other = addr_of(race->other, 0);
+
+	getsockname(race->fd, &name.sa, &name.len);
+	return memcmp(&name.v6, &other.v6, name.len) ? race->host : race->other;
+}
+
+static int bind_rival(const struct late_race *race, const char *host)
+{
+	int fd = socket(is_ip6(host) ? AF_INET6 : AF_INET, race->type, 0);
+	int err = set_mark(fd, 1) ?: bind_to(fd, host, 0);
+
+	close(fd);
+	return err;
+}
+
+/* It is where its name says, and nowhere else. */
+static void expect_place(struct __test_metadata *_metadata,
+			 const struct late_race *race, long round,
+			 const char *after)
+{
+	const char *mine = winner_of(race);
+	const char *other = mine == race->host ? race->other : race->host;
+
+	ASSERT_EQ(-EADDRINUSE, bind_rival(race, mine)) {
+		TH_LOG("two on %s after %ld rounds and %s", mine, round, after);
+	}
+	ASSERT_EQ(0, bind_rival(race, other)) {
+		TH_LOG("bound to %s, in the way of %s after %ld rounds and %s",
+		       mine, other, round, after);
+	}
+}
+
+/* A call that would move it in the tables if it were not where it says. */
+static const char *move(const struct late_race *race, long round, int peer_port)
+{
+	switch (round % 4) {
+	case 0:
+		return "nothing else";
+	case 1:
+		set_int(race->fd, SOL_SOCKET, SO_BINDTOIFINDEX,
+			if_nametoindex("lo"));
+		return "SO_BINDTODEVICE";
+	case 2:
+		if (race->type == SOCK_STREAM)
+			listen(race->fd, 1);
+		else
+			send(race->fd, "x", 1, 0);
+		return "listen() or send()";
+	default:
+		connect_to(race->fd, race->host, peer_port);
+		return "connect()";
+	}
+}
+
+FIXTURE(late) {};
+
+FIXTURE_VARIANT(late) {
+	const char *host, *other;
+	int type;
+};
+
+#define LATE(name, _host, _other, _type)				\
+	FIXTURE_VARIANT_ADD(late, name) {				\
+		.host = _host, .other = _other, .type = _type		\
+	}
+LATE(ip4_tcp, "127.0.0.1", "127.0.0.2", SOCK_STREAM);
+LATE(ip6_tcp, "::1", "fd00::2", SOCK_STREAM);
+LATE(mapped_tcp, "::ffff:127.0.0.1", "::ffff:127.0.0.2", SOCK_STREAM);
+LATE(ip4_udp, "127.0.0.1", "127.0.0.2", SOCK_DGRAM);
+LATE(ip6_udp, "::1", "fd00::2", SOCK_DGRAM);
+LATE(mapped_udp, "::ffff:127.0.0.1", "::ffff:127.0.0.2", SOCK_DGRAM);
+
+FIXTURE_SETUP(late)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(late) {}
+
+/* Chance wants tries more than time: a busy host gives fewer of them. */
+#define LATE_ROUNDS	scaled(300, 3000)
+#define LATE_SEC	scaled(2, 20)
+#define LATE_MAX_SEC	scaled(10, 100)
+
+static bool late_goes_on(long round, double start)
+{
+	double spent = now() - start;
+
+	return spent < LATE_SEC ||
+	       (round < LATE_ROUNDS && spent < LATE_MAX_SEC);
+}
+
+TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
+{
+	struct late_race race = {
+		.host = variant->host, .other = variant->other,
+		.type = variant->type, .call = bind_late,
+	};
+	long users = wait_for_users(0), round, held = 0;
+	struct addr name = { .len = sizeof(name.v6) };
+	double start = now();
+	const char *after;
+	int peer;
+
+	peer = new_socket(_metadata, variant->host, variant->type);
+	ASSERT_EQ(0, bind_to(peer, variant->host, 0));
+	ASSERT_EQ(0, rc(getsockname(peer, &name.sa, &name.len)));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(peer, 4)));
+	late_begin(_metadata, &race);
+	for (round = 0; late_goes_on(round, start); round++) {
+		race.fd = new_socket(_metadata, variant->host, variant->type);
+		set_int(race.fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, round & 4);
+		run_late(&race, round);
+		if (holds_zero(race.fd)) {
+			held++;
+			after = move(&race, round, port_of(&name));
+			expect_place(_metadata, &race, round, after);
+		}
+		if (variant->type == SOCK_STREAM && round % 4 == 3)
+			close(rc(accept4(peer, NULL, NULL, SOCK_NONBLOCK)));
+		reset_on_close(race.fd);
+		close(race.fd);
+	}
+	late_end(&race);
+	EXPECT_LT(0, held);
+	EXPECT_EQ(users, wait_for_users(users));
+	TH_LOG("%ld rounds, %ld on port 0", round, held);
+}
+
+static void v6only_late(struct late_race *race)
+{
+	set_int(race->fd, SOL_IPV6, IPV6_V6ONLY, 0);
+}
+
+FIXTURE(v6only) {};
+
+FIXTURE_VARIANT(v6only) {
+	int type;
+	bool marked;
+};
+
+FIXTURE_VARIANT_ADD(v6only, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(v6only, udp) { .type = SOCK_DGRAM };
+FIXTURE_VARIANT_ADD(v6only, marked_tcp) { .type = SOCK_STREAM, .marked = true };
+FIXTURE_VARIANT_ADD(v6only, marked_udp) { .type = SOCK_DGRAM, .marked = true };
+
+FIXTURE_SETUP(v6only)
+{
+	if (!have_family_of("::"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(v6only) {}
+
+/* A socket of both families, and one of IPv4, have no port together. */
+TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
+{
+	struct late_race race = {
+		.host = "::", .type = variant->type, .call = v6only_late,
+	};
+	int rival = socket_for(_metadata, "0.0.0.0", variant->type, 0);
+	double start = now();
+	long round;
+
+	ASSERT_EQ(0, bind_to(rival, "0.0.0.0", 0));
+	late_begin(_metadata, &race);
+	for (round = 0; late_goes_on(round, start); round++) {
+		race.fd = new_socket(_metadata, "::", variant->type);
+		set_int(race.fd, SOL_IPV6, IPV6_V6ONLY, 1);
+		if (variant->marked)
+			set_mark(race.fd, 1);
+		run_late(&race, round);
+		ASSERT_FALSE(holds_zero(race.fd) &&
+			     !get_int(race.fd, SOL_IPV6, IPV6_V6ONLY)) {
+			TH_LOG("a socket of both families beside 0.0.0.0:0 after %ld rounds",
+			       round);
+		}
+		close(race.fd);
+	}
+	late_end(&race);
+	TH_LOG("%ld rounds", round);
 }
 
 TEST_HARNESS_MAIN

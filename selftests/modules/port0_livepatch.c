@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch on a function that port0 hooks: bind() of IPv4 sockets fails with
- * an error of its own, so that a test sees who has the function.
+ * A livepatch on a function that port0 hooks: unless told otherwise bind() of IPv4
+ * sockets. It fails with an error of its own, so that a test sees who has the
+ * function.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/net.h>
 
-static int port0_livepatch_bind(struct socket *sock, void *uaddr, int addr_len)
+static char *port0_livepatch_func = "inet_bind";
+module_param_named(func, port0_livepatch_func, charp, 0444);
+MODULE_PARM_DESC(func, "a function that returns an int");
+
+/* In place of any such function, whatever its arguments. */
+static int port0_livepatch_refuse(void)
 {
 	return -EXFULL;
 }
 
 static struct klp_func port0_livepatch_funcs[] = {
-	{ .old_name = "inet_bind", .new_func = port0_livepatch_bind },
+	{ .new_func = port0_livepatch_refuse },
 	{ }
 };
 
@@ -29,6 +35,7 @@ static struct klp_patch port0_livepatch = {
 
 static int __init port0_livepatch_init(void)
 {
+	port0_livepatch_funcs[0].old_name = port0_livepatch_func;
 	return klp_enable_patch(&port0_livepatch);
 }
 

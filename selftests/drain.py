@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""The parameters that root writes at run time: "drain" and "init_userns"."""
+
+import contextlib
+import os
+import time
+
+from port0_module import SYS, load, restored, unload, users, wait_for, without_module
+from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket,
+                        code, equal, get_mark, holds_zero, libc, main, plain_socket,
+                        read, set_mark, test, write)
+
+ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
+# Armed by a bind, by a marked UDP socket, and by a datagram to port 0.
+LATE = {"inet_put_port", "udp_sendmsg", "ip_route_output_flow"}
+EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
+CLONE_NEWUSER = 0x10000000
+
+
+def switch(name, value):
+    write(f"{SYS}/parameters/{name}", str(value))
+
+
+@contextlib.contextmanager
+def switched(name):
+    switch(name, 1)
+    try:
+        equal("Y", read(f"{SYS}/parameters/{name}"))
+        yield
+    finally:
+        switch(name, 0)
+
+
+def late_hooks():
+    if not os.path.exists(ENABLED_FUNCTIONS):
+        raise Skip("no list of hooked functions in tracefs")
+    return LATE & {line.split()[0] for line in read(ENABLED_FUNCTIONS).splitlines() if line}
+
+
+def use_all(host):
+    """Every hook on first need is needed."""
+    with bound_socket(host, UDP, 0) as sock:
+        sock.sendto(b"x", (host, 0))
+        equal(b"x", sock.recv(2))
+
+
+@test(*EVERY_KIND)
+def drain_refuses_new_ones(family, kind):
+    host, kind = LOOPBACK[family], KINDS[kind]
+    with restored(), Namespace(), plain_socket(host, kind) as before, \
+            plain_socket(host, kind) as other, plain_socket(host, kind) as after:
+        load_if_needed()
+        for sock in (before, other):
+            set_mark(sock)
+        with switched("drain"):
+            equal("EPERM", code(set_mark, after), "a new mark")
+            equal(0, get_mark(after))
+            equal("EPERM", code(before.bind, (host, 0)), "a bind to port 0")
+            equal((0, 0), (before.getsockname()[1], holds_zero(before)))
+            equal("ok", code(other.bind, (host, OTHER_PORT)), "to another port")
+            equal("ok", code(set_mark, other, 0), "a mark taken back")
+            after.bind((host, 0))
+            equal(True, after.getsockname()[1] > 1023, "unmarked, ephemeral as ever")
+        before.bind((host, 0))
+        equal((0, 1), (before.getsockname()[1], holds_zero(before)))
+
+
+def load_if_needed():
+    if not os.path.exists(SYS):
+        load()
+
+
+@test()
+def drain_leaves_holders_alone():
+    host = "127.0.0.1"
+    with restored(), Namespace():
+        load_if_needed()
+        with bound_socket(host, TCP, 0) as server, plain_socket(host, TCP) as client, \
+                bound_socket(host, UDP, 0) as dgram:
+            with switched("drain"):
+                server.listen()
+                client.connect((host, 0))
+                server.accept()[0].close()
+                dgram.sendto(b"x", (host, 0))
+                equal(b"x", dgram.recv(2))
+                equal("EINVAL", code(server.bind, (host, 0)), "a second bind")
+                equal(2, users(), "sockets that hold it")
+                # As long as they are there, so is what they need.
+                time.sleep(1.5)
+                dgram.sendto(b"y", (host, 0))
+                equal(b"y", dgram.recv(2))
+        equal(0, users())
+
+
+@test()
+def drain_takes_the_hooks_out():
+    host = "127.0.0.1"
+    with without_module(), Namespace():
+        load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
+        others = late_hooks()
+        use_all(host)
+        equal(LATE, late_hooks() | others)
+        with bound_socket(host, UDP, 0), switched("drain"):
+            time.sleep(1.5)
+            equal(LATE, late_hooks() | others, "hooks while a socket is there")
+        switch("drain", 1)
+        # Asked once a second, also when the last one goes long after.
+        with contextlib.suppress(TimeoutError):
+            wait_for("the hooks to go", lambda: late_hooks() == others)
+        equal(others, late_hooks(), "hooks when the last is gone")
+        switch("drain", 0)
+        use_all(host)
+        equal(0, users())
+        unload()
+
+
+@test()
+def undrained_marks_can_send():
+    """A socket that was marked before sends as it did, though its hooks were out."""
+    host = "127.0.0.1"
+    with without_module(), Namespace():
+        load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
+        others = late_hooks()
+        # In a second namespace, so that all of them have to be looked at.
+        with Namespace(), plain_socket(host, UDP) as marked:
+            set_mark(marked)
+            marked.bind((host, OTHER_PORT))
+            switch("drain", 1)
+            wait_for("the hooks to go", lambda: late_hooks() == others)
+            equal("EINVAL", code(marked.sendto, b"x", (host, 0)), "while it drains")
+            switch("drain", 0)
+            wait_for("sendto() to port 0",
+                     lambda: code(marked.sendto, b"x", (host, 0)) == "ok")
+            with bound_socket(host, UDP, 0) as server:
+                marked.sendto(b"y", (host, 0))
+                equal((b"y", (host, OTHER_PORT)), server.recvfrom(2))
+
+
+@test()
+def unloads_while_it_drains():
+    """The work that looks for the last one is gone before the module is."""
+    with without_module(), Namespace():
+        for _ in range(5):
+            load()
+            with bound_socket("127.0.0.1", TCP, 0):
+                switch("drain", 1)
+                equal("EAGAIN", code(unload))
+            unload()
+        time.sleep(1.5)
+
+
+@test(*EVERY_KIND)
+def only_the_initial_user_namespace(family, kind):
+    host, kind = LOOPBACK[family], KINDS[kind]
+
+    def by_child():
+        child = os.fork()
+        if not child:
+            status = 99
+            if not libc.unshare(CLONE_NEWUSER):
+                with plain_socket(host, kind) as sock:
+                    status = {"ok": 0, "EPERM": 1}.get(code(set_mark, sock), 2)
+            os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with restored(), Namespace():
+        load_if_needed()
+        if by_child() == 99:
+            raise Skip("no user namespaces")
+        equal(0, by_child(), "from a user namespace")
+        with switched("init_userns"):
+            equal(1, by_child(), "from a user namespace, EPERM")
+            with plain_socket(host, kind) as sock:
+                set_mark(sock)
+                sock.bind((host, 0))
+                equal(1, holds_zero(sock))
+        equal(0, by_child(), "from a user namespace again")
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    main()

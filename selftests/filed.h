@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Where a bound socket is filed in the kernel's tables, as user space sees it:
+ * its name is refused to a second socket, another address is not, and what is
+ * sent to its name reaches it and what is sent elsewhere does not.
+ */
+#ifndef PORT0_FILED_H
+#define PORT0_FILED_H
+
+#include "port0_test.h"
+
+struct place {
+	const char *host;	/* the address it was bound to */
+	const char *dest;	/* an address of this host that is in @host */
+	const char *other;	/* one that is not, or NULL if there is none */
+	int type;
+	int port;
+	const char *about;	/* for messages: what has happened to it */
+};
+
+#define EXPECT_AT(place, expected, seen)				\
+	EXPECT_EQ(expected, seen) {					\
+		TH_LOG("after %s", (place)->about);			\
+	}
+
+static inline void expect_address(struct __test_metadata *_metadata,
+				  const struct addr *addr, const char *host,
+				  const char *about)
+{
+	char text[INET6_ADDRSTRLEN] = "?";
+
+	if (addr->sa.sa_family == AF_INET6)
+		inet_ntop(AF_INET6, &addr->v6.sin6_addr, text, sizeof(text));
+	else
+		inet_ntop(AF_INET, &addr->v4.sin_addr, text, sizeof(text));
+	EXPECT_STREQ(host, text) {
+		TH_LOG("after %s", about);
+	}
+}
+
+/* The answer to another socket that wants @host, and is gone again. */
+static inline int try_bind(struct __test_metadata *_metadata,
+			   const struct place *place, const char *host)
+{
+	int fd = socket_for(_metadata, host, place->type, place->port);
+	int err = bind_to(fd, host, place->port);
+
+	close(fd);
+	return err;
+}
+
+static inline void expect_name(struct __test_metadata *_metadata, int fd,
+			       const struct place *place)
+{
+	struct addr name = { .len = sizeof(name.v6) };
+
+	EXPECT_TRUE(place->port || holds_zero(fd) == 1) {
+		TH_LOG("it does not hold port 0 after %s", place->about);
+	}
+	EXPECT_AT(place, 0, rc(getsockname(fd, &name.sa, &name.len)));
+	EXPECT_AT(place, place->port, port_of(&name));
+	expect_address(_metadata, &name, place->host, place->about);
+}
+
+/* The name is taken, and no other. */
+static inline void expect_taken(struct __test_metadata *_metadata,
+				const struct place *place)
+{
+	EXPECT_AT(place, -EADDRINUSE,
+		  try_bind(_metadata, place, place->host));
+	EXPECT_AT(place, -EADDRINUSE,
+		  try_bind(_metadata, place, place->dest));
+	if (place->other)
+		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
+}
+
+/* The socket has gone, or was never there. */
+static inline void expect_free(struct __test_metadata *_metadata,
+			       const struct place *place)
+{
+	EXPECT_AT(place, 0, try_bind(_metadata, place, place->host));
+	if (place->other)
+		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
+}
+
+/* Without waiting: for tests that stay on one CPU, after settle(). */
+static inline int recv_now(int fd)
+{
+	char byte = 0;
+	int err = rc(recv(fd, &byte, 1, MSG_DONTWAIT));
+
+	return err == 1 ? byte : err;
+}
+
+/* Datagrams to its name reach it, those to another socket's do not. */
+static inline void expect_datagrams(struct __test_metadata *_metadata, int fd,
+				    const struct place *place)
+{
+	int client = socket_for(_metadata, place->dest, SOCK_DGRAM,
+				place->port);
+	int rival = -1;
+
+	if (place->other) {
+		rival = socket_for(_metadata, place->other, SOCK_DGRAM,
+				   place->port);
+		EXPECT_AT(place, 0, bind_to(rival, place->other, place->port));
+	}
+	while (recv_now(fd) >= 0)
+		;
+	EXPECT_AT(place, 1, send_to(client, place->dest, place->port, "d", 0));
+	settle(_metadata);
+	EXPECT_AT(place, 'd', recv_now(fd));
+	if (place->other) {
+		send_to(client, place->other, place->port, "o", 0);
+		settle(_metadata);
+		EXPECT_AT(place, 'o', recv_now(rival));
+		EXPECT_AT(place, -EAGAIN, recv_now(fd));
+		close(rival);
+	}
+	close(client);
+}
+
+/* It listens, and connections to its name and no other reach it. */
+static inline void expect_connections(struct __test_metadata *_metadata, int fd,
+				      const struct place *place)
+{
+	int client = new_socket(_metadata, place->dest, SOCK_STREAM), child;
+
+	EXPECT_AT(place, 0, connect_to(client, place->dest, place->port));
+	child = rc(accept4(fd, NULL, NULL, SOCK_NONBLOCK));
+	EXPECT_TRUE(child >= 0) {
+		TH_LOG("no connection after %s", place->about);
+	}
+	EXPECT_AT(place, place->port, local_port(child));
+	close(client);
+	close(child);
+	if (place->other) {
+		client = new_socket(_metadata, place->other, SOCK_STREAM);
+		EXPECT_AT(place, -ECONNREFUSED,
+			  connect_to(client, place->other, place->port));
+		close(client);
+	}
+}
+
+/* All of it, for a socket that is bound and not connected. */
+static inline void expect_filed(struct __test_metadata *_metadata, int fd,
+				const struct place *place)
+{
+	expect_name(_metadata, fd, place);
+	expect_taken(_metadata, place);
+	if (place->type == SOCK_DGRAM) {
+		expect_datagrams(_metadata, fd, place);
+		return;
+	}
+	EXPECT_AT(place, 0, rc(listen(fd, 1)));
+	expect_taken(_metadata, place);
+	expect_connections(_metadata, fd, place);
+}
+
+#endif /* PORT0_FILED_H */

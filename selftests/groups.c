@@ -1,0 +1,680 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Three and more sockets on one port: who may join whom, and who receives.
+ *
+ * A play opens sockets of several kinds, one after the other, and writes down
+ * what each call said and who got what was sent. It is given on an ordinary port
+ * and on port 0, and must read the same. All ordered triples of kinds are
+ * played, and random sequences of binds, listens, shutdowns and closes.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <linux/filter.h>
+
+#include "port0_test.h"
+
+#define TENANT		65534	/* a second owner of sockets */
+#define VETH		"port0a"
+#define MEMBERS		12	/* sockets in a play, at most */
+#define SENDERS		4	/* clients of each address */
+
+/* What a socket asks for before it binds. */
+enum { REUSE = 1, SHARE = 2, ONLY6 = 4, FOREIGN = 8, PROGRAM = 16 };
+
+static const struct kind {
+	const char *host;
+	int wants;
+	const char *device;
+} kinds[] = {
+	{ "0.0.0.0", 0, NULL },
+	{ "0.0.0.0", REUSE, NULL },
+	{ "0.0.0.0", SHARE, NULL },
+	{ "0.0.0.0", SHARE | FOREIGN, NULL },
+	{ "0.0.0.0", SHARE, "lo" },
+	{ "0.0.0.0", 0, VETH },
+	{ "127.0.0.1", 0, NULL },
+	{ "127.0.0.1", REUSE, NULL },
+	{ "127.0.0.1", SHARE, NULL },
+	{ "127.0.0.1", SHARE | FOREIGN, NULL },
+	{ "127.0.0.1", REUSE | SHARE, "lo" },
+	{ "127.0.0.2", REUSE, NULL },
+	{ "127.0.0.2", SHARE, NULL },
+	{ "127.0.0.2", SHARE | FOREIGN, NULL },
+	{ "::", REUSE, NULL },
+	{ "::", SHARE, NULL },
+	{ "::", SHARE | ONLY6, NULL },
+	{ "::", ONLY6, NULL },
+	{ "::1", REUSE, NULL },
+	{ "::1", SHARE, NULL },
+	{ "::1", SHARE | FOREIGN, NULL },
+	{ "::ffff:127.0.0.1", SHARE, NULL },
+	{ "::ffff:0.0.0.0", SHARE, NULL },
+	{ "127.0.0.1", SHARE | PROGRAM, NULL },
+	{ "::", SHARE | PROGRAM, NULL },
+};
+
+#define KINDS	((int)ARRAY_SIZE(kinds))
+
+static const char * const dests[] = { "127.0.0.1", "127.0.0.2", "::1", "fd00::2" };
+
+/* Clients that stay, since to open one for each datagram takes too long. */
+struct clients {
+	int fd[ARRAY_SIZE(dests)][SENDERS];
+};
+
+struct play {
+	int type, port;
+	const struct clients *clients;
+	int fd[MEMBERS], kind[MEMBERS];
+	int members;
+	char text[4096];
+	size_t length;
+};
+
+static void note(struct play *play, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	play->length += vsnprintf(play->text + play->length,
+				  sizeof(play->text) - play->length, format,
+				  args);
+	va_end(args);
+	if (play->length >= sizeof(play->text))
+		play->length = sizeof(play->text) - 1;
+}
+
+static const char *wants_text(int wants)
+{
+	static char text[64];
+
+	snprintf(text, sizeof(text), "%s%s%s%s%s", wants & REUSE ? " reuse" : "",
+		 wants & SHARE ? " share" : "", wants & ONLY6 ? " v6only" : "",
+		 wants & FOREIGN ? " foreign" : "",
+		 wants & PROGRAM ? " program" : "");
+	return text;
+}
+
+/* A program that chooses the first of a group: its owner has a group of one. */
+static struct sock_filter choose_first[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
+static const struct sock_fprog first = { 1, choose_first };
+
+/* A socket of this kind, bound or refused; refused ones are closed. */
+static void join(struct __test_metadata *_metadata, struct play *play, int kind)
+{
+	const struct kind *is = &kinds[kind];
+	int fd = socket_for(_metadata, is->host, play->type, play->port), err;
+
+	if (is->wants & REUSE)
+		set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (is->wants & SHARE)
+		set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	if (is->wants & ONLY6)
+		set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+	if (is->wants & PROGRAM)
+		ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET,
+					   SO_ATTACH_REUSEPORT_CBPF, &first,
+					   sizeof(first))));
+	if (is->wants & FOREIGN)
+		ASSERT_EQ(0, rc(fchown(fd, TENANT, -1)));
+	if (is->device)
+		ASSERT_EQ(0, set_device(fd, is->device));
+	err = bind_to(fd, is->host, play->port);
+	note(play, "%s%s%s%s: %d; ", is->host, wants_text(is->wants),
+	     is->device ? " " : "", is->device ?: "", err);
+	if (err) {
+		close(fd);
+		return;
+	}
+	expect_port(_metadata, fd, play->port);
+	play->fd[play->members] = fd;
+	play->kind[play->members++] = kind;
+}
+
+static void listen_on(struct __test_metadata *_metadata, struct play *play,
+		      int nth)
+{
+	int err = rc(listen(play->fd[nth], 8));
+
+	note(play, "listen %d: %d; ", nth, err);
+	expect_port(_metadata, play->fd[nth], play->port);
+}
+
+static void leave(struct play *play, int nth)
+{
+	close(play->fd[nth]);
+	play->members--;
+	memmove(play->fd + nth, play->fd + nth + 1,
+		(play->members - nth) * sizeof(int));
+	memmove(play->kind + nth, play->kind + nth + 1,
+		(play->members - nth) * sizeof(int));
+	note(play, "close %d; ", nth);
+}
+
+/* Which member has got something, of the client if it has got an answer; -1 */
+static int who_has(const struct play *play, int client)
+{
+	struct pollfd polls[MEMBERS + 1];
+	int i, n = play->members;
+
+	for (i = 0; i < n; i++)
+		polls[i] = (struct pollfd){ .fd = play->fd[i], .events = POLLIN };
+	polls[n] = (struct pollfd){ .fd = client, .events = POLLIN };
+	if (poll(polls, n + 1, IO_TIMEOUT_SEC * 1000) < 1)
+		return -1;
+	for (i = 0; i < n; i++)
+		/* A socket that neither listens nor is connected hangs up. */
+		if (polls[i].revents & POLLIN && !(polls[i].revents & POLLHUP))
+			return i;
+	return n;
+}
+
+/* The kinds that got something, as a set: within a group chance decides. */
+static void datagrams_to(struct __test_metadata *_metadata, struct play *play,
+			 size_t dest)
+{
+	unsigned int got = 0;
+	char byte;
+	int i;
+
+	for (i = 0; i < SENDERS; i++) {
+		int client = play->clients->fd[dest][i], who;
+
+		if (rc(send(client, "x", 1, 0)) != 1)
+			ASSERT_EQ(1, rc(send(client, "x", 1, 0)));
+		who = who_has(play, client);
+		ASSERT_LE(0, who);
+		if (who == play->members) {
+			EXPECT_EQ(-ECONNREFUSED, rc(recv(client, &byte, 1, 0)));
+			continue;
+		}
+		ASSERT_EQ(1, rc(recv(play->fd[who], &byte, 1, MSG_DONTWAIT)));
+		got |= 1u << play->kind[who];
+	}
+	note(play, "%s: got by %x; ", dests[dest], got);
+}
+
+static void connections_to(struct __test_metadata *_metadata, struct play *play,
+			   size_t dest)
+{
+	unsigned int got = 0;
+	int i, err = 0;
+
+	for (i = 0; i < SENDERS && !err; i++) {
+		int client = new_socket(_metadata, dests[dest], SOCK_STREAM);
+		int who, child;
+
+		reset_on_close(client);
+		err = connect_to(client, dests[dest], play->port);
+		if (!err) {
+			who = who_has(play, -1);
+			ASSERT_LE(0, who);
+			ASSERT_GT(play->members, who);
+			child = rc(accept(play->fd[who], NULL, NULL));
+			ASSERT_LE(0, child);
+			expect_port(_metadata, child, play->port);
+			close(client);
+			close(child);
+			got |= 1u << play->kind[who];
+		} else {
+			close(client);
+		}
+	}
+	note(play, "%s: %d, got by %x; ", dests[dest], err, got);
+}
+
+static void receive(struct __test_metadata *_metadata, struct play *play)
+{
+	size_t dest;
+
+	for (dest = 0; dest < ARRAY_SIZE(dests); dest++) {
+		if (play->type == SOCK_DGRAM)
+			datagrams_to(_metadata, play, dest);
+		else
+			connections_to(_metadata, play, dest);
+	}
+}
+
+static void end(struct play *play)
+{
+	while (play->members)
+		leave(play, play->members - 1);
+}
+
+/* Reads the same on both ports, or says how it does not. */
+static bool compare(struct __test_metadata *_metadata, const struct play *control,
+		    const struct play *zero, const char *which, unsigned int nth)
+{
+	bool same = !strcmp(control->text, zero->text);
+
+	EXPECT_TRUE(same) {
+		TH_LOG("%s %u on port %d: %s", which, nth, CONTROL_PORT,
+		       control->text);
+		TH_LOG("%s %u on port 0: %s", which, nth, zero->text);
+	}
+	return same;
+}
+
+FIXTURE(groups) {
+	struct clients clients[2];
+};
+
+FIXTURE_VARIANT(groups) {
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(groups, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(groups, udp) { .type = SOCK_DGRAM };
+
+FIXTURE_SETUP(groups)
+{
+	size_t dest;
+	int i, side;
+
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	ASSERT_EQ(0, system("ip link add " VETH " type veth peer name port0b &&"
+			    " ip link set " VETH " up"));
+	if (variant->type != SOCK_DGRAM)
+		return;
+	for (side = 0; side < 2; side++)
+		for (dest = 0; dest < ARRAY_SIZE(dests); dest++)
+			for (i = 0; i < SENDERS; i++) {
+				int fd = new_socket(_metadata, dests[dest],
+						    SOCK_DGRAM);
+
+				ASSERT_EQ(0, connect_to(fd, dests[dest],
+							side ? 0 : CONTROL_PORT));
+				self->clients[side].fd[dest][i] = fd;
+			}
+}
+
+FIXTURE_TEARDOWN(groups) {}
+
+#define PLAY(side)							\
+	{ .type = variant->type, .port = (side) ? 0 : CONTROL_PORT,	\
+	  .clients = &self->clients[side] }
+
+/*
+ * @early: each listens as soon as it is bound, so that the next one meets it
+ * listening; else when all are bound.
+ */
+static void play_triple(struct __test_metadata *_metadata, struct play *play,
+			const int *of, bool early, bool ask)
+{
+	int i;
+
+	for (i = 0; i < 3; i++) {
+		int before = play->members;
+
+		join(_metadata, play, of[i]);
+		if (play->type == SOCK_STREAM && early && play->members > before)
+			listen_on(_metadata, play, before);
+	}
+	for (i = 0; i < play->members; i++)
+		if (play->type == SOCK_STREAM && !early)
+			listen_on(_metadata, play, i);
+	if (ask && play->members > 1)
+		receive(_metadata, play);
+	end(play);
+}
+
+TEST_F_TIMEOUT(groups, triples, 1200)
+{
+	unsigned int nth;
+
+	for (nth = 0; nth < KINDS * KINDS * KINDS; nth++) {
+		const int of[] = { nth / KINDS / KINDS, nth / KINDS % KINDS,
+				   nth % KINDS };
+		struct play control = PLAY(0), zero = PLAY(1);
+		/* To ask each time would take minutes. */
+		bool early = nth & 1, ask = nth % 7 == 0;
+
+		play_triple(_metadata, &control, of, early, ask);
+		play_triple(_metadata, &zero, of, early, ask);
+		if (!compare(_metadata, &control, &zero, "triple", nth))
+			break;
+	}
+}
+
+static unsigned int next_random(unsigned int *state)
+{
+	*state = *state * 1103515245 + 12345;
+	return *state >> 16;
+}
+
+static void play_random(struct __test_metadata *_metadata, struct play *play,
+			unsigned int seed)
+{
+	unsigned int state = seed, step;
+
+	for (step = 0; step < 24; step++) {
+		unsigned int what = next_random(&state) % 16;
+		unsigned int which = next_random(&state);
+
+		if (what < 9 || !play->members) {
+			/* Those that share come more often. */
+			unsigned int kind = which % KINDS;
+
+			if (!(kinds[kind].wants & SHARE))
+				kind = next_random(&state) % KINDS;
+			if (play->members < MEMBERS)
+				join(_metadata, play, kind);
+			continue;
+		}
+		which %= play->members;
+		if (what < 11) {
+			leave(play, which);
+		} else if (play->type == SOCK_DGRAM) {
+			if (what == 15)
+				receive(_metadata, play);
+		} else if (what < 14) {
+			listen_on(_metadata, play, which);
+		} else {
+			note(play, "shutdown %u: %d; ", which,
+			     rc(shutdown(play->fd[which], SHUT_RDWR)));
+			expect_port(_metadata, play->fd[which], play->port);
+		}
+	}
+	receive(_metadata, play);
+	end(play);
+}
+
+TEST_F_TIMEOUT(groups, random, 1200)
+{
+	unsigned int seed;
+
+	for (seed = 1; seed <= 300; seed++) {
+		struct play control = PLAY(0), zero = PLAY(1);
+
+		write_file("/proc/sys/net/ipv4/tcp_migrate_req",
+			   seed & 1 ? "1" : "0");
+		play_random(_metadata, &control, seed);
+		play_random(_metadata, &zero, seed);
+		if (!compare(_metadata, &control, &zero, "seed", seed))
+			break;
+	}
+}
+
+/* Some that are known to be worth it, since each needs its third socket. */
+enum {
+	ANY, ANY_REUSE, ANY_SHARE, ANY_TENANT, ANY_LO, ANY_VETH,
+	HOME, HOME_REUSE, HOME_SHARE, HOME_TENANT, HOME_LO,
+	SECOND_REUSE, SECOND_SHARE, SECOND_TENANT,
+	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
+	HOME6_REUSE, HOME6_SHARE, HOME6_TENANT, MAPPED_SHARE, MAPPED_ANY_SHARE,
+	HOME_PROGRAM, ANY6_PROGRAM,
+};
+
+static const struct {
+	const char *what;
+	int of[6];
+	int count;
+} stories[] = {
+	{ "a bucket of two owners is strict",
+	  { HOME_SHARE, SECOND_TENANT, HOME_TENANT, SECOND_TENANT, HOME_SHARE,
+	    SECOND_SHARE }, 6 },
+	{ "a selfish member makes it strict",
+	  { SECOND_REUSE, HOME_SHARE, SECOND_SHARE, HOME_SHARE }, 4 },
+	{ "of a strict one the address counts, v6only as well",
+	  { SECOND_REUSE, ONLY6_SHARE, SECOND_SHARE, HOME6_SHARE, HOME_SHARE,
+	    ONLY6_SHARE }, 6 },
+	{ "of a strict one the IPv6 address counts",
+	  { HOME_REUSE, HOME6_SHARE, HOME_SHARE, HOME6_TENANT, HOME6_SHARE }, 5 },
+	{ "a wildcard between two specifics",
+	  { HOME_REUSE, ANY_REUSE, SECOND_REUSE }, 3 },
+	{ "a group beside a specific",
+	  { ANY_SHARE, ANY_SHARE, HOME_SHARE, HOME_SHARE, ANY_SHARE }, 5 },
+	{ "two groups of :: side by side",
+	  { ANY6_SHARE, ONLY6_SHARE, ANY6_SHARE, ONLY6_SHARE, ANY_SHARE,
+	    ANY_SHARE }, 6 },
+	{ "the same address by two families",
+	  { MAPPED_SHARE, HOME_SHARE, MAPPED_SHARE, HOME_SHARE, ANY_SHARE,
+	    MAPPED_ANY_SHARE }, 6 },
+	{ "a fast way in past what is in the way",
+	  { ANY_VETH, ANY_LO, HOME_SHARE, SECOND_SHARE }, 4 },
+	{ "a wildcard has no fast way in",
+	  { SECOND_REUSE, HOME_SHARE, ANY_SHARE }, 3 },
+	{ "who has a program has a group already",
+	  { HOME_SHARE, HOME_PROGRAM, ANY6_SHARE, ANY6_PROGRAM }, 4 },
+	{ "others join who has a program",
+	  { HOME_PROGRAM, HOME_SHARE, ANY6_PROGRAM, ANY6_SHARE, HOME_SHARE }, 5 },
+	{ "a device is more than an address",
+	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
+};
+
+TEST_F(groups, stories)
+{
+	struct play plays[2] = { PLAY(0), PLAY(1) };
+	size_t nth;
+	int side, i;
+
+	for (nth = 0; nth < ARRAY_SIZE(stories); nth++) {
+		for (side = 0; side < 2; side++) {
+			struct play *play = &plays[side];
+
+			play->length = 0;
+			for (i = 0; i < stories[nth].count; i++)
+				join(_metadata, play, stories[nth].of[i]);
+			for (i = 0; i < play->members; i++)
+				if (play->type == SOCK_STREAM)
+					listen_on(_metadata, play, i);
+			receive(_metadata, play);
+			end(play);
+		}
+		compare(_metadata, &plays[0], &plays[1], stories[nth].what, nth);
+	}
+}
+
+/*
+ * The kernel's hash chains hold several ports: those a power of two apart. None
+ * of them counts as ours, however many they are.
+ */
+FIXTURE(chain) {};
+
+FIXTURE_VARIANT(chain) {
+	const char *home, *any;
+	int type, port;
+};
+
+FIXTURE_SETUP(chain)
+{
+	if (!have_family_of(variant->home))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(chain) {}
+
+ON_BOTH_PORTS(chain, tcp4, .home = "127.0.0.1", .any = "0.0.0.0", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chain, udp4, .home = "127.0.0.1", .any = "0.0.0.0", .type = SOCK_DGRAM);
+ON_BOTH_PORTS(chain, tcp6, .home = "::1", .any = "::", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chain, udp6, .home = "::1", .any = "::", .type = SOCK_DGRAM);
+
+static int share_on(struct __test_metadata *_metadata, const char *host, int type,
+		    int port, int *err)
+{
+	int fd = socket_for(_metadata, host, type, port);
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	*err = bind_to(fd, host, port);
+	return fd;
+}
+
+TEST_F(chain, other_ports)
+{
+	int port, fd, err, first, second;
+
+	/* Whatever the size of the tables, from 256 to 32768 chains. */
+	for (port = 256; port < 65536; port += 256) {
+		fd = socket_for(_metadata, variant->any, variant->type, 1);
+		ASSERT_EQ(0, bind_to(fd, variant->any, variant->port + port));
+		fd = share_on(_metadata, variant->home, variant->type,
+			      variant->port + port, &err);
+		ASSERT_EQ(-EADDRINUSE, err);
+		close(fd);
+	}
+	fd = bound_socket(_metadata, variant->home, variant->type, variant->port);
+	EXPECT_EQ(-EADDRINUSE,
+		  bind_to(socket_for(_metadata, variant->any, variant->type,
+				     variant->port), variant->any, variant->port));
+	close(fd);
+
+	first = share_on(_metadata, variant->home, variant->type, variant->port,
+			 &err);
+	EXPECT_EQ(0, err);
+	second = share_on(_metadata, variant->home, variant->type, variant->port,
+			  &err);
+	EXPECT_EQ(0, err);
+	expect_port(_metadata, first, variant->port);
+	expect_port(_metadata, second, variant->port);
+}
+
+/* Groups on other ports of the chain are other groups. */
+TEST_F(chain, other_groups)
+{
+	int port, err, fd, mine, client, round;
+	char byte;
+
+	for (port = 256; port < 65536; port += 256)
+		share_on(_metadata, variant->home, variant->type,
+			 variant->port + port, &err);
+	mine = share_on(_metadata, variant->home, variant->type, variant->port,
+			&err);
+	ASSERT_EQ(0, err);
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(mine, 16)));
+	for (round = 0; round < 8; round++) {
+		client = new_socket(_metadata, variant->home, variant->type);
+		ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+		if (variant->type == SOCK_STREAM) {
+			fd = rc(accept(mine, NULL, NULL));
+			ASSERT_LE(0, fd);
+			close(client);
+			close(fd);
+		} else {
+			ASSERT_EQ(1, rc(send(client, "x", 1, 0)));
+			ASSERT_EQ(1, rc(recv(mine, &byte, 1, 0)));
+			close(client);
+		}
+	}
+}
+
+/* So many namespaces that some of them share a chain. */
+TEST_F_TIMEOUT(chain, other_namespaces, 600)
+{
+	int round, fd, err;
+
+	for (round = 0; round < 150; round++) {
+		ASSERT_EQ(0, rc(unshare(CLONE_NEWNET)));
+		fd = socket_for(_metadata, variant->any, variant->type, variant->port);
+		ASSERT_EQ(0, bind_to(fd, variant->any, variant->port)) {
+			TH_LOG("in namespace %d", round);
+		}
+		fd = share_on(_metadata, variant->any, variant->type,
+			      variant->port, &err);
+		ASSERT_EQ(-EADDRINUSE, err);
+		close(fd);
+		/* One more of these keeps the second table in use as well. */
+		if (variant->type == SOCK_STREAM)
+			continue;
+		fd = share_on(_metadata, variant->any, variant->type, OTHER_PORT,
+			      &err);
+		ASSERT_EQ(0, err);
+	}
+}
+
+/* Members of a group that are closed, under tcp_migrate_req and without. */
+FIXTURE(closed) {};
+
+FIXTURE_VARIANT(closed) {
+	const char *home;
+	const char *migrate;
+	int port;
+};
+
+FIXTURE_SETUP(closed)
+{
+	if (!have_family_of(variant->home))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/tcp_migrate_req",
+				variant->migrate));
+}
+
+FIXTURE_TEARDOWN(closed) {}
+
+ON_BOTH_PORTS(closed, ip4, .home = "127.0.0.1", .migrate = "0");
+ON_BOTH_PORTS(closed, ip6, .home = "::1", .migrate = "0");
+ON_BOTH_PORTS(closed, ip4_migrate, .home = "127.0.0.1", .migrate = "1");
+ON_BOTH_PORTS(closed, ip6_migrate, .home = "::1", .migrate = "1");
+
+static int group_listener(struct __test_metadata *_metadata, const char *host,
+			  int port)
+{
+	int err, fd = share_on(_metadata, host, SOCK_STREAM, port, &err);
+
+	ASSERT_EQ(0, err);
+	ASSERT_EQ(0, rc(listen(fd, 8)));
+	return fd;
+}
+
+TEST_F(closed, listens_again)
+{
+	int first = group_listener(_metadata, variant->home, variant->port);
+	int second = group_listener(_metadata, variant->home, variant->port);
+	int round, fd, client, err;
+
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, rc(shutdown(first, SHUT_RDWR)));
+		expect_port(_metadata, first, variant->port);
+		EXPECT_EQ(0, rc(listen(first, 8)));
+		expect_port(_metadata, first, variant->port);
+	}
+	/* A newcomer joins, and a stranger does not. */
+	ASSERT_EQ(0, rc(shutdown(first, SHUT_RDWR)));
+	fd = share_on(_metadata, variant->home, SOCK_STREAM, variant->port, &err);
+	EXPECT_EQ(0, err);
+	EXPECT_EQ(0, rc(listen(fd, 8)));
+	EXPECT_EQ(-EADDRINUSE,
+		  bind_to(socket_for(_metadata, variant->home, SOCK_STREAM,
+				     variant->port), variant->home, variant->port));
+	EXPECT_EQ(0, rc(listen(first, 8)));
+	close(fd);
+	close(second);
+	client = new_socket(_metadata, variant->home, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	EXPECT_LE(0, rc(accept(first, NULL, NULL)));
+}
+
+/* What waits for the one that closes goes to the others, if that is wanted. */
+TEST_F(closed, leaves_its_queue_to_the_group)
+{
+	int first = group_listener(_metadata, variant->home, variant->port);
+	int second = group_listener(_metadata, variant->home, variant->port);
+	int clients[8], got = 0, held = 0;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(clients); i++) {
+		clients[i] = new_socket(_metadata, variant->home, SOCK_STREAM);
+		ASSERT_EQ(0, connect_to(clients[i], variant->home, variant->port));
+	}
+	settle(_metadata);
+	ASSERT_EQ(0, rc(shutdown(first, SHUT_RDWR)));
+	ASSERT_EQ(0, rc(fcntl(second, F_SETFL, O_NONBLOCK)));
+	settle(_metadata);
+	while (rc(accept(second, NULL, NULL)) >= 0)
+		got++;
+	for (i = 0; i < ARRAY_SIZE(clients); i++)
+		held += peer_port(clients[i]) == variant->port;
+	EXPECT_EQ(held, got);
+	if (*variant->migrate == '1')
+		EXPECT_EQ((int)ARRAY_SIZE(clients), got);
+}
+
+TEST_HARNESS_MAIN

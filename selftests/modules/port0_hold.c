@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Holds a task that asks for it where it next takes a socket lock, or gives one
+ * back, until it is released: what another task does meanwhile comes first, every
+ * time.
+ *
+ * Each open of /dev/port0_hold is one hold. The task to be held writes "lock" or
+ * "unlock", and makes a call. A read returns when it is held. Closing the file
+ * releases it.
+ *
+ * That is between what a call asks before it has the lock and what it decides with
+ * it, and port0 hooks none of these functions. A kprobe may not sleep, so it sends
+ * the call to a function that does and then makes the call.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/fs.h>
+#include <linux/kprobes.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <net/sock.h>
+
+/* Whoever has forgotten a task lets it go after this long. */
+#define PORT0_HOLD_TIME		(30 * HZ)
+/* A test may be wrong about where its task goes. */
+#define PORT0_HOLD_PATIENCE	(10 * HZ)
+#define PORT0_HOLD_MAX		32
+
+/* All of them take these or fewer, in registers, and return no more. */
+typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
+
+/**
+ * struct port0_hold_point - a function that tasks can be held at
+ * @func: the function
+ * @unlocks: it gives the lock back
+ * @kp: the kprobe on it
+ */
+struct port0_hold_point {
+	port0_hold_func_t func;
+	bool unlocks;
+	struct kprobe kp;
+};
+
+/**
+ * enum port0_hold_state - what has become of a hold
+ * @PORT0_HOLD_FREE: nobody's
+ * @PORT0_HOLD_OPEN: it has a file
+ * @PORT0_HOLD_ARMED: a task is to be held
+ * @PORT0_HOLD_HELD: it is
+ * @PORT0_HOLD_RELEASED: the file is closed, the task has yet to go on
+ * @PORT0_HOLD_OVER: the task has gone on by itself
+ */
+enum port0_hold_state {
+	PORT0_HOLD_FREE,
+	PORT0_HOLD_OPEN,
+	PORT0_HOLD_ARMED,
+	PORT0_HOLD_HELD,
+	PORT0_HOLD_RELEASED,
+	PORT0_HOLD_OVER,
+};
+
+/**
+ * struct port0_hold - one hold
+ * @state: enum port0_hold_state
+ * @task: who is to be held; compared, never dereferenced
+ * @unlock: where it gives the lock back, not where it takes it
+ * @point: where it is held
+ */
+static struct port0_hold {
+	atomic_t state;
+	const struct task_struct *task;
+	bool unlock;
+	const struct port0_hold_point *point;
+} port0_holds[PORT0_HOLD_MAX];
+
+static DECLARE_WAIT_QUEUE_HEAD(port0_hold_wait);
+
+static struct port0_hold *port0_hold_mine(int state)
+{
+	int i;
+
+	for (i = 0; i < PORT0_HOLD_MAX; i++) {
+		if (atomic_read_acquire(&port0_holds[i].state) == state &&
+		    port0_holds[i].task == current)
+			return &port0_holds[i];
+	}
+	return NULL;
+}
+
+/* Stands in for the function. */
+static unsigned long port0_hold_call(unsigned long a, unsigned long b)
+{
+	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_HELD) ?:
+				  port0_hold_mine(PORT0_HOLD_RELEASED);
+	port0_hold_func_t func = hold->point->func;
+	unsigned long ret;
+
+	wake_up_all(&port0_hold_wait);
+	if (!wait_event_timeout(port0_hold_wait,
+				atomic_read(&hold->state) != PORT0_HOLD_HELD,
+				PORT0_HOLD_TIME))
+		pr_warn("%s: nobody has released %s\n", __func__,
+			current->comm);
+	if (atomic_xchg(&hold->state, PORT0_HOLD_OVER) == PORT0_HOLD_RELEASED)
+		atomic_set(&hold->state, PORT0_HOLD_FREE);
+
+	ret = func(a, b);
+	module_put(THIS_MODULE);
+	return ret;
+}
+
+static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
+{
+	const struct port0_hold_point *point =
+		container_of(kp, struct port0_hold_point, kp);
+	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_ARMED);
+
+	if (!hold || hold->unlock != point->unlocks)
+		return 0;
+	hold->point = point;
+	__module_get(THIS_MODULE);
+	if (atomic_cmpxchg(&hold->state, PORT0_HOLD_ARMED,
+			   PORT0_HOLD_HELD) != PORT0_HOLD_ARMED) {
+		module_put(THIS_MODULE);
+		return 0;
+	}
+	instruction_pointer_set(regs, (unsigned long)port0_hold_call);
+	return 1;
+}
+
+/* With one, the kernel does not optimise the probe into one that cannot redirect. */
+static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
+			    unsigned long flags)
+{
+}
+
+#define PORT0_HOLD_POINT(_func, _unlocks) {				\
+	.func = (void *)(_func),					\
+	.unlocks = (_unlocks),						\
+	.kp = {								\
+		.symbol_name = #_func,					\
+		.pre_handler = port0_hold_pre,				\
+		.post_handler = port0_hold_post,			\
+	},								\
+}
+
+static struct port0_hold_point port0_hold_points[] = {
+	PORT0_HOLD_POINT(lock_sock_nested, false),
+	/* Beside it in the same file, so that it may have been inlined here. */
+	PORT0_HOLD_POINT(sockopt_lock_sock, false),
+	PORT0_HOLD_POINT(release_sock, true),
+};
+
+static int port0_hold_open(struct inode *inode, struct file *file)
+{
+	int i;
+
+	for (i = 0; i < PORT0_HOLD_MAX; i++) {
+		if (atomic_cmpxchg(&port0_holds[i].state, PORT0_HOLD_FREE,
+				   PORT0_HOLD_OPEN) == PORT0_HOLD_FREE) {
+			file->private_data = &port0_holds[i];
+			return 0;
+		}
+	}
+	return -ENFILE;
+}
+
+static ssize_t port0_hold_write(struct file *file, const char __user *buf,
+				size_t len, loff_t *pos)
+{
+	struct port0_hold *hold = file->private_data;
+	char text[8] = "";
+
+	if (len >= sizeof(text))
+		return -EINVAL;
+	if (copy_from_user(text, buf, len))
+		return -EFAULT;
+	if (strcmp(text, "lock") && strcmp(text, "unlock"))
+		return -EINVAL;
+	if (atomic_read(&hold->state) != PORT0_HOLD_OPEN)
+		return -EBUSY;
+	hold->task = current;
+	hold->unlock = *text == 'u';
+	/* Pairs with the acquire in port0_hold_mine(). */
+	atomic_set_release(&hold->state, PORT0_HOLD_ARMED);
+	return len;
+}
+
+/* Returns 1 byte when the task is held. */
+static ssize_t port0_hold_read(struct file *file, char __user *buf, size_t len,
+			       loff_t *pos)
+{
+	struct port0_hold *hold = file->private_data;
+	long left;
+
+	if (!len)
+		return 0;
+	left = wait_event_interruptible_timeout(port0_hold_wait,
+						atomic_read(&hold->state) ==
+							PORT0_HOLD_HELD,
+						PORT0_HOLD_PATIENCE);
+	if (left <= 0)
+		return left ?: -ETIMEDOUT;
+	return put_user('1', buf) ?: 1;
+}
+
+static int port0_hold_close(struct inode *inode, struct file *file)
+{
+	struct port0_hold *hold = file->private_data;
+
+	if (atomic_xchg(&hold->state, PORT0_HOLD_RELEASED) == PORT0_HOLD_HELD)
+		wake_up_all(&port0_hold_wait);
+	else
+		atomic_set(&hold->state, PORT0_HOLD_FREE);
+	return 0;
+}
+
+static const struct file_operations port0_hold_fops = {
+	.owner = THIS_MODULE,
+	.open = port0_hold_open,
+	.write = port0_hold_write,
+	.read = port0_hold_read,
+	.release = port0_hold_close,
+};
+
+static struct miscdevice port0_hold_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "port0_hold",
+	.fops = &port0_hold_fops,
+	.mode = 0600,
+};
+
+static void port0_hold_remove(unsigned int count)
+{
+	while (count--)
+		unregister_kprobe(&port0_hold_points[count].kp);
+	/* What is left of a call after it has put the module */
+	synchronize_rcu_tasks();
+}
+
+static int __init port0_hold_init(void)
+{
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < ARRAY_SIZE(port0_hold_points); i++) {
+		err = register_kprobe(&port0_hold_points[i].kp);
+		if (err) {
+			pr_err("%s: cannot probe %s: errno %d\n", __func__,
+			       port0_hold_points[i].kp.symbol_name, -err);
+			goto err_remove;
+		}
+	}
+	err = misc_register(&port0_hold_device);
+	if (err)
+		goto err_remove;
+	return 0;
+
+err_remove:
+	port0_hold_remove(i);
+	return err;
+}
+
+static void __exit port0_hold_exit(void)
+{
+	misc_deregister(&port0_hold_device);
+	port0_hold_remove(ARRAY_SIZE(port0_hold_points));
+}
+
+module_init(port0_hold_init);
+module_exit(port0_hold_exit);
+
+MODULE_DESCRIPTION("Holds tasks at chosen functions, for the tests of port0");
+MODULE_LICENSE("GPL");

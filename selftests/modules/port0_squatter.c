@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Somebody who has one of port0's socket option numbers: of IPv6, so that port0
+ * gets those of IPv4 and has to give them back.
+ */
+#include <linux/module.h>
+#include <linux/netfilter.h>
+
+#define PORT0_SQUATTER_OPTION	0x7031
+
+static int port0_squatter_set(struct sock *sk, int optname, sockptr_t optval,
+			      unsigned int optlen)
+{
+	return -EXFULL;
+}
+
+static struct nf_sockopt_ops port0_squatter = {
+	.pf = PF_INET6,
+	.set_optmin = PORT0_SQUATTER_OPTION,
+	.set_optmax = PORT0_SQUATTER_OPTION + 1,
+	.set = port0_squatter_set,
+	.owner = THIS_MODULE,
+};
+
+static int __init port0_squatter_init(void)
+{
+	return nf_register_sockopt(&port0_squatter);
+}
+
+static void __exit port0_squatter_exit(void)
+{
+	nf_unregister_sockopt(&port0_squatter);
+}
+
+module_init(port0_squatter_init);
+module_exit(port0_squatter_exit);
+
+MODULE_DESCRIPTION("Holds a socket option for the tests of port0");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The whole name of a socket and of its peer, byte by byte: scope, flow, what
+ * pads it, v4-mapped addresses, and what is left of it after a disconnect.
+ */
+#include <stdlib.h>
+
+#include "port0_test.h"
+
+#ifndef IPV6_FLOWINFO_SEND
+#define IPV6_FLOWINFO_SEND	33
+#endif
+
+#define DEVICE		"port0a"
+#define LINK_LOCAL	"fe80::1"
+/* A traffic class without its ECN bits: a flow label would have to be leased. */
+#define FLOW		htonl(0x0e000000)
+
+/* Names as the calls give them, in a buffer that was full of something else. */
+struct name {
+	union {
+		struct sockaddr sa;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+		unsigned char byte[64];
+	};
+	socklen_t len;
+	int err;
+};
+
+typedef int (*name_call)(int fd, struct sockaddr *addr, socklen_t *len);
+
+static struct name ask(name_call call, int fd)
+{
+	struct name name = { .len = sizeof(name.byte) };
+
+	memset(name.byte, 0xa5, sizeof(name.byte));
+	name.err = rc(call(fd, &name.sa, &name.len));
+	return name;
+}
+
+static void expect_name4(struct __test_metadata *_metadata, struct name name,
+			 const char *host, int port)
+{
+	static const char zeros[8];
+	struct addr want = addr_of(host, port);
+
+	ASSERT_LE(0, name.err);
+	EXPECT_EQ(sizeof(name.v4), name.len);
+	EXPECT_EQ(AF_INET, name.v4.sin_family);
+	EXPECT_EQ(want.v4.sin_addr.s_addr, name.v4.sin_addr.s_addr);
+	EXPECT_EQ(port, ntohs(name.v4.sin_port));
+	EXPECT_EQ(0, memcmp(zeros, name.byte + 8, 8));
+	EXPECT_EQ(0xa5, name.byte[sizeof(name.v4)]);
+}
+
+static void expect_name6(struct __test_metadata *_metadata, struct name name,
+			 const char *host, int port, __u32 flow, __u32 scope)
+{
+	struct addr want = addr_of(host, port);
+
+	ASSERT_LE(0, name.err);
+	EXPECT_EQ(sizeof(name.v6), name.len);
+	EXPECT_EQ(AF_INET6, name.v6.sin6_family);
+	EXPECT_EQ(0, memcmp(&want.v6.sin6_addr, &name.v6.sin6_addr, 16));
+	EXPECT_EQ(port, ntohs(name.v6.sin6_port));
+	EXPECT_EQ(flow, name.v6.sin6_flowinfo);
+	EXPECT_EQ(scope, name.v6.sin6_scope_id);
+	EXPECT_EQ(0xa5, name.byte[sizeof(name.v6)]);
+}
+
+static void expect_name(struct __test_metadata *_metadata, struct name name,
+			const char *host, int port)
+{
+	if (is_ip6(host))
+		expect_name6(_metadata, name, host, port, 0, 0);
+	else
+		expect_name4(_metadata, name, host, port);
+}
+
+FIXTURE(names) {};
+
+FIXTURE_VARIANT(names) {
+	const char *home, *second;
+	int type, port;
+};
+
+FIXTURE_SETUP(names)
+{
+	if (!have_family_of(variant->home))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+}
+
+FIXTURE_TEARDOWN(names) {}
+
+#define NAMES(name, _home, _second)					\
+	ON_BOTH_PORTS(names, name##_tcp, .home = _home,			\
+		      .second = _second, .type = SOCK_STREAM);		\
+	ON_BOTH_PORTS(names, name##_udp, .home = _home,			\
+		      .second = _second, .type = SOCK_DGRAM)
+
+NAMES(ip4, "127.0.0.1", "127.0.0.2");
+NAMES(ip6, "::1", "fd00::2");
+NAMES(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.2");
+
+static int server_on(struct __test_metadata *_metadata, const char *host, int type,
+		     int port)
+{
+	int fd = bound_socket(_metadata, host, type, port);
+
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 8)));
+	return fd;
+}
+
+/* accept() with a name, which names the same peer ever after. */
+static int accept_name(struct __test_metadata *_metadata, int listener,
+		       struct name *name)
+{
+	int fd;
+
+	*name = ask(accept, listener);
+	fd = name->err;
+	ASSERT_LE(0, fd);
+	return fd;
+}
+
+TEST_F(names, towards_the_port)
+{
+	int server = server_on(_metadata, variant->home, variant->type,
+			       variant->port);
+	int client = new_socket(_metadata, variant->second, variant->type), child;
+	struct name name;
+
+	ASSERT_EQ(0, bind_to(client, variant->second, OTHER_PORT));
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_name(_metadata, ask(getpeername, client), variant->home,
+		    variant->port);
+	expect_name(_metadata, ask(getsockname, client), variant->second,
+		    OTHER_PORT);
+	expect_name(_metadata, ask(getsockname, server), variant->home,
+		    variant->port);
+	if (variant->type != SOCK_STREAM)
+		return;
+	child = accept_name(_metadata, server, &name);
+	expect_name(_metadata, name, variant->second, OTHER_PORT);
+	expect_name(_metadata, ask(getsockname, child), variant->home,
+		    variant->port);
+}
+
+TEST_F(names, from_the_port)
+{
+	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int client = bound_socket(_metadata, variant->second, variant->type,
+				  variant->port);
+	struct name name;
+	int child;
+
+	ASSERT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
+	expect_name(_metadata, ask(getsockname, client), variant->second,
+		    variant->port);
+	expect_name(_metadata, ask(getpeername, client), variant->home, OTHER_PORT);
+	if (variant->type != SOCK_STREAM)
+		return;
+	child = accept_name(_metadata, server, &name);
+	expect_name(_metadata, name, variant->second, variant->port);
+	expect_name(_metadata, ask(getpeername, child), variant->second,
+		    variant->port);
+}
+
+/* Disconnected, a socket has its own name if that was bound, and no peer. */
+TEST_F(names, after_disconnect)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int server = server_on(_metadata, variant->home, variant->type,
+			       variant->port);
+	int client = new_socket(_metadata, variant->second, variant->type);
+	int bound = bound_socket(_metadata, variant->second, variant->type,
+				 variant->port), other;
+
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	ASSERT_EQ(0, disconnect(client));
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
+	/* TCP tells the port that it has had. */
+	EXPECT_EQ(variant->type == SOCK_STREAM, is_ephemeral(local_port(client)));
+	expect_name(_metadata, ask(getsockname, client), any, local_port(client));
+
+	other = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	ASSERT_EQ(0, connect_to(bound, variant->home, OTHER_PORT));
+	ASSERT_EQ(0, disconnect(bound));
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, bound).err);
+	expect_name(_metadata, ask(getsockname, bound), variant->second,
+		    variant->port);
+	close(other);
+	close(server);
+}
+
+/* Bound to any address, it takes one when it connects and gives it back. */
+TEST_F(names, any_address_after_disconnect)
+{
+	const char *any = !is_ip6(variant->home) ? "0.0.0.0" : "::";
+	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int fd = bound_socket(_metadata, any, variant->type, variant->port);
+	int round, again;
+
+	for (round = 0; round < 3; round++) {
+		ASSERT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+		expect_name(_metadata, ask(getsockname, fd), variant->home,
+			    variant->port);
+		/* As long as it has one address the others are free ... */
+		ASSERT_EQ(0, disconnect(fd));
+		expect_name(_metadata, ask(getsockname, fd), any, variant->port);
+		/* ... and now none is. */
+		again = socket_for(_metadata, variant->second, variant->type,
+				   variant->port);
+		EXPECT_EQ(-EADDRINUSE,
+			  bind_to(again, variant->second, variant->port));
+		close(again);
+		if (variant->type == SOCK_STREAM)
+			close(rc(accept(server, NULL, NULL)));
+	}
+}
+
+/* Connected one way only: closed by the other side, reset, shut down. */
+TEST_F(names, of_a_peer_that_leaves)
+{
+	int listener, client, child;
+	char byte;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	listener = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	client = new_socket(_metadata, variant->second, SOCK_STREAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	child = rc(accept(listener, NULL, NULL));
+	ASSERT_LE(0, child);
+
+	/* CLOSE_WAIT, LAST_ACK's other half */
+	ASSERT_EQ(0, rc(shutdown(child, SHUT_WR)));
+	EXPECT_EQ(0, rc(recv(client, &byte, 1, 0)));
+	expect_name(_metadata, ask(getpeername, client), variant->home,
+		    variant->port);
+	/* Both ways shut is CLOSE, or its antechamber. */
+	reset_on_close(child);
+	close(child);
+	settle(_metadata);
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, listener).err);
+}
+
+/* A buffer that is too short gets as much as it holds, and the whole length. */
+TEST_F(names, in_a_short_buffer)
+{
+	int server = server_on(_metadata, variant->home, variant->type,
+			       variant->port);
+	int client = new_socket(_metadata, variant->home, variant->type);
+	struct addr want = addr_of(variant->home, variant->port), got;
+
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	memset(&got, 0xa5, sizeof(got));
+	got.len = 4;
+	ASSERT_EQ(0, rc(getpeername(client, &got.sa, &got.len)));
+	EXPECT_EQ(want.len, got.len);
+	EXPECT_EQ(0, memcmp(&want.sa, &got.sa, 4));
+	EXPECT_EQ(0xa5, ((unsigned char *)&got.sa)[4]);
+	got.len = -1;
+	EXPECT_EQ(-EINVAL, rc(getpeername(client, &got.sa, &got.len)));
+	close(server);
+}
+
+/* Link-local addresses are of a device, which their name tells. */
+FIXTURE(scope) {
+	int index;
+};
+
+FIXTURE_VARIANT(scope) {
+	int type, port;
+};
+
+FIXTURE_SETUP(scope)
+{
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	ASSERT_EQ(0, system("ip link add dev0 type veth peer name dev1 &&"
+			    " ip link add " DEVICE " type veth peer name port0b &&"
+			    " ip link set " DEVICE " up && ip link set port0b up &&"
+			    " ip addr add " LINK_LOCAL "/64 dev " DEVICE " nodad &&"
+			    " while ip addr show dev " DEVICE
+			    " tentative | grep -q " LINK_LOCAL "/; do sleep 0.1; done"));
+	self->index = if_nametoindex(DEVICE);
+	ASSERT_LT(1, self->index);
+}
+
+FIXTURE_TEARDOWN(scope) {}
+
+ON_BOTH_PORTS(scope, tcp, .type = SOCK_STREAM);
+ON_BOTH_PORTS(scope, udp, .type = SOCK_DGRAM);
+
+static struct addr scoped(int port, int scope)
+{
+	struct addr addr = addr_of(LINK_LOCAL, port);
+
+	addr.v6.sin6_scope_id = scope;
+	return addr;
+}
+
+static int bind_scoped(int fd, int port, int scope)
+{
+	struct addr addr = scoped(port, scope);
+
+	return rc(bind(fd, &addr.sa, addr.len));
+}
+
+static int connect_scoped(int fd, int port, int scope)
+{
+	struct addr addr = scoped(port, scope);
+
+	return rc(connect(fd, &addr.sa, addr.len));
+}
+
+TEST_F(scope, is_needed)
+{
+	int fd = socket_for(_metadata, "::", variant->type, variant->port);
+
+	EXPECT_EQ(-EINVAL, bind_scoped(fd, variant->port, 0));
+	EXPECT_EQ(-ENODEV, bind_scoped(fd, variant->port, 9999));
+	EXPECT_EQ(0, bind_scoped(fd, variant->port, self->index));
+	expect_port(_metadata, fd, variant->port);
+	expect_name6(_metadata, ask(getsockname, fd), LINK_LOCAL, variant->port, 0,
+		     self->index);
+	EXPECT_EQ(-EINVAL, bind_scoped(fd, variant->port, self->index));
+}
+
+TEST_F(scope, is_in_the_name)
+{
+	int server = socket_for(_metadata, "::", variant->type, variant->port);
+	int client = new_socket(_metadata, "::", variant->type), child;
+	struct addr from = { .len = sizeof(from.v6) };
+	struct name name;
+	char byte;
+
+	ASSERT_EQ(0, bind_scoped(server, variant->port, self->index));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(server, 4)));
+	ASSERT_EQ(0, connect_scoped(client, variant->port, self->index));
+	expect_name6(_metadata, ask(getpeername, client), LINK_LOCAL,
+		     variant->port, 0, self->index);
+	if (variant->type == SOCK_STREAM) {
+		child = accept_name(_metadata, server, &name);
+		expect_name6(_metadata, name, LINK_LOCAL, local_port(client), 0,
+			     self->index);
+		expect_name6(_metadata, ask(getsockname, child), LINK_LOCAL,
+			     variant->port, 0, self->index);
+		return;
+	}
+	ASSERT_EQ(1, rc(send(client, "x", 1, 0)));
+	ASSERT_EQ(1, rc(recvfrom(server, &byte, 1, 0, &from.sa, &from.len)));
+	EXPECT_EQ(self->index, (int)from.v6.sin6_scope_id);
+}
+
+/* A peer that really sends from the port, named by accept() and afterwards. */
+TEST_F(scope, of_a_peer_on_the_port)
+{
+	int server = new_socket(_metadata, "::", variant->type);
+	int client = socket_for(_metadata, "::", variant->type, variant->port);
+	struct name name;
+	int child;
+
+	ASSERT_EQ(0, bind_scoped(server, OTHER_PORT, self->index));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(server, 4)));
+	ASSERT_EQ(0, bind_scoped(client, variant->port, self->index));
+	ASSERT_EQ(0, connect_scoped(client, OTHER_PORT, self->index));
+	if (variant->type != SOCK_STREAM) {
+		ASSERT_EQ(0, connect_scoped(server, variant->port, self->index));
+		expect_name6(_metadata, ask(getpeername, server), LINK_LOCAL,
+			     variant->port, 0, self->index);
+		return;
+	}
+	child = accept_name(_metadata, server, &name);
+	expect_name6(_metadata, name, LINK_LOCAL, variant->port, 0, self->index);
+	expect_name6(_metadata, ask(getpeername, child), LINK_LOCAL,
+		     variant->port, 0, self->index);
+}
+
+/* By address, without a connection */
+TEST_F(scope, of_a_destination)
+{
+	struct addr to = scoped(variant->port, self->index);
+	int server, client;
+	char byte;
+
+	if (variant->type == SOCK_STREAM)
+		return;
+	server = socket_for(_metadata, "::", SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, bind_scoped(server, variant->port, self->index));
+	client = socket_for(_metadata, "::", SOCK_DGRAM, variant->port);
+	EXPECT_EQ(1, rc(sendto(client, "x", 1, 0, &to.sa, to.len)));
+	EXPECT_EQ(1, rc(recv(server, &byte, 1, 0)));
+	/* The old, shorter form of an IPv6 address has no scope. */
+	EXPECT_EQ(1, rc(sendto(client, "x", 1, 0, &to.sa, 24)));
+	EXPECT_EQ(1, rc(recv(server, &byte, 1, 0)));
+	EXPECT_EQ(-EINVAL, rc(sendto(client, "x", 1, 0, &to.sa, 23)));
+}
+
+/* A flow is in the name of a peer if the socket was told to send it. */
+TEST_F(scope, flow)
+{
+	struct addr to = addr_of("::1", variant->port);
+	int server = server_on(_metadata, "::1", variant->type, variant->port);
+	int with, fd;
+
+	to.v6.sin6_flowinfo = FLOW;
+	for (with = 0; with < 2; with++) {
+		fd = new_socket(_metadata, "::1", variant->type);
+		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, with));
+		ASSERT_EQ(0, rc(connect(fd, &to.sa, to.len)));
+		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
+			     with ? FLOW : 0, 0);
+		expect_name6(_metadata, ask(getsockname, fd), "::1",
+			     local_port(fd), 0, 0);
+		close(fd);
+	}
+	close(server);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Calls of several threads in an order that is given, so that a test of it
+ * cannot miss.
+ *
+ * There are two ways to stop a call half way. One is the module port0_hold, which
+ * holds a thread where it would take or give back the socket lock. The other is a
+ * page of memory that whoever reads it waits for: a setsockopt() that copies from
+ * there keeps the socket lock meanwhile, and a send stays in copying.
+ */
+#ifndef PORT0_ORDER_H
+#define PORT0_ORDER_H
+
+#include <libgen.h>
+#include <limits.h>
+#include <linux/filter.h>
+#include <linux/userfaultfd.h>
+#include <sys/mman.h>
+
+#include "stress.h"
+
+/* Where a call is when it has asked all that it asks without the lock. */
+#define BEFORE_LOCK	"lock"
+/* and when it has decided all, the lock not yet given back. */
+#define BEFORE_UNLOCK	"unlock"
+
+/*
+ * The module is loaded by the first test that needs it and unloaded when the
+ * program ends: each time patches kernel text.
+ */
+static inline bool hold_load(void)
+{
+	char path[PATH_MAX + sizeof("/modules/port0_hold.ko")] = "";
+	int fd, err;
+
+	if (!access("/dev/port0_hold", F_OK))
+		return true;
+	if (readlink("/proc/self/exe", path, PATH_MAX) < 0)
+		return false;
+	strcat(dirname(path), "/modules/port0_hold.ko");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	err = rc(syscall(SYS_finit_module, fd, "", 0));
+	close(fd);
+	return !err;
+}
+
+static __attribute__((destructor)) void hold_unload(void)
+{
+	if (!access("/dev/port0_hold", F_OK))
+		syscall(SYS_delete_module, "port0_hold", O_NONBLOCK);
+}
+
+struct slow_page {
+	int uffd;
+	char *page;
+	size_t size;
+};
+
+static inline bool have_slow_pages(void)
+{
+	return !access("/proc/sys/vm/unprivileged_userfaultfd", F_OK);
+}
+
+#define NO_SLOW_PAGES	"this kernel has no userfaultfd"
+#define NO_HOLD		"modules/port0_hold.ko is not built or does not load"
+
+static inline void slow_page_make(struct __test_metadata *_metadata,
+				  struct slow_page *slow)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	slow->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	ASSERT_LE(0, slow->uffd);
+	slow->size = sysconf(_SC_PAGESIZE);
+	slow->page = mmap(NULL, slow->size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range.start = (uintptr_t)slow->page;
+	reg.range.len = slow->size;
+	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_API, &api)));
+	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_REGISTER, &reg)));
+}
+
+/* Somebody waits for the page. */
+static inline void slow_page_is_read(struct __test_metadata *_metadata,
+				     const struct slow_page *slow)
+{
+	struct pollfd event = { .fd = slow->uffd, .events = POLLIN };
+
+	ASSERT_EQ(1, rc(poll(&event, 1, IO_TIMEOUT_SEC * 1000)));
+	ASSERT_EQ(POLLIN, event.revents);
+}
+
+/* Whoever reads it gets @text, or zeros, and goes on. */
+static inline void slow_page_put(struct __test_metadata *_metadata,
+				 const struct slow_page *slow, const char *text)
+{
+	char *page = aligned_alloc(slow->size, slow->size);
+	struct uffdio_copy copy = {
+		.dst = (uintptr_t)slow->page, .src = (uintptr_t)page,
+		.len = slow->size,
+	};
+
+	strncpy(page, text, slow->size);
+	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_COPY, &copy)));
+	free(page);
+}
+
+static inline void slow_page_fill(struct __test_metadata *_metadata,
+				  const struct slow_page *slow)
+{
+	slow_page_put(_metadata, slow, "");
+}
+
+/* A call in a thread of its own. */
+struct call {
+	int (*make)(struct call *call);
+	int fd;
+	const char *host;
+	int port;
+	int value;
+	const char *text;
+	void *page;
+	int flags;
+
+	int hold;
+	const char *where;
+	pthread_t thread;
+	atomic_int tid;
+	atomic_bool ended;
+	int result;
+};
+
+static inline void *call_run(void *data)
+{
+	struct call *call = data;
+
+	atomic_store(&call->tid, syscall(SYS_gettid));
+	if (call->where &&
+	    write(call->hold, call->where, strlen(call->where)) < 0)
+		call->result = -errno;
+	else
+		call->result = call->make(call);
+	atomic_store(&call->ended, true);
+	return NULL;
+}
+
+static inline void call_start(struct __test_metadata *_metadata,
+			      struct call *call)
+{
+	ASSERT_EQ(0, pthread_create(&call->thread, NULL, call_run, call));
+}
+
+/* Start a call and hold it at @where. */
+static inline void call_hold(struct __test_metadata *_metadata,
+			     struct call *call, const char *where)
+{
+	char byte;
+
+	call->where = where;
+	call->hold = open("/dev/port0_hold", O_RDWR | O_CLOEXEC);
+	ASSERT_LE(0, call->hold);
+	call_start(_metadata, call);
+	ASSERT_EQ(1, rc(read(call->hold, &byte, 1))) {
+		TH_LOG("it does not come to a %s", where);
+	}
+}
+
+/* Wait until a call ends and return its result. */
+static inline int call_end(struct __test_metadata *_metadata, struct call *call)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += 3 * IO_TIMEOUT_SEC;
+	ASSERT_EQ(0, pthread_timedjoin_np(call->thread, NULL, &deadline)) {
+		TH_LOG("a call does not end");
+	}
+	return call->result;
+}
+
+/* Let a call go on that is held. */
+static inline int call_release(struct __test_metadata *_metadata,
+			       struct call *call)
+{
+	close(call->hold);
+	return call_end(_metadata, call);
+}
+
+/* The state of a thread or process as ps(1) has it, or 0. */
+static inline char state_of(int tid)
+{
+	char path[64], state = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", tid);
+	file = fopen(path, "re");
+	if (!file)
+		return 0;
+	if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1)
+		state = 0;
+	fclose(file);
+	return state;
+}
+
+/*
+ * Wait until a call has ended or waits for another, and tell which. What waits
+ * for a lock or a turn is in state D; so is, for a moment, who waits for memory or
+ * for kernel text to be patched, hence more than one look.
+ */
+static inline bool call_has_ended(struct __test_metadata *_metadata,
+				  struct call *call)
+{
+	double deadline = now() + IO_TIMEOUT_SEC;
+	int still = 0;
+
+	while (!atomic_load(&call->ended)) {
+		still = state_of(atomic_load(&call->tid)) == 'D' ? still + 1 : 0;
+		if (still == 25)
+			return false;
+		nap_ms(10);
+		ASSERT_GT(deadline, now());
+	}
+	return true;
+}
+
+static inline void expect_blocked(struct __test_metadata *_metadata,
+				  struct call *call)
+{
+	ASSERT_FALSE(call_has_ended(_metadata, call)) {
+		TH_LOG("a call that should wait ends with %d", call->result);
+	}
+}
+
+/* The calls */
+
+static inline int do_bind(struct call *call)
+{
+	return bind_to(call->fd, call->host, call->port);
+}
+
+/* Mark and bind, as a program does; a port that is not 0 needs no mark. */
+static inline int do_win(struct call *call)
+{
+	int err = call->port ? 0 : set_mark(call->fd, 1);
+
+	return err ?: do_bind(call);
+}
+
+static inline int do_mark(struct call *call)
+{
+	return set_mark(call->fd, call->value);
+}
+
+static inline int do_listen(struct call *call)
+{
+	return rc(listen(call->fd, 1));
+}
+
+static inline int do_connect(struct call *call)
+{
+	return connect_to(call->fd, call->host, call->port);
+}
+
+static inline int do_send(struct call *call)
+{
+	struct addr to = addr_of(call->host, call->port);
+
+	return rc(sendto(call->fd, call->text, strlen(call->text), call->flags,
+			 &to.sa, to.len));
+}
+
+/* Stuck in copying for as long as the page is not there. */
+static inline int do_send_page(struct call *call)
+{
+	struct addr to = addr_of(call->host, call->port);
+
+	return rc(sendto(call->fd, call->page, 1, call->flags, &to.sa, to.len));
+}
+
+static inline int do_send_connected(struct call *call)
+{
+	return rc(send(call->fd, call->text, strlen(call->text), 0));
+}
+
+/*
+ * Keep the socket lock until the page is there; in the end this fails, since a
+ * filter of zeros is none.
+ */
+static inline int do_keep_lock(struct call *call)
+{
+	struct sock_fprog filter = { .len = 1, .filter = call->page };
+
+	return rc(setsockopt(call->fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter,
+			     sizeof(filter)));
+}
+
+static inline int do_v6only(struct call *call)
+{
+	return set_int(call->fd, SOL_IPV6, IPV6_V6ONLY, call->value);
+}
+
+/* The name of the device is on a page; it is read before the lock is taken. */
+static inline int do_device(struct call *call)
+{
+	return rc(setsockopt(call->fd, SOL_SOCKET, SO_BINDTODEVICE, call->page,
+			     IFNAMSIZ));
+}
+
+#endif /* PORT0_ORDER_H */

@@ -1,0 +1,948 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A call that began before a bind() and gets the socket lock after it.
+ *
+ * The late call has been let in on what was so when it began: no mark, no port.
+ * Each test holds it where it waits for the lock, lets the other thread mark the
+ * socket and bind it, and lets the late call go on. Then the late call must have
+ * failed or left the socket as the winner made it, whatever is done next with the
+ * socket. On an ordinary port the kernel shows what is right.
+ */
+#include <linux/bpf.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "filed.h"
+#include "order.h"
+
+#define PEER_PORT	9
+
+/* Who wins, who is late, and what else there is. */
+struct contest {
+	const char *host, *dest;	/* of the winner; see struct place */
+	const char *late;
+	const char *other;
+	int type;
+};
+
+struct late {
+	const struct contest *contest;
+	int port;
+	int fd;
+	int peer;
+	bool no_port;
+	int late_port;
+	char about[128];
+	struct place place;
+};
+
+static void late_set_up(struct __test_metadata *_metadata, struct late *self,
+			const struct contest *contest, int port)
+{
+	if (!have_family_of(contest->host))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	self->contest = contest;
+	self->port = port;
+	self->place = (struct place){
+		.host = contest->host, .dest = contest->dest,
+		.other = contest->other, .type = contest->type,
+		.port = port, .about = self->about,
+	};
+	self->peer = new_socket(_metadata, contest->dest, contest->type);
+	ASSERT_EQ(0, bind_to(self->peer, contest->dest, PEER_PORT));
+	if (contest->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(self->peer, 16)));
+}
+
+#define LATE(fixture)							\
+	FIXTURE(fixture) { struct late late; };				\
+	FIXTURE_VARIANT(fixture) { struct contest contest; int port; };	\
+	FIXTURE_SETUP(fixture)						\
+	{								\
+		late_set_up(_metadata, &self->late, &variant->contest,	\
+			    variant->port);				\
+	}								\
+	FIXTURE_TEARDOWN(fixture) {}
+
+#define CONTEST(fixture, name, _host, _dest, _late, _other, _type)	\
+	ON_BOTH_PORTS(fixture, name, .contest.host = _host,		\
+		      .contest.dest = _dest, .contest.late = _late,	\
+		      .contest.other = _other, .contest.type = _type)
+
+#define ON_TYPE(fixture, name, type)					\
+	CONTEST(fixture, ip4_##name, "127.0.0.1", "127.0.0.1",		\
+		"127.0.0.2", "127.0.0.2", type);			\
+	CONTEST(fixture, ip6_##name, "::1", "::1", "fd00::2",		\
+		"fd00::2", type);					\
+	CONTEST(fixture, mapped_##name, "::ffff:127.0.0.1",		\
+		"::ffff:127.0.0.1", "::ffff:127.0.0.2",			\
+		"::ffff:127.0.0.2", type);				\
+	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
+		"fd00::2", type);					\
+	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
+		"127.0.0.2", NULL, type)
+
+LATE(any);
+ON_TYPE(any, tcp, SOCK_STREAM);
+ON_TYPE(any, udp, SOCK_DGRAM);
+
+LATE(tcp);
+ON_TYPE(tcp, tcp, SOCK_STREAM);
+
+LATE(udp);
+ON_TYPE(udp, udp, SOCK_DGRAM);
+
+static void tell_about(struct late *self, const char *call)
+{
+	snprintf(self->about, sizeof(self->about), "%s", call);
+}
+
+/* A socket that nobody has bound or marked, while @late is held. */
+static void hold_late(struct __test_metadata *_metadata, struct late *self,
+		      struct call *late)
+{
+	self->fd = new_socket(_metadata, self->contest->host,
+			      self->contest->type);
+	set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, self->no_port);
+	late->fd = self->fd;
+	call_hold(_metadata, late, BEFORE_LOCK);
+}
+
+/* Somebody else marks it and binds it. */
+static void win(struct __test_metadata *_metadata, struct late *self)
+{
+	struct call win = {
+		.make = do_win, .fd = self->fd, .host = self->contest->host,
+		.port = self->port,
+	};
+
+	call_start(_metadata, &win);
+	ASSERT_EQ(0, call_end(_metadata, &win));
+}
+
+/* What is done with the socket after a late bind(). */
+typedef void then_t(struct __test_metadata *_metadata, struct late *self);
+
+/* A late bind(), with a port and without, in each of four ways. */
+static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
+			   then_t *then)
+{
+	long users = wait_for_users(0);
+	int port, result;
+
+	for (port = 0; port < 4; port++) {
+		struct call late = {
+			.make = do_bind, .host = self->contest->late,
+			.port = port & 1 ? OTHER_PORT : 0,
+		};
+
+		self->no_port = port & 2;
+		snprintf(self->about, sizeof(self->about),
+			 "a late bind(), port %d%s", late.port, self->no_port ?
+			 ", IP_BIND_ADDRESS_NO_PORT" : "");
+		hold_late(_metadata, self, &late);
+		win(_metadata, self);
+		result = call_release(_metadata, &late);
+		EXPECT_TRUE(result == -EINVAL ||
+			    (!self->port && !result)) {
+			TH_LOG("%s says %d", self->about, result);
+		}
+		then(_metadata, self);
+		if (self->fd >= 0) {
+			reset_on_close(self->fd);
+			close(self->fd);
+		}
+		settle(_metadata);
+		expect_free(_metadata, &self->place);
+	}
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+#define LATE_BIND(fixture, name)					\
+static void then_##name(struct __test_metadata *_metadata,		\
+			struct late *self);				\
+									\
+TEST_F(fixture, bind_then_##name)					\
+{									\
+	each_late_bind(_metadata, &self->late, then_##name);		\
+}									\
+									\
+static void then_##name(struct __test_metadata *_metadata,		\
+			struct late *self)
+
+LATE_BIND(any, nothing)
+{
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+LATE_BIND(any, close)
+{
+	EXPECT_EQ(0, rc(close(self->fd)));
+	self->fd = -1;
+}
+
+/* The socket has been closed when the late bind() goes on. */
+TEST_F(any, bind_when_closed)
+{
+	struct late *late = &self->late;
+	struct call bind_ = { .make = do_bind, .host = late->contest->late };
+	long users = wait_for_users(0);
+	int port, result;
+
+	tell_about(late, "a late bind() of a closed socket");
+	for (port = 0; port < 4; port++) {
+		bind_.port = port & 1 ? OTHER_PORT : 0;
+		late->no_port = port & 2;
+		hold_late(_metadata, late, &bind_);
+		win(_metadata, late);
+		EXPECT_EQ(0, rc(close(late->fd)));
+		expect_taken(_metadata, &late->place);
+		result = call_release(_metadata, &bind_);
+		EXPECT_TRUE(result == -EINVAL || (!late->port && !result)) {
+			TH_LOG("it says %d", result);
+		}
+		settle(_metadata);
+		expect_free(_metadata, &late->place);
+	}
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+LATE_BIND(any, device)
+{
+	EXPECT_AT(&self->place, 0, set_device(self->fd, "lo"));
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+LATE_BIND(tcp, listen)
+{
+	EXPECT_AT(&self->place, 0, rc(listen(self->fd, 1)));
+	expect_connections(_metadata, self->fd, &self->place);
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* Nobody asks it for anything before it gets a datagram. */
+LATE_BIND(udp, hear)
+{
+	expect_datagrams(_metadata, self->fd, &self->place);
+}
+
+LATE_BIND(udp, device_and_back)
+{
+	EXPECT_AT(&self->place, 0, set_device(self->fd, "lo"));
+	EXPECT_AT(&self->place, 0, set_device(self->fd, ""));
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* Where the peer sees it come from, which is where it was bound to. */
+static void expect_peer(struct __test_metadata *_metadata, struct late *self)
+{
+	struct addr from = { .len = sizeof(from.v6) };
+	char byte;
+	int fd;
+
+	settle(_metadata);
+	if (self->contest->type == SOCK_STREAM) {
+		fd = rc(accept4(self->peer, &from.sa, &from.len,
+				SOCK_NONBLOCK));
+		close(fd);
+	} else {
+		fd = rc(recvfrom(self->peer, &byte, 1, MSG_DONTWAIT, &from.sa,
+				 &from.len));
+	}
+	EXPECT_TRUE(fd >= 0) {
+		TH_LOG("nothing comes from it after %s", self->about);
+	}
+	EXPECT_AT(&self->place, self->port, port_of(&from));
+	expect_address(_metadata, &from, self->contest->dest,
+		       self->about);
+}
+
+static void connect_to_peer(struct __test_metadata *_metadata,
+			    struct late *self)
+{
+	EXPECT_AT(&self->place, 0,
+		  connect_to(self->fd, self->contest->dest, PEER_PORT));
+	EXPECT_AT(&self->place, 1, rc(send(self->fd, "c", 1, MSG_NOSIGNAL)));
+	expect_peer(_metadata, self);
+}
+
+LATE_BIND(any, connect)
+{
+	connect_to_peer(_metadata, self);
+	EXPECT_AT(&self->place, self->port, local_port(self->fd));
+	EXPECT_AT(&self->place, -EADDRINUSE,
+		  try_bind(_metadata, &self->place, self->contest->dest));
+	if (self->contest->other)
+		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place,
+						    self->contest->other));
+}
+
+LATE_BIND(any, disconnect)
+{
+	connect_to_peer(_metadata, self);
+	EXPECT_AT(&self->place, 0, disconnect(self->fd));
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* It goes back to the address that bind() has left. */
+LATE_BIND(any, disconnect_at_once)
+{
+	EXPECT_AT(&self->place, 0, disconnect(self->fd));
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+LATE_BIND(udp, send)
+{
+	EXPECT_AT(&self->place, 1,
+		  send_to(self->fd, self->contest->dest, PEER_PORT, "s", 0));
+	expect_peer(_metadata, self);
+	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* It stays where the socket was; its end is not waited for. */
+TEST_F(tcp, bind_then_time_wait)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	char byte;
+	int child;
+
+	late->no_port = true;
+	tell_about(late, "a late bind() and TIME_WAIT");
+	hold_late(_metadata, late, &bind_);
+	win(_metadata, late);
+	call_release(_metadata, &bind_);
+	ASSERT_EQ(0, connect_to(late->fd, contest->dest, PEER_PORT));
+	child = rc(accept(late->peer, NULL, NULL));
+	ASSERT_LE(0, child);
+	EXPECT_EQ(0, rc(shutdown(late->fd, SHUT_WR)));
+	EXPECT_EQ(0, rc(read(child, &byte, 1)));
+	close(child);
+	close(late->fd);
+	settle(_metadata);
+	EXPECT_AT(&late->place, -EADDRINUSE,
+		  try_bind(_metadata, &late->place, contest->dest));
+	if (contest->other)
+		EXPECT_AT(&late->place, 0,
+			  try_bind(_metadata, &late->place, contest->other));
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- a program that refuses what bind() has done ---- */
+
+#define CGROUP	"/sys/fs/cgroup"
+
+struct refusal {
+	char path[64];
+	union bpf_attr attach;
+};
+
+static int bpf(int command, union bpf_attr *attr)
+{
+	return rc(syscall(SYS_bpf, command, attr, sizeof(*attr)));
+}
+
+static void refusal_make(struct __test_metadata *_metadata,
+			 struct refusal *refusal, const char *host)
+{
+	const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K },	/* r0 = 0 */
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_CGROUP_SOCK,
+		.expected_attach_type = is_ip6(host) ?
+			BPF_CGROUP_INET6_POST_BIND : BPF_CGROUP_INET4_POST_BIND,
+		.insns = (uintptr_t)insns, .insn_cnt = 2,
+		.license = (uintptr_t)"GPL",
+	};
+	char procs[96];
+	int prog = bpf(BPF_PROG_LOAD, &load);
+
+	ASSERT_LE(0, prog);
+	snprintf(refusal->path, sizeof(refusal->path), CGROUP "/port0-%d",
+		 getpid());
+	snprintf(procs, sizeof(procs), "%s/cgroup.procs", refusal->path);
+	ASSERT_EQ(0, rc(mkdir(refusal->path, 0755)));
+	ASSERT_EQ(0, write_file(procs, "0"));
+	refusal->attach = (union bpf_attr){
+		.target_fd = open(refusal->path, O_RDONLY | O_DIRECTORY),
+		.attach_bpf_fd = prog, .attach_type = load.expected_attach_type,
+	};
+}
+
+static void refusal_end(struct __test_metadata *_metadata,
+			struct refusal *refusal)
+{
+	int tries = 0;
+
+	close(refusal->attach.target_fd);
+	close(refusal->attach.attach_bpf_fd);
+	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
+	/* A thread that has ended may be counted a little longer. */
+	while (rmdir(refusal->path) && tries++ < 1000)
+		nap_ms(10);
+}
+
+/*
+ * The late bind() is refused when it is done. It must not give up what the other
+ * has won, unless it is given up whole.
+ */
+TEST_F(any, bind_refused)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	long users = wait_for_users(0);
+	struct refusal refusal;
+	int i, result;
+
+	refusal_make(_metadata, &refusal, contest->host);
+	tell_about(late, "a late bind() that a program refuses");
+	for (i = 0; i < 4; i++) {
+		struct call bind_ = {
+			.make = do_bind, .host = contest->late,
+			.port = i & 1 ? OTHER_PORT : 0,
+		};
+
+		late->no_port = i & 2;
+		hold_late(_metadata, late, &bind_);
+		win(_metadata, late);
+		ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+		result = call_release(_metadata, &bind_);
+		EXPECT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+		EXPECT_TRUE(result == -EINVAL ||
+			    (!late->port && (!result || result == -EPERM))) {
+			TH_LOG("it says %d", result);
+		}
+		if (late->port || holds_zero(late->fd))
+			expect_filed(_metadata, late->fd, &late->place);
+		else
+			expect_free(_metadata, &late->place);
+		close(late->fd);
+		settle(_metadata);
+		expect_free(_metadata, &late->place);
+	}
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* The winner is refused while another waits for the lock, who has it all then. */
+TEST_F(any, winner_refused)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = {
+		.make = do_bind, .host = contest->late, .port = OTHER_PORT,
+	};
+	struct call winner = {
+		.make = do_win, .host = contest->host, .port = late->port,
+	};
+	struct place place = late->place;
+	long users = wait_for_users(0);
+	struct refusal refusal;
+
+	refusal_make(_metadata, &refusal, contest->host);
+	tell_about(late, "a bind() that a program has refused");
+	hold_late(_metadata, late, &bind_);
+	winner.fd = late->fd;
+	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+	call_start(_metadata, &winner);
+	EXPECT_EQ(-EPERM, call_end(_metadata, &winner));
+	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	expect_free(_metadata, &late->place);
+	EXPECT_EQ(OTHER_PORT, local_port(late->fd));
+	place.host = contest->late;
+	place.port = OTHER_PORT;
+	EXPECT_AT(&place, -EADDRINUSE,
+		  try_bind(_metadata, &place, place.host));
+	close(late->fd);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
+ * Other calls that are late: they find a bound socket, and do what they do on
+ * one.
+ */
+static void race_late_call(struct __test_metadata *_metadata, struct late *self,
+			   struct call *late, const char *about)
+{
+	tell_about(self, about);
+	hold_late(_metadata, self, late);
+	win(_metadata, self);
+	EXPECT_EQ(0, call_release(_metadata, late));
+}
+
+TEST_F(tcp, listen)
+{
+	struct late *late = &self->late;
+	struct call listen_ = { .make = do_listen };
+
+	race_late_call(_metadata, late, &listen_, "a late listen()");
+	expect_connections(_metadata, late->fd, &late->place);
+	expect_filed(_metadata, late->fd, &late->place);
+}
+
+TEST_F(any, connect)
+{
+	struct late *late = &self->late;
+	struct call connect_ = {
+		.make = do_connect, .host = late->contest->dest,
+		.port = PEER_PORT,
+	};
+
+	race_late_call(_metadata, late, &connect_, "a late connect()");
+	EXPECT_EQ(1, rc(send(late->fd, "c", 1, 0)));
+	expect_peer(_metadata, late);
+	EXPECT_EQ(0, disconnect(late->fd));
+	expect_filed(_metadata, late->fd, &late->place);
+}
+
+static int do_send_whole(struct call *call)
+{
+	int sent = do_send(call);
+
+	return sent == (int)strlen(call->text) ? 0 : sent;
+}
+
+TEST_F(udp, send)
+{
+	struct late *late = &self->late;
+	struct call send_ = {
+		.make = do_send_whole, .host = late->contest->dest,
+		.port = PEER_PORT, .text = "s",
+	};
+
+	race_late_call(_metadata, late, &send_, "a late send()");
+	expect_peer(_metadata, late);
+	expect_filed(_metadata, late->fd, &late->place);
+}
+
+TEST_F(any, device)
+{
+	struct late *late = &self->late;
+	struct call device = { .make = do_device };
+	struct slow_page slow;
+
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	slow_page_make(_metadata, &slow);
+	tell_about(late, "a late SO_BINDTODEVICE");
+	late->fd = new_socket(_metadata, late->contest->host,
+			      late->contest->type);
+	device.fd = late->fd;
+	device.page = slow.page;
+	call_start(_metadata, &device);
+	slow_page_is_read(_metadata, &slow);
+	win(_metadata, late);
+	slow_page_put(_metadata, &slow, "lo");
+	EXPECT_EQ(0, call_end(_metadata, &device));
+	expect_filed(_metadata, late->fd, &late->place);
+	close(slow.uffd);
+}
+
+/* ---- options of IPv6 sockets ---- */
+
+FIXTURE(v6only) {};
+
+FIXTURE_VARIANT(v6only) {
+	int type;
+	int before;
+	bool marked;		/* when the option begins */
+	int port;
+};
+
+#define V6ONLY(name, ...)	ON_BOTH_PORTS(v6only, name, __VA_ARGS__)
+V6ONLY(tcp_set, .type = SOCK_STREAM, .before = 0);
+V6ONLY(tcp_clear, .type = SOCK_STREAM, .before = 1);
+V6ONLY(udp_set, .type = SOCK_DGRAM, .before = 0);
+V6ONLY(udp_clear, .type = SOCK_DGRAM, .before = 1);
+V6ONLY(marked_tcp_set, .type = SOCK_STREAM, .before = 0, .marked = true);
+V6ONLY(marked_tcp_clear, .type = SOCK_STREAM, .before = 1, .marked = true);
+V6ONLY(marked_udp_set, .type = SOCK_DGRAM, .before = 0, .marked = true);
+V6ONLY(marked_udp_clear, .type = SOCK_DGRAM, .before = 1, .marked = true);
+
+FIXTURE_SETUP(v6only)
+{
+	if (!have_family_of("::"))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(v6only) {}
+
+/*
+ * IPV6_V6ONLY is for sockets that are not bound. One call waits for the lock, or
+ * for its turn; whichever comes first, the option and the table must agree.
+ */
+TEST_F(v6only, late)
+{
+	int fd = new_socket(_metadata, "::", variant->type);
+	struct call option = {
+		.make = do_v6only, .fd = fd, .value = !variant->before,
+	};
+	struct call winner = {
+		.make = do_win, .fd = fd, .host = "::", .port = variant->port,
+	};
+	int rival = socket_for(_metadata, "0.0.0.0", variant->type,
+			       variant->port);
+	int v6only = variant->before, result;
+	bool bound;
+
+	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, variant->before));
+	if (variant->marked && !variant->port)
+		ASSERT_EQ(0, set_mark(fd, 1));
+	call_hold(_metadata, &option, BEFORE_LOCK);
+	call_start(_metadata, &winner);
+	bound = call_has_ended(_metadata, &winner);
+	result = call_release(_metadata, &option);
+	/* Who finds the socket bound is told so, or changes nothing. */
+	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
+			    !variant->port && !result) {
+		TH_LOG("it says %d", result);
+	}
+	if (!bound)
+		v6only = !variant->before;
+	EXPECT_EQ(0, call_end(_metadata, &winner));
+	expect_port(_metadata, fd, variant->port);
+	EXPECT_EQ(v6only, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
+	EXPECT_EQ(v6only ? 0 : -EADDRINUSE,
+		  bind_to(rival, "0.0.0.0", variant->port));
+}
+
+FIXTURE(addrform) {};
+
+FIXTURE_VARIANT(addrform) {
+	int type;
+	int port;
+};
+
+ON_BOTH_PORTS(addrform, tcp, .type = SOCK_STREAM);
+ON_BOTH_PORTS(addrform, udp, .type = SOCK_DGRAM);
+
+FIXTURE_SETUP(addrform)
+{
+	if (!have_family_of("::"))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+}
+
+FIXTURE_TEARDOWN(addrform) {}
+
+#define MAPPED	"::ffff:127.0.0.1"
+
+static int make_peer(struct __test_metadata *_metadata, int type)
+{
+	int peer = new_socket(_metadata, "127.0.0.1", type);
+
+	ASSERT_EQ(0, bind_to(peer, "127.0.0.1", PEER_PORT));
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(peer, 4)));
+	return peer;
+}
+
+static int do_addrform(struct call *call)
+{
+	return set_int(call->fd, SOL_IPV6, IPV6_ADDRFORM, AF_INET);
+}
+
+/*
+ * The socket is to become one of IPv4, which takes a connection. It has one when
+ * the call begins, and another, from the port it was bound to since, later on.
+ */
+TEST_F(addrform, late)
+{
+	int peer = make_peer(_metadata, variant->type);
+	int fd = new_socket(_metadata, MAPPED, variant->type);
+	struct call addrform = { .make = do_addrform, .fd = fd };
+	struct place place = {
+		.host = "127.0.0.1", .dest = "127.0.0.1", .other = "127.0.0.2",
+		.type = variant->type, .port = variant->port,
+		.about = "a late IPV6_ADDRFORM",
+	};
+	long users = wait_for_users(0);
+
+	ASSERT_EQ(0, connect_to(fd, MAPPED, PEER_PORT));
+	call_hold(_metadata, &addrform, BEFORE_LOCK);
+	ASSERT_EQ(0, disconnect(fd));
+	if (!variant->port)
+		ASSERT_EQ(0, set_mark(fd, 1));
+	ASSERT_EQ(0, bind_to(fd, MAPPED, variant->port));
+	ASSERT_EQ(0, connect_to(fd, MAPPED, PEER_PORT));
+	EXPECT_EQ(0, call_release(_metadata, &addrform));
+	EXPECT_EQ(variant->port, local_port(fd));
+	expect_taken(_metadata, &place);
+	EXPECT_EQ(0, disconnect(fd));
+	expect_filed(_metadata, fd, &place);
+	close(fd);
+	close(peer);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* A bind() that began on an IPv6 socket gets the lock of a connected IPv4 one. */
+TEST_F(addrform, bind_late)
+{
+	int peer = make_peer(_metadata, variant->type);
+	int fd = socket_for(_metadata, MAPPED, variant->type, variant->port);
+	struct call bind_ = {
+		.make = do_bind, .fd = fd, .host = MAPPED,
+		.port = variant->port,
+	};
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	ASSERT_EQ(0, connect_to(fd, MAPPED, PEER_PORT));
+	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_ADDRFORM, AF_INET));
+	EXPECT_EQ(-EINVAL, call_release(_metadata, &bind_));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	close(peer);
+}
+
+/* ---- two calls on a marked socket ---- */
+
+FIXTURE(turn) {};
+
+FIXTURE_VARIANT(turn) {
+	const char *host, *other;
+	int type;
+};
+
+#define TURN(name, _host, _other, _type)				\
+	FIXTURE_VARIANT_ADD(turn, name) {				\
+		.host = _host, .other = _other, .type = _type		\
+	}
+TURN(ip4_tcp, "127.0.0.1", "127.0.0.2", SOCK_STREAM);
+TURN(ip6_tcp, "::1", "fd00::2", SOCK_STREAM);
+TURN(ip4_udp, "127.0.0.1", "127.0.0.2", SOCK_DGRAM);
+TURN(ip6_udp, "::1", "fd00::2", SOCK_DGRAM);
+
+FIXTURE_SETUP(turn)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+}
+
+FIXTURE_TEARDOWN(turn) {}
+
+#define PLACE_OF(variant, _about) {					\
+	.host = (variant)->host, .dest = (variant)->host,		\
+	.other = (variant)->other, .type = (variant)->type,		\
+	.about = _about,						\
+}
+
+/*
+ * A bind() and a call that takes the mark away. Either the bind() came first and
+ * the socket keeps its mark, or last and got a port like anybody.
+ */
+static void expect_bind_or_clear(struct __test_metadata *_metadata, int fd,
+				 const struct place *place, int clear)
+{
+	if (clear == -EBUSY) {
+		EXPECT_EQ(1, get_mark(fd));
+		expect_filed(_metadata, fd, place);
+	} else {
+		EXPECT_EQ(0, clear);
+		EXPECT_EQ(0, get_mark(fd));
+		EXPECT_EQ(0, holds_zero(fd));
+		EXPECT_TRUE(is_ephemeral(local_port(fd)));
+		expect_free(_metadata, place);
+	}
+	close(fd);
+	settle(_metadata);
+	expect_free(_metadata, place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+TEST_F(turn, clear_held_while_bind)
+{
+	struct place place = PLACE_OF(variant, "a bind() during a clear");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call clear = { .make = do_mark, .fd = fd };
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->host };
+	int cleared;
+
+	call_hold(_metadata, &clear, BEFORE_LOCK);
+	call_start(_metadata, &bind_);
+	call_has_ended(_metadata, &bind_);
+	cleared = call_release(_metadata, &clear);
+	EXPECT_EQ(0, call_end(_metadata, &bind_));
+	expect_bind_or_clear(_metadata, fd, &place, cleared);
+}
+
+TEST_F(turn, bind_held_while_clear)
+{
+	struct place place = PLACE_OF(variant, "a clear during a bind()");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call clear = { .make = do_mark, .fd = fd };
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->host };
+	int cleared;
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	call_start(_metadata, &clear);
+	call_has_ended(_metadata, &clear);
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	cleared = call_end(_metadata, &clear);
+	expect_bind_or_clear(_metadata, fd, &place, cleared);
+}
+
+/* The bind() is done, but for giving back the lock. */
+TEST_F(turn, bind_done_while_clear)
+{
+	struct place place = PLACE_OF(variant, "a clear at the end of a bind()");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call clear = { .make = do_mark, .fd = fd };
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->host };
+
+	call_hold(_metadata, &bind_, BEFORE_UNLOCK);
+	call_start(_metadata, &clear);
+	call_has_ended(_metadata, &clear);
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	expect_bind_or_clear(_metadata, fd, &place,
+			     call_end(_metadata, &clear));
+}
+
+/* Both are marked: one wins, the other is told that the socket is bound. */
+TEST_F(turn, bind_held_while_bind)
+{
+	struct place place = PLACE_OF(variant, "two bind()s");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call second = {
+		.make = do_bind, .fd = fd, .host = variant->other,
+	};
+	int one, two;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	call_start(_metadata, &second);
+	call_has_ended(_metadata, &second);
+	one = call_release(_metadata, &first);
+	two = call_end(_metadata, &second);
+	if (one) {
+		EXPECT_EQ(-EINVAL, one);
+		EXPECT_EQ(0, two);
+		place.host = variant->other;
+		place.dest = variant->other;
+		place.other = variant->host;
+	} else {
+		EXPECT_EQ(-EINVAL, two);
+	}
+	expect_filed(_metadata, fd, &place);
+}
+
+/* One that waits is killed: it goes at once, and the others are none the worse. */
+TEST_F(turn, killed_while_it_waits)
+{
+	struct place place = PLACE_OF(variant, "a bind() that was killed");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+	double deadline = now() + IO_TIMEOUT_SEC;
+	int results[2];
+	siginfo_t gone = {};
+	pid_t pid;
+	char state;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	pid = fork();
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		/* An address that is nobody's: it leaves the port to the others. */
+		bind_to(fd, is_ip6(variant->host) ? "2001:db8::1" : "192.0.2.1",
+			0);
+		_exit(0);
+	}
+	do {
+		nap_ms(10);
+		state = state_of(pid);
+	} while (state != 'D' && state != 'Z' && now() < deadline);
+	call_start(_metadata, &last);
+	call_has_ended(_metadata, &last);
+	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
+	ASSERT_EQ(0, rc(waitid(P_PID, pid, &gone, WEXITED)));
+	EXPECT_TRUE(state == 'Z' || gone.si_code == CLD_KILLED);
+	results[0] = call_release(_metadata, &first);
+	results[1] = call_end(_metadata, &last);
+	EXPECT_TRUE((!results[0] && results[1] == -EINVAL) ||
+		    (results[0] == -EINVAL && !results[1])) {
+		TH_LOG("one bind() says %d, the other %d", results[0],
+		       results[1]);
+	}
+	expect_filed(_metadata, fd, &place);
+	close(fd);
+	settle(_metadata);
+	expect_free(_metadata, &place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* How often a thread has gone to sleep so far. */
+static long sleeps_of(int tid)
+{
+	char path[64], line[128];
+	long sleeps = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/status", tid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		sscanf(line, "voluntary_ctxt_switches: %ld", &sleeps);
+	if (file)
+		fclose(file);
+	return sleeps;
+}
+
+#define WAITERS	8
+#define OTHERS	20
+
+/* Who waits for one socket sleeps through what is done with others. */
+TEST_F(turn, others_wake_nobody)
+{
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call waiters[WAITERS] = {};
+	long before[WAITERS], after;
+	int i, other;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	for (i = 0; i < WAITERS; i++) {
+		waiters[i] = first;
+		waiters[i].where = NULL;
+		call_start(_metadata, &waiters[i]);
+	}
+	/* One of them may have come first. */
+	for (i = 0; i < WAITERS; i++) {
+		call_has_ended(_metadata, &waiters[i]);
+		before[i] = sleeps_of(atomic_load(&waiters[i].tid));
+	}
+	for (i = 0; i < OTHERS; i++) {
+		other = bound_socket(_metadata, variant->other, variant->type,
+				     0);
+		close(other);
+	}
+	for (i = 0; i < WAITERS; i++) {
+		after = sleeps_of(atomic_load(&waiters[i].tid));
+		EXPECT_EQ(before[i], after) {
+			TH_LOG("%ld times for %d bind()s", after - before[i],
+			       OTHERS);
+		}
+	}
+	call_release(_metadata, &first);
+	for (i = 0; i < WAITERS; i++)
+		call_end(_metadata, &waiters[i]);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Who may bind: the capability, net.ipv4.ip_unprivileged_port_start, and the
+ * order in which bind() finds its errors, for the first bind() and the second.
+ */
+#include <linux/capability.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+
+#include "port0_test.h"
+
+static void keep_capability(struct __test_metadata *_metadata, bool keep)
+{
+	struct __user_cap_header_struct head = {
+		.version = _LINUX_CAPABILITY_VERSION_3,
+	};
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+	__u32 *effective = &caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective;
+
+	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
+	*effective &= ~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	if (keep)
+		*effective |= CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
+}
+
+static void set_start(struct __test_metadata *_metadata, int port)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", port);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
+				text));
+}
+
+FIXTURE(privilege) {};
+
+FIXTURE_VARIANT(privilege) {
+	const char *host;
+	int type, port;
+};
+
+FIXTURE_SETUP(privilege)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(privilege)
+{
+	keep_capability(_metadata, true);
+}
+
+#define PRIVILEGE(name, _host)						\
+	ON_BOTH_PORTS(privilege, name##_tcp, .host = _host,		\
+		      .type = SOCK_STREAM);				\
+	ON_BOTH_PORTS(privilege, name##_udp, .host = _host,		\
+		      .type = SOCK_DGRAM)
+
+PRIVILEGE(ip4, "127.0.0.1");
+PRIVILEGE(ip6, "::1");
+PRIVILEGE(any4, "0.0.0.0");
+PRIVILEGE(any6, "::");
+PRIVILEGE(mapped, "::ffff:127.0.0.1");
+
+/* Where the limit lies: at the bottom, around each of our ports, and above. */
+static const int starts[] = {
+	0, 1, 2, 3, CONTROL_PORT - 1, CONTROL_PORT, CONTROL_PORT + 1, 1024, OTHER_PORT + 1,
+};
+
+static const int asked[] = { 0, 1, 2, CONTROL_PORT, 80, 1023, 1024, OTHER_PORT };
+
+static bool is_allowed(int port, int start, bool capable)
+{
+	return capable || port >= start;
+}
+
+TEST_F(privilege, first_bind)
+{
+	int capable, fd;
+	size_t i;
+
+	for (capable = 0; capable < 2; capable++) {
+		keep_capability(_metadata, capable);
+		for (i = 0; i < ARRAY_SIZE(starts); i++) {
+			set_start(_metadata, starts[i]);
+			fd = socket_for(_metadata, variant->host, variant->type,
+					variant->port);
+			EXPECT_EQ(is_allowed(variant->port, starts[i], capable) ?
+				  0 : -EACCES,
+				  bind_to(fd, variant->host, variant->port)) {
+				TH_LOG("ip_unprivileged_port_start %d, %scapable",
+				       starts[i], capable ? "" : "not ");
+			}
+			close(fd);
+		}
+	}
+}
+
+/* For a bind() that is refused, and for the socket, nothing has happened. */
+TEST_F(privilege, refused_then_allowed)
+{
+	int fd = socket_for(_metadata, variant->host, variant->type, variant->port);
+
+	keep_capability(_metadata, false);
+	set_start(_metadata, variant->port + 1);
+	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
+	EXPECT_EQ(0, local_port(fd));
+	if (!variant->port)
+		EXPECT_EQ(0, holds_zero(fd));
+	set_start(_metadata, variant->port);
+	EXPECT_EQ(0, bind_to(fd, variant->host, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
+/* A second bind() is asked for the privilege before it is told EINVAL. */
+TEST_F(privilege, second_bind)
+{
+	int fd = bound_socket(_metadata, variant->host, variant->type,
+			      variant->port);
+	int capable, port;
+	size_t i, j;
+
+	for (capable = 0; capable < 2; capable++) {
+		keep_capability(_metadata, capable);
+		for (i = 0; i < ARRAY_SIZE(starts); i++) {
+			set_start(_metadata, starts[i]);
+			for (j = 0; j < ARRAY_SIZE(asked); j++) {
+				/* On an ordinary port 0 asks for no port. */
+				port = asked[j] ?: variant->port;
+				EXPECT_EQ(is_allowed(port, starts[i], capable) ?
+					  -EINVAL : -EACCES,
+					  bind_to(fd, variant->host, port)) {
+					TH_LOG("port %d, start %d, %scapable",
+					       port, starts[i],
+					       capable ? "" : "not ");
+				}
+			}
+		}
+	}
+	expect_port(_metadata, fd, variant->port);
+}
+
+/*
+ * Which of several faults of an address is found first. What an ordinary port
+ * says is asked of an ordinary port, as it depends on the kernel.
+ */
+struct fault {
+	const char *host;
+	int family, port, length;
+};
+
+static const struct fault faults[] = {
+	{ "192.0.2.1", AF_INET, -1, 0 },
+	{ "192.0.2.1", AF_UNSPEC, -1, 0 },
+	{ "192.0.2.1", AF_UNIX, -1, 0 },
+	{ "192.0.2.1", AF_INET, OTHER_PORT, 0 },
+	{ "0.0.0.0", AF_UNSPEC, -1, 0 },
+	{ "0.0.0.0", AF_UNSPEC, OTHER_PORT, 0 },
+	{ "127.0.0.1", AF_UNSPEC, -1, 0 },
+	{ "127.0.0.1", AF_INET6, -1, 0 },
+	{ "224.0.0.1", AF_INET, -1, 0 },
+	{ "224.0.0.1", AF_INET, OTHER_PORT, 0 },
+	{ "255.255.255.255", AF_INET, -1, 0 },
+	{ "127.255.255.255", AF_INET, -1, 0 },
+	{ "2001:db8::1", AF_INET6, -1, 0 },
+	{ "2001:db8::1", AF_INET6, OTHER_PORT, 0 },
+	{ "2001:db8::1", AF_UNSPEC, -1, 0 },
+	{ "::", AF_UNSPEC, -1, 0 },
+	{ "::1", AF_INET, -1, 0 },
+	{ "::1", AF_UNIX, OTHER_PORT, 0 },
+	{ "::ffff:192.0.2.1", AF_INET6, -1, 0 },
+	{ "::ffff:192.0.2.1", AF_INET6, OTHER_PORT, 0 },
+	{ "ff02::1", AF_INET6, -1, 0 },
+	{ "ff02::1", AF_INET6, OTHER_PORT, 0 },
+	{ "fe80::1", AF_INET6, -1, 0 },
+	{ "::1", AF_INET6, -1, 24 },
+	{ "::1", AF_INET6, OTHER_PORT, 23 },
+	{ "127.0.0.1", AF_INET, -1, 15 },
+};
+
+static int bind_fault(int fd, const struct fault *fault, int port)
+{
+	struct addr addr = addr_of(fault->host,
+				   fault->port < 0 ? port : fault->port);
+
+	addr.sa.sa_family = fault->family;
+	return rc(bind(fd, &addr.sa, fault->length ?: (int)addr.len));
+}
+
+/* The answers to all faults; a socket that gets bound is replaced. */
+static void faults_on(struct __test_metadata *_metadata, const char *host, int type,
+		      int port, bool bound, int *answers)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(faults); i++) {
+		int fd = socket_for(_metadata, host, type, port);
+
+		if (bound) {
+			keep_capability(_metadata, true);
+			ASSERT_EQ(0, bind_to(fd, host, port));
+			keep_capability(_metadata, false);
+		}
+		answers[i] = bind_fault(fd, &faults[i], port);
+		if (bound)
+			expect_port(_metadata, fd, port);
+		close(fd);
+	}
+}
+
+TEST_F(privilege, faults)
+{
+	int control[ARRAY_SIZE(faults)], got[ARRAY_SIZE(faults)];
+	int bound, start;
+	size_t i;
+
+	for (bound = 0; bound < 2; bound++) {
+		for (start = 0; start <= 1024; start += 1024) {
+			set_start(_metadata, start);
+			keep_capability(_metadata, false);
+			faults_on(_metadata, variant->host, variant->type,
+				  CONTROL_PORT, bound, control);
+			faults_on(_metadata, variant->host, variant->type,
+				  variant->port, bound, got);
+			for (i = 0; i < ARRAY_SIZE(faults); i++) {
+				EXPECT_EQ(control[i], got[i]) {
+					TH_LOG("%s family %d port %d, %sbound, start %d",
+					       faults[i].host, faults[i].family,
+					       faults[i].port, bound ? "" : "un",
+					       start);
+				}
+			}
+		}
+	}
+}
+
+/* The options that let an address be foreign do so for a second bind() as well. */
+TEST_F(privilege, foreign_addresses)
+{
+	static const struct {
+		const char *name;
+		int level, option;
+	} frees[] = {
+		{ "IP_FREEBIND", SOL_IP, IP_FREEBIND },
+		{ "IP_TRANSPARENT", SOL_IP, IP_TRANSPARENT },
+	};
+	const char *foreign = is_ip6(variant->host) ? "2001:db8::1" : "192.0.2.1";
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(frees); i++) {
+		int fd = socket_for(_metadata, variant->host, variant->type,
+				    variant->port);
+
+		EXPECT_EQ(-EADDRNOTAVAIL, bind_to(fd, foreign, variant->port));
+		ASSERT_EQ(0, bind_to(fd, variant->host, variant->port));
+		EXPECT_EQ(is_ip6(variant->host) ? -EINVAL : -EADDRNOTAVAIL,
+			  bind_to(fd, foreign, variant->port));
+		ASSERT_EQ(0, set_int(fd, frees[i].level, frees[i].option, 1));
+		EXPECT_EQ(-EINVAL, bind_to(fd, foreign, variant->port)) {
+			TH_LOG("%s", frees[i].name);
+		}
+		close(fd);
+	}
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_nonlocal_bind", "1"));
+	if (!is_ip6(variant->host)) {
+		int fd = bound_socket(_metadata, foreign, variant->type,
+				      variant->port);
+
+		EXPECT_EQ(-EINVAL, bind_to(fd, "192.0.2.2", variant->port));
+	}
+}
+
+/* Root of another user namespace is nobody here, whatever the socket. */
+TEST_F(privilege, second_bind_from_a_user_namespace)
+{
+	int fd = bound_socket(_metadata, variant->host, variant->type,
+			      variant->port);
+
+	if (unshare(CLONE_NEWUSER))
+		SKIP(return, "no user namespaces");
+	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
+	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, 80));
+	EXPECT_EQ(-EINVAL, bind_to(fd, variant->host, OTHER_PORT));
+}
+
+TEST_HARNESS_MAIN
