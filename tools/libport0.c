@@ -3,156 +3,336 @@
  * libport0.so - preloaded by port0-run: makes bind() mean port 0 literally.
  *
  * These functions may be called from a signal handler, between fork() and
- * exec(), and before any constructor has run. So bind() and socket() call the
- * kernel itself and not the next library's function, allocate nothing, lock
- * nothing, and leave errno alone where they succeed. connect() differs: threads
- * can be cancelled in it, which only the C library can do.
+ * exec(), and before any constructor has run. So they call the kernel itself and
+ * not the next library's function, allocate nothing, lock nothing, and leave errno
+ * alone where they succeed. Calls that threads can be cancelled in differ: only
+ * the C library can do that (libport0-peer.c).
+ *
+ * No socket ends up on another port than the one that was asked for without a
+ * word: where port 0 cannot be had, or the kernel cannot be asked, the call fails.
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "libport0.h"
 #include "port0.h"
+#include "refusal.h"
 #include "settings.h"
-
-#define EXPORT __attribute__((visibility("default")))
 
 /* of a signal mask, as the kernel has it */
 #define MASK_SIZE	(_NSIG / 8)
 
-typedef uint8_t ports[65536 / 8];
+#define MAX_HELD	64
+#define MAX_NOTES	8192
 
-static ports mapped;		/* bind() */
-static ports reached;		/* connect() */
-static bool client;
-static int (*next_connect)(int fd, const struct sockaddr *addr, socklen_t len);
+static const char to_port_0[] = "bind to port 0";
+
+struct settings settings;
+
 static struct { dev_t dev; ino_t ino; } terminal;
 static bool ready;
 
-static unsigned long long number(const char **text)
+/* Settings ------------------------------------------------------------------ */
+
+/**
+ * read_number - read a decimal number
+ * @text: where it begins; moved to behind it
+ *
+ * Return: the number; 0 if there is none.
+ */
+unsigned long long read_number(const char **text)
 {
 	unsigned long long n = 0;
 
 	while (**text >= '0' && **text <= '9')
 		n = n * 10 + (unsigned long long)(*(*text)++ - '0');
-	if (**text)
-		(*text)++;
 	return n;
 }
 
-static void read_ports(const char *text, ports set)
+static int hex(char digit)
 {
-	while (text && *text) {
-		uint16_t port = (uint16_t)number(&text);
+	return digit <= '9' ? digit - '0' : digit - 'a' + 10;
+}
 
-		set[port / 8] |= (uint8_t)(1 << port % 8);
+/**
+ * read_ports - add to a set of ports
+ * @text: the ports, as settings.h has it, or NULL
+ * @set: the set
+ */
+void read_ports(const char *text, ports set)
+{
+	if (!text)
+		return;
+	if (*text == 'x') {
+		for (int n = 0; text[n + 1] && n < PORT0_SET_HEX; n++)
+			set[n / 2] |= (uint8_t)(hex(text[n + 1]) << n % 2 * 4);
+		return;
+	}
+	while (*text) {
+		unsigned long long port = read_number(&text), last = port;
+
+		if (*text == '-') {
+			text++;
+			last = read_number(&text);
+		}
+		for (; port <= last && port <= 65535; port++)
+			set[port / 8] |= (uint8_t)(1 << port % 8);
+		if (*text)
+			text++;
 	}
 }
 
-static bool has(const ports set, int port)
+/**
+ * has - look for a port in a set
+ * @set: the set
+ * @port: the port, or -1
+ *
+ * Return: true if it is there.
+ */
+bool has(const ports set, int port)
 {
 	return port >= 0 && set[port / 8] & 1 << port % 8;
 }
 
 /*
+ * Sockets on port 0 that were bound by the program before exec(): it may say so
+ * by the port that it asked for.
+ */
+static struct { uint64_t cookie; int asked; } inherited[MAX_HELD];
+
+static void read_sockets(const char *text)
+{
+	for (int n = 0; text && *text && n < MAX_HELD; n++) {
+		inherited[n].cookie = read_number(&text);
+		text += *text == ':';
+		inherited[n].asked = (int)read_number(&text);
+		text += *text == ',';
+	}
+}
+
+/**
+ * settings_read - read what port0-run has asked for
+ *
  * At start, because nginx, sshd and others take the environment apart later.
  * Another library's constructor may bind before this one has had its turn, and
  * comes here first. Two at once do the same twice.
  */
-__attribute__((constructor)) static void settings_read(void)
+__attribute__((constructor)) void settings_read(void)
 {
 	const char *text;
 
 	if (__atomic_load_n(&ready, __ATOMIC_ACQUIRE) || !environ)
 		return;
-	read_ports(getenv(PORT0_ENV_MAP), mapped);
-	read_ports(getenv(PORT0_ENV_TO), reached);
+	read_ports(getenv(PORT0_ENV_MAP), settings.mapped);
+	read_ports(getenv(PORT0_ENV_TO), settings.reached);
+	for (int port = 65535; port > 0; port--) {
+		if (has(settings.reached, port))
+			settings.reached_name = port;
+	}
 	text = getenv(PORT0_ENV_STDERR);
 	if (text) {
-		terminal.dev = number(&text);
-		terminal.ino = number(&text);
+		terminal.dev = read_number(&text);
+		text += *text == ':';
+		terminal.ino = read_number(&text);
 	}
-	client = getenv(PORT0_ENV_CLIENT);
-	next_connect = (typeof(next_connect))dlsym(RTLD_NEXT, "connect");
+	settings.first = getenv(PORT0_ENV_FIRST);
+	settings.from = getenv(PORT0_ENV_FROM);
+	settings.client = getenv(PORT0_ENV_CLIENT);
+	settings.keep = getenv(PORT0_ENV_KEEP);
+	settings.aims = settings.from || settings.client || settings.reached_name ||
+			has(settings.reached, 0);
+	settings.was_root = !geteuid();
+	read_sockets(getenv(PORT0_ENV_SOCKETS));
+	peer_settings_read();
+	exec_settings_read();
+	rights_settings_read();
 	__atomic_store_n(&ready, true, __ATOMIC_RELEASE);
 }
 
-/*
+/* Messages ------------------------------------------------------------------ */
+
+/**
+ * report - tell the user
+ * @what: what went wrong
+ * @reason: why
+ *
  * Nobody reads this but a person: not written where stderr is another file now,
  * or nobody reads it. A full pipe is not waited for, a broken one kills nobody,
- * and no thread is cancelled in here, which write() and poll() would allow.
+ * and no thread is cancelled in here, which write() and poll() would allow. errno
+ * stays.
  */
-static void report(const char *text)
+void report(const char *what, const char *reason)
 {
 	struct pollfd place = { .fd = STDERR_FILENO, .events = POLLOUT };
+	char text[REFUSAL_SIZE + PATH_MAX] = "port0: ";
 	struct timespec at_once = { 0 };
 	struct stat st;
+	int err = errno;
 
-	if (fstat(STDERR_FILENO, &st) || st.st_dev != terminal.dev || st.st_ino != terminal.ino)
-		return;
-	if (syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
+	text_add(text, sizeof(text) - 1, what);
+	text_add(text, sizeof(text) - 1, ": ");
+	text_add(text, sizeof(text) - 1, reason);
+	strcat(text, "\n");
+	if (!fstat(STDERR_FILENO, &st) && st.st_dev == terminal.dev && st.st_ino == terminal.ino &&
+	    syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
 		syscall(SYS_write, STDERR_FILENO, text, strlen(text));
+	errno = err;
 }
+
+/**
+ * report_option - tell the user that a socket cannot be marked
+ * @what: what for
+ * @err: the errno; it is errno afterwards
+ */
+void report_option(const char *what, int err)
+{
+	char reason[REFUSAL_SIZE] = "";
+
+	refusal_of_option(reason, sizeof(reason), err);
+	report(what, reason);
+	errno = err;
+}
+
+/* Sockets ------------------------------------------------------------------- */
 
 static int bind_really(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	return (int)syscall(SYS_bind, fd, addr, len);
 }
 
-static int mark(int fd, int value)
+/**
+ * set - set a socket option
+ * @fd: the socket
+ * @level: SOL_SOCKET, ...
+ * @name: the option
+ * @value: what to
+ *
+ * Return: 0, or -1 with errno.
+ */
+int set(int fd, int level, int name, int value)
 {
-	return setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &value, sizeof(value));
+	return (int)syscall(SYS_setsockopt, fd, level, name, &value, sizeof(value));
 }
 
-static int ask(int fd, int level, int name)
+/**
+ * ask - read a socket option
+ * @fd: the socket
+ * @level: SOL_SOCKET, ...
+ * @name: the option
+ *
+ * A seccomp filter may answer 0 in place of the kernel, which writes no value.
+ *
+ * Return: the value, or -1 with errno.
+ */
+int ask(int fd, int level, int name)
 {
-	int value = 0;
+	int value = -1;
 	socklen_t len = sizeof(value);
 
-	return getsockopt(fd, level, name, &value, &len) ? -1 : value;
+	errno = EPERM;
+	return syscall(SYS_getsockopt, fd, level, name, &value, &len) ? -1 : value;
 }
 
-/* A socket whose address has a port; on raw and ping sockets it is none. */
-static bool has_port(int fd)
+/**
+ * cookie_of - the name that the kernel has for a socket
+ * @fd: the socket
+ *
+ * Return: a number that no other socket has or will have; 0 if unknown.
+ */
+uint64_t cookie_of(int fd)
 {
-	int domain = ask(fd, SOL_SOCKET, SO_DOMAIN);
-	int protocol = ask(fd, SOL_SOCKET, SO_PROTOCOL);
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
 
-	return (domain == AF_INET || domain == AF_INET6) &&
-	       ask(fd, SOL_SOCKET, SO_TYPE) != SOCK_RAW &&
-	       protocol != IPPROTO_ICMP && protocol != IPPROTO_ICMPV6;
+	return syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) ? 0 : cookie;
+}
+
+/**
+ * mark - mark a socket for port 0, or take the mark away
+ * @fd: the socket
+ * @value: 1 or 0
+ *
+ * Return: 0, or -1 with errno; also if it has not been done, as a seccomp filter
+ * may have it.
+ */
+int mark(int fd, int value)
+{
+	if (set(fd, SOL_IP, IP_BIND_PORT_ZERO, value))
+		return -1;
+	return ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == value ? 0 : -1;
+}
+
+/**
+ * kind_of - see whose ports a socket has
+ * @fd: the socket, or something else
+ *
+ * Return: KIND_NONE if the port in its address is none, as in that of raw and ping
+ * sockets.
+ */
+enum kind kind_of(int fd)
+{
+	int domain = ask(fd, SOL_SOCKET, SO_DOMAIN), type, protocol;
+
+	if (domain < 0)
+		return errno == EBADF || errno == ENOTSOCK ? KIND_NONE : KIND_UNKNOWN;
+	if (domain != AF_INET && domain != AF_INET6)
+		return KIND_NONE;
+	type = ask(fd, SOL_SOCKET, SO_TYPE);
+	protocol = ask(fd, SOL_SOCKET, SO_PROTOCOL);
+	if (type < 0 || protocol < 0)
+		return KIND_UNKNOWN;
+	if (type == SOCK_RAW || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6)
+		return KIND_NONE;
+	if (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP)
+		return KIND_TCP;
+	return protocol == IPPROTO_UDP ? KIND_UDP : KIND_OTHER;
 }
 
 /*
  * Where the kernel says EFAULT, reading in here would end the program. So it is
  * asked first, by a system call that sandboxes allow, since the C library needs
- * it: this one reads the mask, and then says that -1 is nothing to do with it.
+ * it: this one reads the mask, and then says that -1 is nothing to do with it. A
+ * mask at 0 it takes for none.
  */
 static bool mask_is_readable(uintptr_t addr)
 {
-	return syscall(SYS_rt_sigprocmask, -1, addr, NULL, MASK_SIZE) != -1 || errno != EFAULT;
+	addr &= ~(uintptr_t)(MASK_SIZE - 1);
+	return addr && (syscall(SYS_rt_sigprocmask, -1, addr, NULL, MASK_SIZE) != -1 ||
+			errno != EFAULT);
 }
 
-/* An address is shorter than a page: its ends tell of all of it. */
-static bool is_readable(const struct sockaddr *addr, socklen_t len)
+/**
+ * is_readable - see whether memory is there
+ * @buf: where it begins
+ * @size: its length, not longer than a page: then its ends tell of all of it
+ *
+ * Return: true if reading it does not end the program.
+ */
+bool is_readable(const void *buf, size_t size)
 {
-	return mask_is_readable((uintptr_t)addr) &&
-	       mask_is_readable((uintptr_t)addr + len - MASK_SIZE);
+	return size && mask_is_readable((uintptr_t)buf) &&
+	       mask_is_readable((uintptr_t)buf + size - 1);
 }
 
-/* The port is at the same place in both families; AF_UNSPEC counts as IPv4. */
-static int port_of(const struct sockaddr *addr, socklen_t len)
+/**
+ * port_of - the port in an address
+ * @addr: the address, as a program gave it
+ * @len: its length
+ *
+ * It is at the same place in both families; AF_UNSPEC counts as IPv4.
+ *
+ * Return: the port, or -1 if there is none or the kernel will refuse the address.
+ */
+int port_of(const struct sockaddr *addr, socklen_t len)
 {
 	if (!addr || len < sizeof(struct sockaddr_in) ||
 	    len > sizeof(struct sockaddr_storage) || !is_readable(addr, len))
@@ -163,54 +343,237 @@ static int port_of(const struct sockaddr *addr, socklen_t len)
 	return ntohs(((const struct sockaddr_in *)addr)->sin_port);
 }
 
-static const char *reason(int err)
-{
-	switch (err) {
-	case EACCES:
-		return "port0: bind to port 0: no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0\n";
-	case EADDRINUSE:
-		return "port0: bind to port 0: another socket has it on this address\n";
-	case ENOPROTOOPT:
-		return "port0: bind to port 0: the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (MPTCP: switch it off)\n";
-	}
-	return NULL;
-}
-
-static void set_port_0(struct sockaddr_storage *copy, const struct sockaddr *addr, socklen_t len)
+/**
+ * set_port - copy an address and put another port into it
+ * @copy: where to
+ * @addr: an address that port_of() has accepted
+ * @len: its length
+ * @port: the port
+ */
+void set_port(struct sockaddr_storage *copy, const struct sockaddr *addr, socklen_t len, int port)
 {
 	memcpy(copy, addr, len);
-	((struct sockaddr_in *)copy)->sin_port = 0;
+	((struct sockaddr_in *)copy)->sin_port = htons((uint16_t)port);
 }
 
-static int bind_literal(int fd, const struct sockaddr *addr, socklen_t len)
-{
-	bool marked = ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == 1;
-	struct sockaddr_storage copy;
-	int ret, err = errno;
+/* Notes --------------------------------------------------------------------- */
 
-	set_port_0(&copy, addr, len);
-	ret = mark(fd, 1);
-	if (!ret) {
-		errno = err;
-		ret = bind_really(fd, (struct sockaddr *)&copy, len);
+/* A key of 48 bits and a value in one word each; a newer note may take its place. */
+static uint64_t notes[MAX_NOTES];
+
+/**
+ * note_put - remember a number
+ * @key: under what; the lower 48 bits count, 0 is none
+ * @value: the number
+ */
+void note_put(uint64_t key, uint16_t value)
+{
+	if (key)
+		__atomic_store_n(&notes[key % MAX_NOTES], key << 16 | value, __ATOMIC_RELAXED);
+}
+
+/**
+ * note_get - look up what was remembered
+ * @key: under what
+ *
+ * Return: the number, or -1 if nothing was, or it is forgotten.
+ */
+int note_get(uint64_t key)
+{
+	uint64_t note = __atomic_load_n(&notes[key % MAX_NOTES], __ATOMIC_RELAXED);
+
+	return key && note >> 16 == (key & ~0ULL >> 16) ? (int)(note & 0xffff) : -1;
+}
+
+/* What this program has on port 0 ------------------------------------------- */
+
+/* An address; IPv4 in its IPv4 form. @dual: takes the IPv4 addresses as well. */
+struct place {
+	int family;
+	uint8_t addr[16];
+	bool any, dual;
+};
+
+enum { FREE, TAKEN, VALID };
+
+static struct held {
+	int state;
+	enum kind kind;
+	struct place place;
+	uint64_t cookie;
+	pid_t pid;
+	int fd;
+	int asked;
+} held[MAX_HELD];
+
+static struct place place_of(int fd, const struct sockaddr *addr)
+{
+	static const uint8_t none[16];
+	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)addr)->sin6_addr;
+	struct place place = { .family = AF_INET };
+
+	if (addr->sa_family != AF_INET6) {
+		memcpy(place.addr, &((const struct sockaddr_in *)addr)->sin_addr, 4);
+	} else if (IN6_IS_ADDR_V4MAPPED(in6)) {
+		memcpy(place.addr, in6->s6_addr + 12, 4);
+	} else {
+		place.family = AF_INET6;
+		memcpy(place.addr, in6, sizeof(*in6));
+	}
+	place.any = !memcmp(place.addr, none, sizeof(none));
+	place.dual = place.family == AF_INET6 && place.any &&
+		     ask(fd, SOL_IPV6, IPV6_V6ONLY) != 1;
+	return place;
+}
+
+/* A program that is on one address of its own has no need for one more on any. */
+static bool overlap(const struct place *a, const struct place *b)
+{
+	if (a->any && b->any)
+		return a->family == b->family || a->dual || b->dual;
+	if (a->any || b->any)
+		return true;
+	return a->family == b->family && !memcmp(a->addr, b->addr, sizeof(a->addr));
+}
+
+/* A child that has closed it does not know whether its parent has. */
+static bool is_gone(const struct held *h)
+{
+	return cookie_of(h->fd) != h->cookie &&
+	       (h->pid == getpid() || (kill(h->pid, 0) && errno == ESRCH));
+}
+
+static bool is_valid(const struct held *h)
+{
+	return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == VALID && !is_gone(h);
+}
+
+/* More than there is room for are not remembered: then the kernel decides alone. */
+static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
+{
+	for (struct held *h = held; h < held + MAX_HELD; h++) {
+		int state = __atomic_load_n(&h->state, __ATOMIC_ACQUIRE);
+
+		if (state == TAKEN || (state == VALID && !is_gone(h)) ||
+		    !__atomic_compare_exchange_n(&h->state, &state, TAKEN, false,
+						 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			continue;
+		h->kind = kind;
+		h->place = place_of(fd, addr);
+		h->cookie = cookie_of(fd);
+		h->pid = getpid();
+		h->fd = fd;
+		h->asked = asked;
+		__atomic_store_n(&h->state, VALID, __ATOMIC_RELEASE);
+		return;
+	}
+}
+
+/* Whether this program has a socket of that kind on port 0; @place: there. */
+static bool holds(enum kind kind, const struct place *place)
+{
+	for (const struct held *h = held; h < held + MAX_HELD; h++) {
+		if (is_valid(h) && h->kind == kind && (!place || overlap(&h->place, place)))
+			return true;
+	}
+	return false;
+}
+
+/**
+ * held_write - write down what is on port 0, for the next program
+ * @buf: where to
+ * @size: how much fits
+ *
+ * What was inherited by this program is handed on.
+ *
+ * Return: the length; 0 if there is nothing.
+ */
+size_t held_write(char *buf, size_t size)
+{
+	buf[0] = '\0';
+	for (int n = 0; n < 2 * MAX_HELD; n++) {
+		const struct held *h = &held[n % MAX_HELD];
+		uint64_t cookie = n < MAX_HELD ? h->cookie : inherited[n - MAX_HELD].cookie;
+		int asked = n < MAX_HELD ? h->asked : inherited[n - MAX_HELD].asked;
+
+		if (!cookie || !asked || (n < MAX_HELD && !is_valid(h)))
+			continue;
+		text_add(buf, size, *buf ? "," : "");
+		text_add_number(buf, size, cookie);
+		text_add(buf, size, ":");
+		text_add_number(buf, size, (unsigned long)asked);
+	}
+	return strlen(buf);
+}
+
+/* bind() and socket() ------------------------------------------------------- */
+
+/**
+ * bind_literal - bind a socket to port 0
+ * @fd: the socket
+ * @addr: where; its port does not matter
+ * @len: the length of @addr
+ * @what: what this is for, if it fails and the user is to know; else NULL
+ * @asked: the port that the program has asked for
+ *
+ * Return: as bind(): errno stays if it succeeds.
+ */
+int bind_literal(int fd, const struct sockaddr *addr, socklen_t len, const char *what, int asked)
+{
+	struct sockaddr_storage copy;
+	struct attempt attempt = { .addr = (struct sockaddr *)&copy, .len = len, .asked = asked,
+				   .was_root = settings.was_root };
+	char reason[REFUSAL_SIZE] = "";
+	int ret, err = errno;
+	bool marked = ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == 1;
+
+	set_port(&copy, addr, len, 0);
+	if (mark(fd, 1)) {
+		if (what)
+			report_option(what, errno);
+		return -1;
+	}
+	ret = bind_really(fd, (struct sockaddr *)&copy, len);
+	/* The module may have been unloaded meanwhile. */
+	if (!ret && ask(fd, SOL_IP, IP_BOUND_PORT_ZERO) != 1) {
+		errno = ENOPROTOOPT;
+		ret = -1;
 	}
 	if (ret) {
 		err = errno;
 		/* The program may go on to ask for an ephemeral port. */
 		if (!marked)
 			mark(fd, 0);
-		if (reason(err))
-			report(reason(err));
+		attempt.domain = ask(fd, SOL_SOCKET, SO_DOMAIN);
+		attempt.type = ask(fd, SOL_SOCKET, SO_TYPE);
+		attempt.protocol = ask(fd, SOL_SOCKET, SO_PROTOCOL);
+		if (what)
+			refusal_of_bind(reason, sizeof(reason), err, &attempt);
+		if (*reason)
+			report(what, reason);
+	}
+	errno = err;
+	return ret;
+}
+
+static int bind_and_hold(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len,
+			 const char *what, int asked)
+{
+	int err = errno;
+	int ret = bind_literal(fd, addr, len, what, asked);
+
+	if (!ret) {
+		hold(fd, kind, addr, asked);
 		errno = err;
 	}
 	return ret;
 }
 
-/* What socket() has marked only so that it can send to port 0. */
+/* What is marked only so that it can send to port 0. */
 static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	int err = errno;
-	bool marked = !mark(fd, 0);
+	bool marked = ask(fd, SOL_IP, IP_BIND_PORT_ZERO) == 1 && !mark(fd, 0);
 	int ret;
 
 	errno = err;
@@ -222,22 +585,94 @@ static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 	return ret;
 }
 
+/*
+ * A program that was put on port 0 by its own "port 0" may have other sockets for
+ * which it means any port: FTP's for data, TFTP's for a transfer, a resolver's for
+ * its questions. So the first on an address gets port 0, and one that shares its
+ * port (SO_REUSEPORT).
+ */
+static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
+{
+	static bool said;
+	int err = errno, ret;
+	struct place place = place_of(fd, addr);
+	bool shared = ask(fd, SOL_SOCKET, SO_REUSEPORT) == 1;
+	bool only = !holds(kind, NULL);
+
+	if (shared || !holds(kind, &place)) {
+		errno = err;
+		ret = bind_and_hold(fd, kind, addr, len, only ? to_port_0 : NULL, 0);
+		if (!ret || only || errno != EADDRINUSE)
+			return ret;
+	}
+	errno = err;
+	if (!__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))
+		report(to_port_0, "this program has it already, so one more socket that it binds to 0 gets any free port (port0-run --map 0: every bind to 0 means port 0)");
+	return bind_ephemeral(fd, addr, len);
+}
+
+/*
+ * TCP chooses the port in connect() or listen() then, UDP has one at once and
+ * gives it up in connect() or sendto(), where the option is the sign that it may.
+ */
+static int bind_to_leave(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
+{
+	int err = errno, ret;
+
+	if (kind == KIND_TCP)
+		set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+	errno = err;
+	ret = bind_ephemeral(fd, addr, len);
+	if (kind == KIND_UDP && !ret)
+		set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+	if (!ret)
+		errno = err;
+	return ret;
+}
+
+/* Under which a program's own mark is remembered, so that it is not taken away. */
+static uint64_t own_mark_key(int fd)
+{
+	uint64_t cookie = cookie_of(fd);
+
+	/* Not the key that a socket's last destination has. */
+	return cookie ? ~cookie * 0x9e3779b97f4a7c15ULL >> 16 : 0;
+}
+
 EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	int err = errno;
 	int port = port_of(addr, len);
-	bool literal, ephemeral;
+	bool literal, maybe;
+	enum kind kind = KIND_NONE;
 
 	settings_read();
-	literal = has(mapped, port) && has_port(fd);
-	ephemeral = !literal && client && !port && has_port(fd) &&
-		    ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP;
+	literal = has(settings.mapped, port);
+	maybe = !port && (settings.first || settings.aims);
+	if (literal || maybe)
+		kind = kind_of(fd);
 	errno = err;
+	if (kind == KIND_UNKNOWN && (literal || settings.first || settings.from)) {
+		ask(fd, SOL_SOCKET, SO_DOMAIN);
+		report_option(to_port_0, errno);
+		return -1;
+	}
+	if (kind == KIND_NONE || kind == KIND_UNKNOWN)
+		return bind_really(fd, addr, len);
 	if (literal)
-		return bind_literal(fd, addr, len);
-	if (ephemeral)
-		return bind_ephemeral(fd, addr, len);
-	return bind_really(fd, addr, len);
+		return bind_and_hold(fd, kind, addr, len, to_port_0, port);
+	/* A program that knows of port 0, or that wants a port in connect(). */
+	if (note_get(own_mark_key(fd)) == 1 ||
+	    (settings.first && ask(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT) == 1)) {
+		errno = err;
+		return bind_really(fd, addr, len);
+	}
+	errno = err;
+	if (settings.first)
+		return bind_first(fd, kind, addr, len);
+	if (settings.from && kind != KIND_OTHER)
+		return bind_to_leave(fd, kind, addr, len);
+	return kind == KIND_UDP ? bind_ephemeral(fd, addr, len) : bind_really(fd, addr, len);
 }
 
 EXPORT int socket(int domain, int type, int protocol)
@@ -246,26 +681,72 @@ EXPORT int socket(int domain, int type, int protocol)
 	int err = errno;
 
 	settings_read();
-	if (fd >= 0 && client && has_port(fd) &&
-	    ask(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP && mark(fd, 1))
-		report(reason(ENOPROTOOPT));
+	if (fd >= 0 && settings.client && (domain == AF_INET || domain == AF_INET6) &&
+	    (type & 15) == SOCK_DGRAM) {
+		enum kind kind = kind_of(fd);
+
+		if ((kind == KIND_UDP || kind == KIND_UNKNOWN) && mark(fd, 1))
+			report_option("a socket that may send to port 0", errno);
+	}
 	errno = err;
 	return fd;
 }
 
-EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
+EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-	struct sockaddr_storage copy;
-	int err = errno;
-	int port = port_of(addr, len);
+	int before = errno;
+	int ret = (int)syscall(SYS_setsockopt, fd, level, name, value, len);
+	int err = ret ? errno : before;
+
+	if (!ret && name == IP_BIND_PORT_ZERO && (level == SOL_IP || level == SOL_IPV6))
+		note_put(own_mark_key(fd), (uint16_t)ask(fd, SOL_IP, IP_BIND_PORT_ZERO));
+	errno = err;
+	return ret;
+}
+
+/*
+ * A server that takes over the sockets of the program before it, as nginx does to
+ * upgrade itself, looks for the ports in its configuration. It gets to see the
+ * port that was asked for; of all others port 0 is the truth.
+ */
+static int inherited_port(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+	uint64_t cookie;
+
+	switch (kind_of(fd)) {
+	case KIND_TCP:
+		if (ask(fd, SOL_SOCKET, SO_ACCEPTCONN) != 1)
+			return 0;
+		break;
+	case KIND_UDP:
+		if (!syscall(SYS_getpeername, fd, &peer, &len))
+			return 0;
+		break;
+	default:
+		return 0;
+	}
+	cookie = cookie_of(fd);
+	for (int n = 0; cookie && n < MAX_HELD; n++) {
+		if (inherited[n].cookie == cookie)
+			return inherited[n].asked;
+	}
+	return 0;
+}
+
+EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	int err = errno, ret;
+	socklen_t room = 0;
 
 	settings_read();
-	errno = err;
-	if (has(reached, port) && addr->sa_family != AF_UNSPEC) {
-		set_port_0(&copy, addr, len);
-		addr = (struct sockaddr *)&copy;
-	}
-	if (!next_connect)
-		return (int)syscall(SYS_connect, fd, addr, len);
-	return next_connect(fd, addr, len);
+	if (inherited[0].cookie && len && is_readable(len, sizeof(*len)))
+		room = *len;
+	ret = (int)syscall(SYS_getsockname, fd, addr, len);
+	if (!ret && room >= sizeof(struct sockaddr_in) &&
+	    !port_of(addr, *len < room ? *len : room) && addr->sa_family != AF_UNSPEC)
+		((struct sockaddr_in *)addr)->sin_port = htons((uint16_t)inherited_port(fd));
+	errno = ret ? errno : err;
+	return ret;
 }

@@ -7,13 +7,12 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <elf.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <link.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -21,19 +20,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/auxv.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "port0.h"
+#include "program.h"
+#include "refusal.h"
 #include "settings.h"
 
 #ifndef LIBDIR
 #define LIBDIR "/usr/lib/port0"
 #endif
-#define LIBRARY "libport0.so"
 
 /* As env(1) and others that run a command have it. */
 enum { FAILED = 125, CANNOT_RUN = 126, NOT_FOUND = 127 };
@@ -43,23 +42,30 @@ enum { FAILED = 125, CANNOT_RUN = 126, NOT_FOUND = 127 };
 #define MAX_LISTEN 64
 
 static const char usage[] =
-"usage: port0-run [--map PORT]... [--client] [--to PORT]... [--] COMMAND [ARG...]\n"
+"usage: port0-run [--reply] [--map PORT[-PORT]]... [--from] [--to PORT[-PORT]]...\n"
+"                 [--keep-right] [--] COMMAND [ARG...]\n"
 "       port0-run --listen [tcp:|udp:]ADDR... --fd [--] COMMAND [ARG...]\n"
 "\n"
 "Runs COMMAND with its sockets on literal port 0. The kernel module port0 must\n"
 "be loaded. See port0-run(1).\n"
 "\n"
-"  --map PORT     where COMMAND binds PORT, it gets port 0; may be repeated\n"
-"                 (default: 0)\n"
-"  --client       COMMAND's UDP sockets may send to port 0\n"
-"  --to PORT      where COMMAND connects to PORT, it reaches port 0; for clients\n"
-"                 that refuse 0; may be repeated\n"
+"  --reply        COMMAND's UDP sockets may send to port 0: what a server needs to\n"
+"                 answer peers whose source port is 0; --client is the same\n"
+"  --map PORT     where COMMAND binds PORT, it gets port 0; a range is 8000-8100\n"
+"                 (default: the first time it binds 0 on an address)\n"
+"  --from         COMMAND's TCP and UDP sockets that have no port of their own\n"
+"                 leave from port 0\n"
+"  --to PORT      where COMMAND connects or sends to PORT, it reaches port 0; for\n"
+"                 clients that refuse 0\n"
+"  --keep-right   COMMAND keeps the right to bind port 0, and no other, when it\n"
+"                 gives up root\n"
 "  --listen ADDR  open a TCP (udp:ADDR: UDP) socket on port 0 of ADDR, which is\n"
-"                 a numeric address; may be repeated\n"
+"                 a numeric address\n"
 "  --fd           hand these sockets to COMMAND as systemd does, from descriptor\n"
 "                 3 on (LISTEN_FDS, LISTEN_PID)\n"
 "  --help, --version\n"
 "\n"
+"--map, --to and --listen may be repeated; one port0-run below another adds to it.\n"
 "The exit status is COMMAND's; 125 if port0-run fails, 126 if COMMAND cannot be\n"
 "run this way, 127 if there is no COMMAND.\n";
 
@@ -88,13 +94,15 @@ static const char *quoted(const char *text)
 /* The mark says all at once whether the module is there. */
 static void mark(int fd)
 {
+	char reason[REFUSAL_SIZE] = "";
 	int one = 1;
 
 	if (!setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
 		return;
 	if (errno == ENOPROTOOPT)
 		errx(FAILED, "the kernel module port0 is not loaded: run modprobe port0 as root");
-	err(FAILED, "cannot mark a socket for port 0");
+	refusal_of_option(reason, sizeof(reason), errno);
+	err(FAILED, "cannot mark a socket for port 0: %s", reason);
 }
 
 static void need_module(void)
@@ -136,136 +144,27 @@ static bool find_command(const char *name, char path[PATH_MAX])
 		"  port0-run --listen ADDR --fd -- COMMAND\n"				     \
 		"or have it set the socket option itself, see port0(7)"
 
-/* Programs that the dynamic linker cuts off from preloaded libraries. */
-static void refuse_privileged(const char *path)
-{
-	struct stat st;
-
-	if (stat(path, &st))
-		return;
-	if ((st.st_mode & S_ISUID && st.st_uid != getuid()) ||
-	    ((st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && st.st_gid != getgid()))
-		errx(CANNOT_RUN, "%s changes its user or group when it starts (setuid), so it ignores preloaded libraries: run it as the user it changes to"
-		     INSTEAD, quoted(path));
-	if (getuid() && getxattr(path, "security.capability", NULL, 0) > 0)
-		errx(CANNOT_RUN, "%s has file capabilities, so it ignores preloaded libraries: run it as root"
-		     INSTEAD, quoted(path));
-}
-
-/* Whether a Go compiler has left its note; Go programs do not call bind(). */
-static bool has_go_note(const char *notes, size_t size)
-{
-	while (size >= sizeof(ElfW(Nhdr)) + 4) {
-		const ElfW(Nhdr) *note = (const void *)notes;
-		size_t length = sizeof(*note) + ((note->n_namesz + 3UL) & ~3UL) +
-				((note->n_descsz + 3UL) & ~3UL);
-
-		if (note->n_namesz == 4 && !memcmp(note + 1, "Go\0", 4))
-			return true;
-		if (note->n_namesz > size || note->n_descsz > size || length > size)
-			break;
-		notes += length;
-		size -= length;
-	}
-	return false;
-}
-
-/* A whole file in memory, or NULL: of an empty one, too. */
-static const char *map_file(const char *path, size_t *size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	void *image = MAP_FAILED;
-	struct stat st;
-
-	if (fd < 0)
-		return NULL;
-	if (!fstat(fd, &st) && S_ISREG(st.st_mode)) {
-		*size = (size_t)st.st_size;
-		image = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
-	}
-	close(fd);
-	return image == MAP_FAILED ? NULL : image;
-}
-
-/* What of an ELF file matters here. */
-struct program {
-	int class, machine;
-	const char *linker;	/* the file name of its dynamic linker, if any */
-	bool go;
-};
-
-static bool read_elf(const char *image, size_t size, struct program *p)
-{
-	const ElfW(Ehdr) *head = (const void *)image;
-
-	if (size < sizeof(*head) || memcmp(image, ELFMAG, SELFMAG))
-		return false;
-	*p = (struct program) { .class = head->e_ident[EI_CLASS], .machine = head->e_machine };
-	for (int n = 0; n < head->e_phnum; n++) {
-		size_t place = head->e_phoff + (size_t)n * head->e_phentsize;
-		const ElfW(Phdr) *part = (const void *)(image + place);
-		const char *data;
-
-		if (place > size || size - place < sizeof(*part))
-			break;
-		if (!part->p_filesz || part->p_filesz > size ||
-		    part->p_offset > size - part->p_filesz)
-			continue;
-		data = image + part->p_offset;
-		if (part->p_type == PT_INTERP && !data[part->p_filesz - 1])
-			p->linker = strrchr(data, '/') ?: data;
-		p->go |= part->p_type == PT_NOTE && has_go_note(data, part->p_filesz);
-	}
-	return true;
-}
-
-static void refuse_elf(const char *path, const struct program *p)
-{
-	struct program own;
-	size_t size;
-	const char *image = map_file("/proc/self/exe", &size);
-
-	if (!image || !read_elf(image, size, &own))
-		err(FAILED, "cannot read /proc/self/exe");
-	if (p->class != own.class || p->machine != own.machine)
-		errx(CANNOT_RUN, "%s is for another machine than " LIBRARY ", which it cannot load"
-		     INSTEAD, quoted(path));
-	if (!p->linker)
-		errx(CANNOT_RUN, "%s is statically linked, so it cannot load " LIBRARY INSTEAD,
-		     quoted(path));
-	if (p->go)
-		errx(CANNOT_RUN, "%s is a Go program, which makes its system calls without the C library"
-		     INSTEAD, quoted(path));
-	if (own.linker && strcmp(p->linker, own.linker))
-		errx(CANNOT_RUN, "%s has another C library than " LIBRARY ", which it cannot load"
-		     INSTEAD, quoted(path));
-	munmap((void *)image, size);
-}
-
 /* Follows scripts to what interprets them, as deep as the kernel does. */
 static void refuse_unsuitable(const char *name, int depth)
 {
-	char path[PATH_MAX], line[PATH_MAX] = "";
 	struct program program;
-	const char *image;
-	size_t size;
+	char path[PATH_MAX];
+	int fd;
 
 	if (!find_command(name, path))
 		return;
-	refuse_privileged(path);
-	image = map_file(path, &size);
-	if (!image)
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd < 0)
 		return;
-	if (read_elf(image, size, &program))
-		refuse_elf(path, &program);
-	else if (size > 2 && !memcmp(image, "#!", 2))
-		snprintf(line, sizeof(line), "%.*s", (int)strnlen(image + 2, size - 2), image + 2);
-	munmap((void *)image, size);
-
-	name = line + strspn(line, " \t");
-	line[(size_t)(name - line) + strcspn(name, " \t\n")] = '\0';
-	if (*name && depth)
-		refuse_unsuitable(name, depth - 1);
+	program_inspect(fd, &program);
+	close(fd);
+	if (program.obstacle)
+		errx(CANNOT_RUN, "%s %s%s%s" INSTEAD, quoted(path), program.obstacle,
+		     program.advice ? ": " : "", program.advice ?: "");
+	if (*program.interpreter && depth)
+		refuse_unsuitable(program.interpreter, depth - 1);
 }
 
 static void set(const char *name, const char *format, ...)
@@ -280,40 +179,97 @@ static void set(const char *name, const char *format, ...)
 	free(value);
 }
 
-/* Beside us in the source, in its place once installed. */
-static void preload(void)
+/* Whether a list in LD_PRELOAD has our library, wherever it is. */
+static bool has_library(const char *list)
 {
-	const char *others = getenv("LD_PRELOAD");
-	char path[PATH_MAX] = "";
-	ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - sizeof(LIBRARY));
+	static const char own[] = "/" PORT0_LIBRARY;
 
-	if (len > 0)
-		strcpy(memrchr(path, '/', (size_t)len) + 1, LIBRARY);
+	while (list && *list) {
+		size_t len = strcspn(list, " :");
+
+		if (len >= strlen(own) && !strncmp(list + len - strlen(own), own, strlen(own)))
+			return true;
+		list += len + !!list[len];
+	}
+	return false;
+}
+
+/* The library: beside us in the source, in its place once installed. */
+static const char *find_library(void)
+{
+	static char path[PATH_MAX * 2];
+	char own[PATH_MAX] = "";
+	ssize_t len = readlink("/proc/self/exe", own, sizeof(own) - 1);
+
+	/* Without /proc, as in a chroot, the kernel has said how it found us. */
+	if (len <= 0 && !realpath((const char *)getauxval(AT_EXECFN), own))
+		own[0] = '\0';
+	if (*own)
+		snprintf(path, sizeof(path), "%.*s" PORT0_LIBRARY,
+			 (int)(strrchr(own, '/') + 1 - own), own);
 	if (access(path, R_OK))
-		strcpy(path, LIBDIR "/" LIBRARY);
+		strcpy(path, LIBDIR "/" PORT0_LIBRARY);
 	if (access(path, R_OK))
 		err(FAILED, "%s", quoted(path));
 	if (path[strcspn(path, " :")])
 		errx(FAILED, "%s: the dynamic linker takes no path with a space or colon in it",
 		     quoted(path));
-	set("LD_PRELOAD", "%s%s%s", path, others ? " " : "", others ?: "");
+	return path;
 }
 
-static void run_mapped(char **command, const char *map, const char *to, bool client)
+/* As settings.h has it. */
+static void set_ports(const char *name, const bool ports[65536])
 {
+	char text[PORT0_SET_HEX + 16] = "";
+	int len = 0;
+
+	for (int first = 0, last; first < 65536 && len < PORT0_SET_HEX; first = last + 1) {
+		last = first;
+		if (!ports[first])
+			continue;
+		while (last < 65535 && ports[last + 1])
+			last++;
+		len += sprintf(text + len, last > first ? "%s%d-%d" : "%s%d", len ? "," : "",
+			       first, last);
+	}
+	if (len >= PORT0_SET_HEX) {
+		len = sprintf(text, "x");
+		for (int n = 0; n < 65536; n += 4)
+			text[len++] = "0123456789abcdef"[ports[n] | ports[n + 1] << 1 |
+							 ports[n + 2] << 2 | ports[n + 3] << 3];
+		text[len] = '\0';
+	}
+	set(name, "%s", text);
+}
+
+/* What COMMAND's sockets are to be. */
+struct wishes {
+	bool map[65536], to[65536];
+	bool mapped, reached, client, from, keep;
+};
+
+static void run_mapped(char **command, const struct wishes *wish)
+{
+	const char *others = getenv("LD_PRELOAD"), *library = find_library();
+	bool first = !wish->mapped && !wish->reached && !wish->client && !wish->from;
 	struct stat st;
 
 	refuse_unsuitable(command[0], 4);
 	/* connect() to port 0 is nothing special to the kernel. */
-	if (*map || client)
+	if (first || wish->mapped || wish->client || wish->from)
 		need_module();
-	preload();
-	set(PORT0_ENV_MAP, "%s", map);
-	set(PORT0_ENV_TO, "%s", to);
-	if (client)
+	if (!has_library(others))
+		set("LD_PRELOAD", "%s%s%s", library, others && *others ? ":" : "", others ?: "");
+	set_ports(PORT0_ENV_MAP, wish->map);
+	set_ports(PORT0_ENV_TO, wish->to);
+	if (first)
+		set(PORT0_ENV_FIRST, "1");
+	if (wish->client)
 		set(PORT0_ENV_CLIENT, "1");
-	else
-		unsetenv(PORT0_ENV_CLIENT);
+	if (wish->from)
+		set(PORT0_ENV_FROM, "1");
+	if (wish->keep)
+		set(PORT0_ENV_KEEP, "1");
 	if (fstat(STDERR_FILENO, &st))
 		unsetenv(PORT0_ENV_STDERR);
 	else
@@ -321,12 +277,38 @@ static void run_mapped(char **command, const char *map, const char *to, bool cli
 		    (unsigned long long)st.st_ino);
 }
 
+static void refuse_listen(const char *where, int fd, int type, const struct addrinfo *to)
+{
+	const struct sockaddr_in6 *in6 = (const void *)to->ai_addr;
+	struct attempt attempt = { .domain = to->ai_family, .type = type, .addr = to->ai_addr,
+				   .len = to->ai_addrlen };
+	char reason[REFUSAL_SIZE] = "";
+	int error = errno;
+
+	refusal_of_bind(reason, sizeof(reason), error, &attempt);
+	if (error == EADDRINUSE)
+		errx(FAILED, "--listen %s: another socket has port 0 on this address (:: takes the IPv4 addresses, too)",
+		     quoted(where));
+	if (*reason)
+		errx(FAILED, "--listen %s: %s", quoted(where), reason);
+	if (error == EADDRNOTAVAIL)
+		errx(FAILED, "--listen %s: this host does not have the address: see ip address",
+		     quoted(where));
+	if (error == EINVAL && to->ai_family == AF_INET6 && !in6->sin6_scope_id &&
+	    (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) || IN6_IS_ADDR_MC_LINKLOCAL(&in6->sin6_addr)))
+		errx(FAILED, "--listen %s: a link-local address is one of an interface: name it, as in %s%%eth0 (see ip link)",
+		     quoted(where), quoted(where));
+	close(fd);
+	errno = error;
+	err(FAILED, "--listen %s", quoted(where));
+}
+
 static int listen_on(const char *where)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_PASSIVE,
 				  .ai_socktype = SOCK_STREAM }, *to;
 	const char *addr = where;
-	char host[NI_MAXHOST];
+	char host[NI_MAXHOST], *device;
 	int fd, one = 1, rc;
 	size_t len;
 
@@ -340,6 +322,10 @@ static int listen_on(const char *where)
 		len -= 2;
 	}
 	snprintf(host, sizeof(host), "%.*s", (int)len, addr);
+	device = strchr(host, '%');
+	if (device && !if_nametoindex(device + 1) && strspn(device + 1, "0123456789") != strlen(device + 1))
+		errx(FAILED, "--listen %s: there is no interface %s: see ip link", quoted(where),
+		     quoted(device + 1));
 	rc = *host ? getaddrinfo(host, "0", &hints, &to) : EAI_NONAME;
 	if (rc)
 		errx(FAILED, "--listen %s: not a numeric address, with tcp: or udp: before it or without: %s",
@@ -352,18 +338,8 @@ static int listen_on(const char *where)
 	if (hints.ai_socktype == SOCK_STREAM)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(fd, to->ai_addr, to->ai_addrlen) ||
-	    (hints.ai_socktype == SOCK_STREAM && listen(fd, SOMAXCONN))) {
-		if (errno == EACCES)
-			errx(FAILED, "--listen %s: no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0",
-			     quoted(where));
-		if (errno == EADDRINUSE)
-			errx(FAILED, "--listen %s: another socket has port 0 on this address (:: takes the IPv4 addresses, too)",
-			     quoted(where));
-		if (errno == EADDRNOTAVAIL)
-			errx(FAILED, "--listen %s: this host does not have the address: see ip address",
-			     quoted(where));
-		err(FAILED, "--listen %s", quoted(where));
-	}
+	    (hints.ai_socktype == SOCK_STREAM && listen(fd, SOMAXCONN)))
+		refuse_listen(where, fd, hints.ai_socktype, to);
 	freeaddrinfo(to);
 	return fd;
 }
@@ -392,47 +368,89 @@ static void run_listening(char **where, int count)
 	set("LISTEN_FDNAMES", "%s", names);
 }
 
-static void add_port(char **ports, const char *option, const char *text)
+/* One port, or a range of them. */
+static void add_ports(bool ports[65536], const char *option, const char *text)
 {
-	char *end, *longer;
-	unsigned long port = strtoul(text, &end, 10);
+	static const char digits[] = "0123456789";
+	size_t len = strspn(text, digits);
+	unsigned long first = strtoul(text, NULL, 10), last = first;
 
-	if (*text < '0' || *text > '9' || *end || port > 65535)
-		errx(FAILED, "%s %s: a port is a number from 0 to 65535", option, quoted(text));
-	if (asprintf(&longer, "%s%s%lu", *ports, **ports ? "," : "", port) < 0)
-		err(FAILED, "%s", option);
-	free(*ports);
-	*ports = longer;
+	if (len && text[len] == '-' && strchr(digits, text[len + 1]) && text[len + 1]) {
+		last = strtoul(text + len + 1, NULL, 10);
+		len += 1 + strspn(text + len + 1, digits);
+	}
+	if (!len || text[len] || first > 65535 || last > 65535)
+		errx(FAILED, "%s %s: a port is a number from 0 to 65535, a range is 8000-8100",
+		     option, quoted(text));
+	if (last < first)
+		errx(FAILED, "%s %s: the range ends before it begins", option, quoted(text));
+	memset(ports + first, true, last - first + 1);
+}
+
+/* What a port0-run that we run below has been told. Nobody else writes these. */
+static void inherit(bool ports[65536], const char *text)
+{
+	if (text && *text == 'x') {
+		for (int n = 0; n < 65536 && text[n / 4 + 1]; n++) {
+			char digit[] = { text[n / 4 + 1], '\0' };
+
+			ports[n] |= strtoul(digit, NULL, 16) >> n % 4 & 1;
+		}
+		return;
+	}
+	while (text && *text) {
+		char *end;
+		unsigned long first = strtoul(text, &end, 10), last = first;
+
+		if (*end == '-')
+			last = strtoul(end + 1, &end, 10);
+		if (end == text || last > 65535 || first > last)
+			errx(FAILED, "LD_PRELOAD has a " PORT0_LIBRARY ", but the settings with it are wrong: unset LD_PRELOAD, "
+			     PORT0_ENV_MAP " and " PORT0_ENV_TO);
+		memset(ports + first, true, last - first + 1);
+		text = end + (*end == ',');
+	}
 }
 
 int main(int argc, char **argv)
 {
-	enum { MAP = 1, TO, CLIENT, LISTEN, FD, HELP, VERSION_ };
+	enum { MAP = 1, TO, REPLY, FROM, KEEP, LISTEN, FD, HELP, VERSION_ };
 	static const struct option options[] = {
+		{ "reply", no_argument, NULL, REPLY },
+		{ "client", no_argument, NULL, REPLY },
 		{ "map", required_argument, NULL, MAP },
+		{ "from", no_argument, NULL, FROM },
 		{ "to", required_argument, NULL, TO },
-		{ "client", no_argument, NULL, CLIENT },
+		{ "keep-right", no_argument, NULL, KEEP },
 		{ "listen", required_argument, NULL, LISTEN },
 		{ "fd", no_argument, NULL, FD },
 		{ "help", no_argument, NULL, HELP },
 		{ "version", no_argument, NULL, VERSION_ },
 		{ }
 	};
-	bool client = false, fd = false;
+	static struct wishes wish;
 	char *listens[MAX_LISTEN];
-	char *map = strdup(""), *to = strdup("");
 	int count = 0, option;
+	bool fd = false;
 
 	while ((option = getopt_long(argc, argv, "+", options, NULL)) > 0) {
 		switch (option) {
 		case MAP:
-			add_port(&map, "--map", optarg);
+			add_ports(wish.map, "--map", optarg);
+			wish.mapped = true;
 			break;
 		case TO:
-			add_port(&to, "--to", optarg);
+			add_ports(wish.to, "--to", optarg);
+			wish.reached = true;
 			break;
-		case CLIENT:
-			client = true;
+		case REPLY:
+			wish.client = true;
+			break;
+		case FROM:
+			wish.from = true;
+			break;
+		case KEEP:
+			wish.keep = true;
 			break;
 		case LISTEN:
 			if (count == MAX_LISTEN)
@@ -457,13 +475,18 @@ int main(int argc, char **argv)
 		errx(FAILED, "no COMMAND, see port0-run --help");
 	if (fd != !!count)
 		errx(FAILED, "--listen ADDR and --fd go together: the one opens sockets, the other hands them over");
-	if (fd && (*map || *to || client))
+	if (fd && (wish.mapped || wish.reached || wish.client || wish.from || wish.keep))
 		errx(FAILED, "--listen opens the sockets, the other options change those of COMMAND: not both");
 
-	if (fd)
+	if (fd) {
 		run_listening(listens, count);
-	else
-		run_mapped(argv, *map || *to || client ? map : "0", to, client);
+	} else {
+		if (has_library(getenv("LD_PRELOAD"))) {
+			inherit(wish.map, getenv(PORT0_ENV_MAP));
+			inherit(wish.to, getenv(PORT0_ENV_TO));
+		}
+		run_mapped(argv, &wish);
+	}
 	execvp(argv[0], argv);
 	err(errno == ENOENT ? NOT_FOUND : CANNOT_RUN, "%s", quoted(argv[0]));
 }

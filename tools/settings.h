@@ -1,15 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What port0-run tells libport0.so, by way of the environment. */
+/*
+ * What port0-run tells libport0.so, by way of the environment.
+ *
+ * A set of ports is written "80,8000-8100", or, where that would be longer than
+ * one variable may be, "x" and a bit for every port in hexadecimal, lowest first.
+ */
 #ifndef PORT0_SETTINGS_H
 #define PORT0_SETTINGS_H
 
-/* ports that mean port 0, with commas between them */
+#define PORT0_LIBRARY		"libport0.so"
+
+/* ports that mean port 0 */
 #define PORT0_ENV_MAP		"PORT0_MAP"
 /* ports that, connected to, mean port 0 */
 #define PORT0_ENV_TO		"PORT0_TO"
+/* set if the first bind to 0 on an address means port 0 */
+#define PORT0_ENV_FIRST		"PORT0_FIRST"
+/* set if sockets without a port of their own leave from port 0 */
+#define PORT0_ENV_FROM		"PORT0_FROM"
 /* set if UDP sockets may send to port 0 */
 #define PORT0_ENV_CLIENT	"PORT0_CLIENT"
+/* set if a change of user keeps the right to ports below 1024 */
+#define PORT0_ENV_KEEP		"PORT0_KEEP"
 /* device:inode of the file that messages may be written to */
 #define PORT0_ENV_STDERR	"PORT0_STDERR"
+/* cookie:port,... of sockets on port 0, which a program leaves to the next one */
+#define PORT0_ENV_SOCKETS	"PORT0_SOCKETS"
+
+/* A set of ports in hexadecimal; in ranges it is written up to this length. */
+#define PORT0_SET_HEX		(65536 / 4)
 
 #endif /* PORT0_SETTINGS_H */

@@ -2,17 +2,21 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test port0-run and libport0.so; KTAP on stdout.
 
-Runs in a network namespace of its own. What needs the module is skipped where
+Each test runs in a network namespace of its own. What needs the module is skipped where
 it is not loaded, what needs it absent where it is.
 """
 
 import argparse
+import contextlib
 import ctypes
 import errno
+import ftplib
+import importlib.util
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -25,6 +29,7 @@ RUN = os.environ.get("PORT0_RUN", os.path.join(TOOLS, "port0-run"))
 BINDER = os.path.join(HERE, "binder")
 MARK, BOUND = 0x7030, 0x7031
 NOBODY = 65534
+DROP = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
 
 
 def loaded():
@@ -76,14 +81,63 @@ def needs_no_module(test):
     return test
 
 
+def needs_program(name):
+    def mark(test):
+        test.program = name
+        return needs_module(test)
+    return mark
+
+
+def wait_for(what, *arguments):
+    until = time.monotonic() + 60
+    while not what(*arguments):
+        assert time.monotonic() < until, f"not in a minute: {what.__name__}{arguments}"
+        time.sleep(0.2)
+
+
+def is_listening(port, host="127.0.0.1", kind="tcp"):
+    """Seen without a connection, which a server would count."""
+    address = socket.inet_aton(host)[::-1].hex().upper() + f":{port:04X}"
+    with open(f"/proc/net/{kind}", encoding="ascii") as f:
+        return any(line.split()[1] == address and line.split()[3] in ("0A", "07")
+                   for line in f.readlines()[1:])
+
+
+@contextlib.contextmanager
+def server(*argv, ready=(), **kwargs):
+    """A program in the foreground, from when it is ready."""
+    with tempfile.TemporaryFile() as log:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **kwargs)
+
+        def said():
+            log.seek(0)
+            return log.read().decode()
+
+        try:
+            if ready:
+                wait_for(lambda: ready[0](*ready[1:]) or child.poll() is not None)
+            assert child.poll() is None, f"{argv}: it ended: {said()}"
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
 def test_help_and_version():
-    says(run(RUN, "--help").stdout, "usage: port0-run", "--map PORT", "--listen")
+    says(run(RUN, "--help").stdout, "usage: port0-run", "--map PORT", "--reply", "--from", "--listen")
     says(run(RUN, "--version").stdout, "port0-run ")
 
 
 def test_wrong_arguments():
     for argv in ([], ["--map", "70000", "true"], ["--map", "x", "true"], ["--map", "-1", "true"],
-                 ["--map", "", "true"], ["--to", "65536", "true"],
+                 ["--map", "", "true"], ["--to", "65536", "true"], ["--map", "80-", "true"],
+                 ["--map", "-80", "true"], ["--map", "81-80", "true"], ["--to", "1-65536", "true"],
+                 ["--map", "1-2-3", "true"], ["--map", "80-x", "true"], ["--map", "80,81", "true"],
+                 ["--listen", "fe80::1%no-such", "--fd", "true"], ["--from", "--listen", "::", "--fd", "true"],
                  ["--fd", "true"], ["--listen", "::", "true"],
                  ["--listen", "::", "--fd", "--map", "0", "true"],
                  ["--listen", "localhost", "--fd", "true"], ["--listen", "", "--fd", "true"],
@@ -323,18 +377,28 @@ b.bind(('', 0)); print(port(b))
     says(said.stderr, "another socket has it")
 
 
-@needs_module
-def test_no_privilege():
+@contextlib.contextmanager
+def installed():
+    """port0-run where everybody may read it."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         for name in ("port0-run", "libport0.so"):
             shutil.copy(os.path.join(os.path.dirname(RUN), name), directory)
-        drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-        mine = os.path.join(directory, "port0-run")
-        said = run(*drop, mine, sys.executable, "-c", bound(0), status=1).stderr
-        says(said, "CAP_NET_BIND_SERVICE", os.strerror(errno.EACCES))
-        said = run(*drop, mine, "--listen", "127.0.0.1", "--fd", "true", status=125).stderr
+        yield os.path.join(directory, "port0-run")
+
+
+@needs_module
+def test_no_privilege():
+    with installed() as mine:
+        said = run(*DROP, mine, sys.executable, "-c", bound(0), status=1).stderr
+        says(said, "CAP_NET_BIND_SERVICE", "--ambient-caps=+net_bind_service",
+             "ip_unprivileged_port_start", os.strerror(errno.EACCES))
+        said = run(*DROP, mine, "--listen", "127.0.0.1", "--fd", "true", status=125).stderr
         says(said, "CAP_NET_BIND_SERVICE")
+        # What the message says does work.
+        said = run(DROP[0], "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service",
+                   *DROP[1:], mine, sys.executable, "-c", bound(0)).stdout
+        assert said == "literal\n", said
 
 
 @needs_module
@@ -346,7 +410,7 @@ try: socket.socket().bind(('', 0))
 except OSError: print("refused")
 """
     with tempfile.NamedTemporaryFile() as f:
-        said = run(RUN, sys.executable, "-c", code, f.name)
+        said = run(RUN, "--map", "0", sys.executable, "-c", code, f.name)
         assert said.stdout == "refused\n" and not said.stderr and not f.read()
 
 
@@ -371,38 +435,281 @@ except OSError: print("refused")
                 os.set_blocking(writer, True)
         else:
             os.close(reader)
-        done = subprocess.run([RUN, sys.executable, "-c", code], text=True, timeout=60, check=False,
-                              stdout=subprocess.PIPE, stderr=writer)
+        done = subprocess.run([RUN, "--map", "0", sys.executable, "-c", code], text=True,
+                              timeout=60, check=False, stdout=subprocess.PIPE, stderr=writer)
         os.close(writer)
         if full:
             os.close(reader)
         assert done.stdout == "refused\n", f"full: {full}, exit {done.returncode}"
 
 
+class Echo:
+    """UDP and TCP on one port: a datagram comes back in capitals, a connection gets its peer."""
+
+    def __init__(self, family=socket.AF_INET, port=0, peers=None):
+        host = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}[family]
+        self.peers = [] if peers is None else peers
+        self.udp = socket.socket(family, socket.SOCK_DGRAM)
+        self.tcp = socket.socket(family, socket.SOCK_STREAM)
+        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for s in (self.udp, self.tcp):
+            # Marked, so that it can answer port 0.
+            if loaded():
+                s.setsockopt(socket.SOL_IP, MARK, 1)
+            s.bind((host, port))
+        self.tcp.listen()
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self.answer, self.accept)]
+        for thread in self.threads:
+            thread.start()
+
+    def answer(self):
+        while True:
+            data, peer = self.udp.recvfrom(100)
+            if data == b"end":
+                return
+            self.peers.append(peer[1])
+            self.udp.sendto(data.upper(), peer)
+
+    def accept(self):
+        while True:
+            connection, peer = self.tcp.accept()
+            with connection:
+                if connection.recv(100) == b"end":
+                    return
+                self.peers.append(peer[1])
+                connection.sendall(b"%d" % peer[1])
+                # The server closes first, so that TIME_WAIT is here.
+                connection.shutdown(socket.SHUT_WR)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with socket.socket(self.udp.family, socket.SOCK_DGRAM) as s:
+            s.connect(self.udp.getsockname())
+            s.send(b"end")
+        with socket.create_connection(self.tcp.getsockname()[:2]) as s:
+            s.send(b"end")
+        for thread in self.threads:
+            thread.join(30)
+        self.udp.close()
+        self.tcp.close()
+
+
+CALLS = PROLOGUE + """
+import ctypes, errno
+libc = ctypes.CDLL(None, use_errno=True)
+class Iovec(ctypes.Structure): _fields_ = [('base', ctypes.c_char_p), ('len', ctypes.c_size_t)]
+class Msghdr(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_void_p), ('namelen', ctypes.c_uint), ('iov', ctypes.POINTER(Iovec)),
+                ('iovlen', ctypes.c_size_t), ('control', ctypes.c_void_p),
+                ('controllen', ctypes.c_size_t), ('flags', ctypes.c_int)]
+class Mmsghdr(ctypes.Structure): _fields_ = [('hdr', Msghdr), ('len', ctypes.c_uint)]
+
+def packed(family, host, port):
+    head = int(family).to_bytes(2, sys.byteorder) + port.to_bytes(2, 'big')
+    if family == socket.AF_INET: return head + socket.inet_aton(host) + bytes(8)
+    return head + bytes(4) + socket.inet_pton(family, host) + bytes(4)
+
+def messages(count, address, data):
+    vec = (Mmsghdr * count)()
+    keep = []
+    for n, m in enumerate(vec):
+        name = ctypes.create_string_buffer(address, 28)
+        iov = Iovec(data[n] if data else bytes(100), 100 if not data else len(data[n]))
+        keep += [name, iov]
+        m.hdr.name, m.hdr.namelen = ctypes.addressof(name), len(address) if data else 28
+        m.hdr.iov, m.hdr.iovlen = ctypes.pointer(iov), 1
+    return vec, keep
+
+def sender(s, how, data, address):
+    if how == 'sendto': return s.sendto(data, address)
+    if how == 'sendmsg': return s.sendmsg([data], [], 0, address)
+    if how == 'connect': s.connect(address); return s.send(data)
+    vec, keep = messages(1, packed(s.family, *address[:2]), [data])
+    assert libc.sendmmsg(s.fileno(), vec, 1, 0) == 1, os.strerror(ctypes.get_errno())
+
+def receiver(s, how):
+    if how in ('sendto', 'connect'): return s.recvfrom(100)[1][1]
+    if how == 'sendmsg': return s.recvmsg(100)[3][1]
+    s.setblocking(True)
+    vec, keep = messages(2, bytes(28), None)
+    assert libc.recvmmsg(s.fileno(), vec, 2, 0x10000, None) >= 1
+    return int.from_bytes(bytes(keep[0])[2:4], 'big')
+"""
+HOW = ("sendto", "sendmsg", "sendmmsg", "connect")
+
+
 @needs_module
-def test_client_sends_to_port_0():
+def test_reply():
+    """What a server needs to answer port 0; by its old name as well."""
     send = PROLOGUE + """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 if len(sys.argv) > 1: s.bind(('127.0.0.1', 0))
 s.sendto(b'hello', ('127.0.0.1', 0)); s.settimeout(20)
 print(port(s), s.recvfrom(100))
 """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.setsockopt(socket.SOL_IP, MARK, 1)
-        s.bind(("127.0.0.1", 0))
-        s.settimeout(20)
+    with Echo():
+        for option in ("--reply", "--client"):
+            for extra in ([], ["bind"]):
+                said = run(RUN, option, "--", sys.executable, "-c", send, *extra).stdout
+                says(said, "ephemeral", "HELLO", "('127.0.0.1', 0)")
 
-        def echo():
+
+@needs_module
+def test_reply_on_an_inherited_socket():
+    """As systemd or another server hands it over: it was not made under port0-run."""
+    for how in HOW[:3]:
+        with Echo(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.bind(("127.0.0.1", 0))
+            code = CALLS + f"""
+s = socket.socket(fileno={s.fileno()}); s.settimeout(20)
+sender(s, {how!r}, b'hello', ('127.0.0.1', 0)); print(receiver(s, {how!r}), port(s))
+"""
+            says(python(code, "--reply", pass_fds=[s.fileno()]).stdout, "0 ephemeral")
+
+
+@needs_module
+def test_reply_leaves_a_program_that_marks_alone():
+    code = PROLOGUE + f"""
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_IP, {MARK}, 1); s.bind(('', 0)); print(port(s))
+t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); t.bind(('', 0)); print(port(t))
+"""
+    assert python(code, "--reply").stdout == "literal\nephemeral\n"
+
+
+@needs_module
+def test_from():
+    """Every way to leave, bound to an address or not, with the peer's word for it."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with Echo(family, 7777) as there:
+            for bound_to in (None, host, "any"):
+                bind = "" if bound_to is None else f"s.bind(({'' if bound_to == 'any' else host!r}, 0))"
+                there.peers.clear()
+                code = CALLS + f"""
+for how in {HOW}:
+    s = socket.socket({int(family)}, socket.SOCK_DGRAM); s.settimeout(20)
+    {bind}
+    sender(s, how, b'hello', ({host!r}, 7777)); receiver(s, how)
+    sender(s, how if how != 'connect' else 'sendto', b'hello', ({host!r}, 7777)); receiver(s, how)
+    print(port(s)); s.close()
+s = socket.socket({int(family)})
+{bind}
+s.connect(({host!r}, 7777)); s.send(b'x'); print(s.recv(100), port(s))
+s.recv(100)
+"""
+                said = python(code, "--from")
+                assert said.stdout == "literal\n" * 4 + "b'0' literal\n" and not said.stderr, said
+                assert there.peers == [0] * 9, there.peers
+
+
+@needs_module
+def test_from_curl():
+    """A client from Debian; one connection at a time from port 0."""
+    with socket.create_server(("127.0.0.1", 7777)) as s:
+        seen = []
+
+        def serve():
             for _ in range(2):
-                data, peer = s.recvfrom(100)
-                s.sendto(data.upper(), peer)
+                connection, peer = s.accept()
+                with connection:
+                    seen.append(peer[1])
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1000)
 
-        thread = threading.Thread(target=echo)
+        thread = threading.Thread(target=serve)
         thread.start()
-        for extra in ([], ["bind"]):
-            said = run(RUN, "--client", "--", sys.executable, "-c", send, *extra).stdout
-            says(said, "ephemeral", "HELLO", "('127.0.0.1', 0)")
+        for extra in ([], ["--interface", "127.0.0.1"]):
+            says(run(RUN, "--from", "curl", "-sS", *extra, "http://127.0.0.1:7777/").stdout, "hello")
         thread.join()
+        assert seen == [0, 0], seen
+
+
+@needs_module
+def test_from_keeps_a_port_of_its_own():
+    with Echo(port=7777) as there:
+        code = CALLS + """
+for how in ('sendto', 'sendmsg', 'sendmmsg', 'connect'):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5000)); s.settimeout(20)
+    sender(s, how, b'hello', ('127.0.0.1', 7777)); receiver(s, how); print(port(s)); s.close()
+s = socket.socket(); s.bind(('', 5000)); s.connect(('127.0.0.1', 7777)); s.send(b'x'); print(s.recv(9))
+# A socket that listens does not leave.
+s = socket.socket(); s.bind(('', 0)); s.listen(); print(port(s))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 0)); print(port(s))
+s = socket.socket(socket.AF_UNIX); s.bind('')
+"""
+        said = python(code, "--from").stdout
+        assert said == "5000\n" * 4 + "b'5000'\nephemeral\nephemeral\n", said
+        assert there.peers == [5000] * 5
+
+
+@needs_module
+def test_from_keeps_the_device():
+    code = PROLOGUE + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'lo'); s.bind(('127.0.0.1', 0))
+s.connect(('127.0.0.1', 7777))
+print(port(s), s.getsockname(), s.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 20))
+"""
+    assert python(code, "--from").stdout == r"literal ('127.0.0.1', 0) b'lo\x00'" + "\n"
+
+
+@needs_module
+def test_from_one_connection_per_4_tuple():
+    with Echo(port=7777), Echo(port=7778):
+        code = PROLOGUE + """
+import errno
+a, b, c = (socket.socket() for _ in range(3))
+a.connect(('127.0.0.1', 7777)); b.connect(('127.0.0.1', 7778)); print(port(a), port(b))
+for s in (c, socket.socket()): print(errno.errorcode[s.connect_ex(('127.0.0.1', 7777))])
+for s in (a, b): s.send(b'x'); s.recv(9); s.recv(9)
+u, v = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+u.connect(('127.0.0.1', 7777)); v.connect(('127.0.0.1', 7778)); print(port(u), port(v))
+w = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print(errno.errorcode[w.connect_ex(('127.0.0.1', 7777))]); w.close()
+u.send(b'u'); v.send(b'v'); print(u.recv(9), v.recv(9)); u.close(); v.close()
+u, v = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+u.sendto(b'u', ('127.0.0.1', 7777))
+try: v.sendto(b'v', ('127.0.0.1', 7777))
+except OSError as e: print(errno.errorcode[e.errno])
+print(u.recv(9))
+"""
+        said = python(code, "--from")
+        assert said.stdout == ("literal literal\n" + "EADDRNOTAVAIL\n" * 2 + "literal literal\n"
+                               "EADDRNOTAVAIL\nb'U' b'V'\nEADDRINUSE\nb'U'\n"), said.stdout
+        says(said.stderr, "one at a time", "another socket has it")
+        assert said.stderr.count("one at a time") == 1, said.stderr
+
+
+@needs_module
+def test_from_without_right():
+    code = PROLOGUE + "import errno\ns = socket.socket()\n" \
+        "print(errno.errorcode[s.connect_ex(('127.0.0.1', 7777))], port(s))"
+    with installed() as mine:
+        said = run(*DROP, mine, "--from", sys.executable, "-c", code)
+        assert said.stdout == "EACCES 0\n", said
+        says(said.stderr, "leave from port 0", "CAP_NET_BIND_SERVICE")
+
+
+@needs_module
+def test_fast_open():
+    """A call that connects and sends at once."""
+    with open("/proc/sys/net/ipv4/tcp_fastopen", "w", encoding="ascii") as f:
+        f.write("3")
+    for option, port, peer in (("--from", 7777, "b'0' literal"), ("--to", 5201, "ephemeral")):
+        for how in HOW[:2]:
+            with Echo(port=0 if option == "--to" else 7777):
+                code = CALLS + f"""
+s = socket.socket()
+if {how!r} == 'sendto': s.sendto(b'x', 0x20000000, ('127.0.0.1', {port}))
+else: s.sendmsg([b'x'], [], 0x20000000, ('127.0.0.1', {port}))
+print(s.recv(9), port(s), s.getpeername()); s.recv(9)
+"""
+                says(python(code, option, *([] if option == "--from" else ["5201"])).stdout, peer,
+                     f"('127.0.0.1', {7777 if option == '--from' else 0})")
 
 
 def test_to():
@@ -418,7 +725,8 @@ with socket.create_server(('127.0.0.1', 8081)) as other:
     s.connect(('127.0.0.1', 8080))
 print(open('/proc/net/udp').read())
 """
-    says(python(code, "--to", "8080", "--to", "1").stdout, "0100007F:0000")
+    for options in (["--to", "8080", "--to", "1"], ["--to", "8070-8080"]):
+        says(python(code, *options).stdout, "0100007F:0000")
 
 
 @needs_module
@@ -429,6 +737,732 @@ def test_to_reaches_port_0():
         s.listen()
         says(python("import socket\nprint(socket.create_connection(('127.0.0.1', 5201), 20).getpeername())",
                     "--to", "5201").stdout, "('127.0.0.1', 0)")
+
+
+@needs_module
+def test_to_by_datagram():
+    """The reply comes from where it was sent, as far as the program can see."""
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with Echo(family), Echo(family, 7777):
+            code = CALLS + f"""
+for how in {HOW}:
+    for port in (5353, 7777, 5354):
+        s = socket.socket({int(family)}, socket.SOCK_DGRAM); s.settimeout(20)
+        sender(s, how, b'hello', ({host!r}, port))
+        print(how, port, receiver(s, how), *(s.getpeername()[1:2] if how == 'connect' else ()))
+"""
+            said = python(code, "--to", "5353-5354").stdout
+            wanted = "".join(f"{how} {port} {port}{f' {port}' if how == 'connect' else ''}\n"
+                             for how in HOW for port in (5353, 7777, 5354))
+            assert said == wanted, said
+
+
+@needs_module
+def test_to_v4_mapped():
+    """A connection of an IPv6 socket over IPv4, where the kernel sends as if by address."""
+    with Echo():
+        code = CALLS + """
+for how in ('sendto', 'sendmsg', 'sendmmsg', 'connect'):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(20)
+    sender(s, how, b'hello', ('::ffff:127.0.0.1', 5353)); print(receiver(s, how))
+"""
+        assert python(code, "--to", "5353").stdout == "5353\n" * 4
+
+
+@needs_module
+def test_to_many_messages():
+    """More than go at a time, to several ports, and one that the kernel refuses among them."""
+    with Echo(), Echo(port=7777):
+        code = CALLS + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
+data = [b'%d' % n for n in range(100)]
+vec, keep = messages(100, packed(s.family, '127.0.0.1', 5353), data)
+for n in range(1, 100, 2): ctypes.memmove(vec[n].hdr.name, packed(s.family, '127.0.0.1', 7777), 16)
+assert libc.sendmmsg(s.fileno(), vec, 100, 0) == 100
+assert [m.len for m in vec] == [len(d) for d in data]
+got = sorted((int(d), p[1]) for d, p in (s.recvfrom(100) for _ in range(100)))
+assert got == [(n, 7777 if n % 2 else 5353) for n in range(100)], got
+vec[40].hdr.name = 1
+assert libc.sendmmsg(s.fileno(), vec, 100, 0) == 40
+assert libc.sendmmsg(s.fileno(), ctypes.byref(vec, 40 * ctypes.sizeof(Mmsghdr)), 60, 0) == -1
+assert ctypes.get_errno() == errno.EFAULT
+"""
+        python(code, "--to", "5353")
+
+
+@needs_module
+def test_to_short_buffers():
+    """Where a program has no room for an address, or no wish for one, nothing is written."""
+    with Echo():
+        code = CALLS + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for room in (0, 1, 2, 3, 4, 8, 15, 16, 100):
+    s.sendto(b'hello', ('127.0.0.1', 5353))
+    addr, size = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room)
+    data = ctypes.create_string_buffer(100)
+    assert libc.recvfrom(s.fileno(), data, 100, 0, addr, ctypes.byref(size)) == 5 and size.value == 16
+    written = min(room, 16)
+    assert addr.raw[written:] == b'\\xaa' * (128 - written), (room, addr.raw)
+    assert addr.raw[:written] == packed(s.family, '127.0.0.1', 5353)[:written] or room < 4, (room, addr.raw)
+s.sendto(b'hello', ('127.0.0.1', 5353))
+assert libc.recvfrom(s.fileno(), data, 100, 0, None, None) == 5
+s.connect(('127.0.0.1', 5353))
+for room in (0, 3, 4, 16):
+    addr, size = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room)
+    assert libc.getpeername(s.fileno(), addr, ctypes.byref(size)) == 0
+    assert addr.raw[room:] == b'\\xaa' * (128 - room)
+"""
+        python(code, "--to", "5353")
+
+
+def test_bad_pointers_in_messages():
+    """The rest of the calls say what they say without the library, or end the program as ever."""
+    code = """
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('127.0.0.1', 5354))
+addr, data, fd = ctypes.create_string_buffer(128), ctypes.create_string_buffer(100), s.fileno()
+for bad in (1, 2**64 - 1):
+    where = ctypes.c_void_p(bad)
+    for name, call in (('recvfrom', lambda: libc.recvfrom(fd, data, 100, 0x40, addr, where)),
+                       ('getpeername', lambda: libc.getpeername(fd, addr, where)),
+                       ('getsockname', lambda: libc.getsockname(fd, addr, where)),
+                       ('recvmsg', lambda: libc.recvmsg(fd, where, 0x40)),
+                       ('sendmsg', lambda: libc.sendmsg(fd, where, 0)),
+                       ('sendmmsg', lambda: libc.sendmmsg(fd, where, 1, 0)),
+                       ('recvmmsg', lambda: libc.recvmmsg(fd, where, 1, 0x40, None)),
+                       ('sendto', lambda: libc.sendto(fd, data, 1, 0, where, 16))):
+        if os.fork() == 0:
+            done = call()
+            os._exit(ctypes.get_errno() if done == -1 else 255)
+        print(name, bad, os.wait()[1])
+"""
+    plain = run(sys.executable, "-c", code).stdout
+    assert plain.count("\n") == 16, plain
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
+    for settings in ({}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "5353"}):
+        said = run(sys.executable, "-c", code, env={**env, **settings}).stdout
+        assert said == plain, f"{settings}: {said}, without: {plain}"
+
+
+@needs_module
+def test_to_fortified_program():
+    """Where the compiler knows the size of the buffer it calls another function."""
+    source = """
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+int main(int argc, char **argv)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(5353) };
+	struct sockaddr_in from;
+	socklen_t len = sizeof(from);
+	char buf[64];
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sendto(fd, "hello", 5, 0, (struct sockaddr *)&addr, sizeof(addr));
+	if (argc == 2 && recvfrom(fd, buf, atoi(argv[1]), 0, (struct sockaddr *)&from, &len) == 5)
+		printf("%d\\n", ntohs(from.sin_port));
+	return 0;
+}
+"""
+    with tempfile.TemporaryDirectory() as directory, Echo():
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2", "-x", "c", "-o", program, "-",
+            input=source)
+        with open(program, "rb") as f:
+            assert b"__recvfrom_chk" in f.read()
+        assert run(RUN, "--to", "5353", program, "60").stdout == "5353\n"
+
+
+@needs_no_module
+def test_to_by_datagram_without_module():
+    for how in HOW[:3]:
+        code = CALLS + f"""
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try: sender(s, {how!r}, b'hello', ('127.0.0.1', 5353))
+except (OSError, AssertionError) as e: print(e)
+"""
+        said = python(code, "--to", "5353")
+        says(said.stdout, os.strerror(errno.ENOPROTOOPT))
+        says(said.stderr, "modprobe port0")
+
+
+@needs_module
+def test_first_bind_on_an_address():
+    """What other sockets bind to 0 gets any free port, and a word about it."""
+    code = PROLOGUE + """
+import time
+def make(family, kind, address, options):
+    s = socket.socket(family, kind)
+    for level, name in options: s.setsockopt(level, name, 1)
+    s.bind((address, 0))
+    if kind == socket.SOCK_STREAM: s.listen()
+    print(port(s)); return s
+def tcp(address, *options): return make(socket.AF_INET, socket.SOCK_STREAM, address, options)
+def tcp6(address, *options): return make(socket.AF_INET6, socket.SOCK_STREAM, address, options)
+def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, address, options)
+def udp6(address, *options): return make(socket.AF_INET6, socket.SOCK_DGRAM, address, options)
+only6 = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_REUSEADDR))
+"""
+    for what, wanted in {
+            # FTP: the data's sockets, whoever binds them
+            "a = tcp(''); b = tcp('127.0.0.1'); c = tcp('')": "lee",
+            "a = tcp('127.0.0.1'); b = tcp('127.0.0.1'); c = tcp('')": "lee",
+            "a = tcp('')\nif os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\nos.wait()": "le",
+            # both families, TCP and UDP, several addresses
+            "a = tcp6('', only6); b = tcp('')": "ll",
+            "a = tcp6(''); b = tcp('')": "le",
+            "a = tcp(''); b = udp('')": "ll",
+            "a = tcp('127.0.0.1'); b = tcp('127.0.0.2'); c = tcp6('::1')": "lll",
+            # a group shares the port; workers that bind for themselves
+            "a = tcp('', share); b = tcp('', share)": "ll",
+            "for n in range(3):\n  if os.fork() == 0: tcp('', share); os.read(0, 1); os._exit(0)": "lll",
+            # a server that opens its socket again, also in another process
+            "a = tcp(''); a.close(); b = tcp('')": "ll",
+            "if os.fork() == 0:\n  a = tcp('')\n  if os.fork() == 0: time.sleep(2); a.close(); tcp('')\n"
+            "  os._exit(0)\nos.wait()": "ll",
+            # TFTP, and a resolver that asks over IPv6 too
+            "a = udp('', reuse); b = udp('', reuse)": "le",
+            "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
+            # a client's socket that has an address and gets its port later
+            "s = socket.socket(); s.setsockopt(0, 24, 1); s.bind(('127.0.0.1', 0))\n"
+            "t = socket.create_server(('127.0.0.1', 7777)); s.connect(t.getsockname())\n"
+            "print(port(s))": "e"}.items():
+        reader, writer = os.pipe()
+        child = subprocess.Popen([RUN, sys.executable, "-uc", code + what], text=True, stdin=reader,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        os.close(reader)
+        said = "".join(child.stdout.readline()[:1] for _ in wanted)
+        os.close(writer)
+        rest, complaint = child.communicate(timeout=60)
+        assert said == wanted and not rest, f"{what}: {said}{rest}{complaint}"
+        if "e" in wanted[1:]:
+            says(complaint, "any free port", "--map 0")
+            assert complaint.count("any free port") == 1
+        else:
+            assert not complaint, f"{what}: {complaint}"
+
+
+@needs_module
+def test_every_bind():
+    """--map 0 is for every bind to 0; who else has port 0 is no reason for another port."""
+    code = PROLOGUE + """
+a = socket.socket(); a.bind(('', 0)); a.listen()
+try: socket.socket().bind(('', 0))
+except OSError as e: print(e.strerror)
+"""
+    assert python(code, "--map", "0").stdout == os.strerror(errno.EADDRINUSE) + "\n"
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_IP, MARK, 1)
+        s.bind(("", 0))
+        s.listen()
+        says(python(bound(0), status=1).stderr, os.strerror(errno.EADDRINUSE), "another socket has it")
+
+
+@needs_module
+def test_range():
+    for port in (8000, 8050, 8100):
+        says(python(bound(port), "--map", "8000-8100").stdout, "literal")
+    for port in (7999, 8101):
+        says(python(bound(port), "--map", "8000-8100").stdout, str(port))
+    says(python(bound(65535), "--map", "1-65535").stdout, "literal")
+
+
+@needs_module
+def test_many_ports():
+    """As many as there are, in any order, and nobody notices."""
+    for ports in (range(1, 65536, 2), range(25000, 0, -1), range(2, 50000, 3)):
+        options = [word for port in ports for word in ("--map", str(port))]
+        begun = time.monotonic()
+        assert run(RUN, *options, "true").stdout == ""
+        assert time.monotonic() - begun < 10
+        for port in (ports[0], ports[-1]):
+            says(python(bound(port), *options).stdout, "literal")
+        for port in (ports[0] + 1, ports[-1] + 1):
+            if port not in ports and port < 65536:
+                says(python(bound(port), *options).stdout, str(port) if port < 32768 else "ephemeral")
+
+
+@needs_module
+def test_nested():
+    """One adds to the other, in whatever way each says it."""
+    code = "".join(f"""
+s = socket.socket(); s.bind(('127.0.0.{n}', {port})); print(port(s))"""
+                   for n, port in ((1, 80), (2, 81), (3, 0), (4, 82)))
+    many = [word for port in range(1, 65536, 2) for word in ("--map", str(port))]
+    for outer, inner, wanted in ((["--map", "80"], ["--map", "81"], "literal literal ephemeral 82"),
+                                 (["--map", "80"], [], "literal 81 literal 82"),
+                                 ([], ["--map", "80"], "literal 81 literal 82"),
+                                 (many, ["--map", "80"], "literal literal ephemeral 82"),
+                                 (["--map", "80"], many, "literal literal ephemeral 82"),
+                                 (["--reply", "--map", "81"], ["--to", "82"], "80 literal ephemeral 82")):
+        said = python(PROLOGUE + code, *outer, RUN, *inner)
+        assert said.stdout.split() == wanted.split(), f"{outer[:4]} {inner[:4]}: {said}"
+    with Echo():
+        said = python("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                      "for port in (0, 53): s.sendto(b'hello', ('127.0.0.1', port)); print(s.recvfrom(9))",
+                      "--to", "53", RUN, "--reply")
+        assert said.stdout.count("HELLO") == 2, said
+
+
+EMPTIED = PROLOGUE + f"""
+import ctypes, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+binder, how = {BINDER!r}, sys.argv[1]
+argv = [binder, 'plain', '8080']
+text = [a.encode() for a in argv]
+nothing = (ctypes.c_char_p * 1)(None)
+vector = (ctypes.c_char_p * 4)(*text, None)
+def cleared(): libc.clearenv(); libc.setenv(b'PATH', os.path.dirname(binder).encode(), 1)
+if how == 'execve': os.execve(binder, argv, {{}})
+if how == 'execve null': libc.execve(text[0], vector, None)
+if how == 'own preload': os.execve(binder, argv, {{'LD_PRELOAD': '/lib/none.so'}})
+if how == 'only preload': os.execve(binder, argv, {{'LD_PRELOAD': os.environ['LD_PRELOAD']}})
+if how == 'fexecve': os.execve(os.open(binder, os.O_RDONLY), argv, {{}})
+if how == 'execveat': libc.execveat(-100, text[0], vector, nothing, 0)
+if how == 'execveat fd': libc.execveat(os.open(binder, os.O_RDONLY), b'', vector, nothing, 0x1000)
+if how == 'execle': libc.execle(text[0], *text, None, nothing)
+if how == 'execvpe': os.environ['PATH'] = os.path.dirname(binder); libc.execvpe(b'binder', vector, nothing)
+if how == 'posix_spawn': os.waitpid(os.posix_spawn(binder, argv, {{}}), 0); sys.exit()
+if how == 'posix_spawnp': os.waitpid(os.posix_spawnp(binder, argv, {{}}), 0); sys.exit()
+if how == 'subprocess': subprocess.run(argv, env={{}}); sys.exit()
+if how == 'execv': cleared(); libc.execv(text[0], vector)
+if how == 'execl': cleared(); libc.execl(text[0], *text, None)
+if how == 'execlp': cleared(); libc.execlp(b'binder', *text, None)
+if how == 'execvp': cleared(); libc.execvp(b'binder', vector)
+if how == 'system': cleared(); libc.system(' '.join(argv).encode()); sys.exit()
+if how == 'popen':
+    cleared(); libc.popen.restype = ctypes.c_void_p
+    libc.pclose(ctypes.c_void_p(libc.popen(' '.join(argv).encode(), b'w'))); sys.exit()
+sys.exit(f'{{how}} did not happen: {{os.strerror(ctypes.get_errno())}}')
+"""
+
+
+@needs_module
+def test_environment_emptied_before_exec():
+    """By every function that starts a program; as nginx, sudo and env -i do it."""
+    for how in ("execve", "execve null", "own preload", "only preload", "fexecve", "execveat",
+                "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp", "subprocess",
+                "execv", "execl", "execlp", "execvp", "system", "popen"):
+        said = run(RUN, "--map", "8080", sys.executable, "-c", EMPTIED, how)
+        assert said.stdout == "0 1\n", f"{how}: {said}"
+    said = run(RUN, "--map", "8080", "env", "-i", BINDER, "plain", "8080")
+    assert said.stdout == "0 1\n", said
+    for options, port in (([], "0"), (["--map", "1-9000"], "8080")):
+        said = run(RUN, *options, "sh", "-c", 'env -i sh -c "env - $0 plain $1"', BINDER, port)
+        assert said.stdout == "0 1\n", said
+
+
+@needs_module
+def test_what_is_set_in_an_environment_stays():
+    said = python("import os; os.execve('/usr/bin/env', ['env'], {'A': '1', 'LD_PRELOAD': '', 'B': '2'})",
+                  "--map", "80").stdout.splitlines()
+    assert said[0] == "A=1" and said[1].startswith("LD_PRELOAD=/") and said[2] == "B=2", said
+    assert "PORT0_MAP=80" in said, said
+
+
+@needs_module
+def test_successor():
+    """nginx's way to upgrade: the sockets are handed on, to be found by their ports."""
+    code = PROLOGUE + """
+def start(*arguments):
+    code = os.environ['CODE']
+    os.execve(sys.executable, [sys.executable, '-c', code, *arguments], {'CODE': code})
+if len(sys.argv) == 1:
+    sockets = []
+    for family, kind, address, number in ((2, 1, '127.0.0.1', 8080), (2, 1, '127.0.0.2', 8081),
+                                          (10, 1, '::1', 8080), (2, 2, '127.0.0.1', 8082),
+                                          (2, 1, '127.0.0.1', 8090)):
+        s = socket.socket(family, kind); s.bind((address, number))
+        if kind == 1: s.listen()
+        sockets.append(s)
+    c = socket.create_connection(('127.0.0.1', 0)); sockets.append(sockets[0].accept()[0])
+    for s in (c, *sockets): os.set_inheritable(s.fileno(), True)
+    print(*(s.getsockname()[1] for s in sockets), flush=True)
+    start('again', *(str(s.fileno()) for s in sockets))
+sockets = [socket.socket(fileno=int(n)) for n in sys.argv[2:]]
+print(*(s.getsockname()[1] for s in sockets), flush=True)
+if sys.argv[1] == 'again':
+    start('last', *sys.argv[2:])
+"""
+    said = python(code, "--map", "8080-8082", env={**os.environ, "CODE": code}).stdout
+    names = "8080 8081 8080 8082 8090 0\n"
+    assert said == "0 0 0 0 8090 0\n" + names * 2, said
+
+
+@needs_module
+def test_what_cannot_be_reached_is_said():
+    """Not by port0-run itself, which would refuse it: by what COMMAND starts."""
+    with tempfile.TemporaryDirectory() as directory, installed() as mine:
+        os.chmod(directory, 0o755)
+        program = shutil.copy(BINDER, os.path.join(directory, "setuid"))
+        os.chmod(program, 0o4755)
+        for how in ("$0 plain 8080; true", "exec $0 plain 8080", "env -i $0 plain 8080"):
+            said = run(RUN, "--map", "8080", "sh", "-c", how, f"{BINDER}-static")
+            says(said.stdout, "8080 0")
+            says(said.stderr, "statically linked", f"{BINDER}-static")
+            assert said.stderr.count("statically") == 1, said.stderr
+        said = run(*DROP, mine, "--to", "8080", "sh", "-c", "$0 plain 8080; true", program)
+        says(said.stderr, program, "setuid")
+        # For root it is a program like any other.
+        said = run(RUN, "--map", "8080", program, "plain", "8080")
+        assert said.stdout == "0 1\n" and not said.stderr, said
+        # So it is where nobody gets more rights.
+        said = run("setpriv", "--no-new-privs", "--inh-caps=+net_bind_service",
+                   "--ambient-caps=+net_bind_service", *DROP[1:], mine, "--map", "8080", program, "plain", "8080")
+        assert said.stdout == "0 1\n" and not said.stderr, said
+
+
+@needs_module
+def test_root_given_up_before_the_bind():
+    code = PROLOGUE + f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+how = sys.argv[1]
+os.setgroups([]); os.setgid({NOBODY})
+if how == 'setuid': os.setuid({NOBODY})
+if how == 'setreuid': os.setreuid({NOBODY}, {NOBODY})
+if how == 'setresuid': os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+if how == 'seteuid': os.seteuid({NOBODY})
+status = dict(l.split(':', 1) for l in open('/proc/thread-self/status'))
+s = socket.socket(); s.bind(('', 8080)); print(port(s), status['CapEff'].strip(), status['CapPrm'].strip())
+if how == 'seteuid': os.seteuid(0); print('root again', port(s))
+else:
+    try: os.setuid(0)
+    except PermissionError: print('for good')
+"""
+    right = "0000000000000400"
+    with installed() as mine:
+        for how in ("setuid", "setreuid", "setresuid", "seteuid"):
+            said = run(mine, "--map", "8080", sys.executable, "-c", code, how, status=1)
+            says(said.stderr, os.strerror(errno.EACCES), "has given it up before it binds", "--keep-right",
+                 "setpriv", "--ambient-caps=+net_bind_service")
+            said = run(mine, "--map", "8080", "--keep-right", sys.executable, "-c", code, how).stdout
+            says(said, f"literal {right}", "root again literal" if how == "seteuid" else f"{right}\nfor good")
+
+
+@contextlib.contextmanager
+def control_group(program):
+    """A control group whose members may not do what a BPF program refuses."""
+    mount = tempfile.mkdtemp()
+    run("mount", "-t", "cgroup2", "none", mount)
+    group = os.path.join(mount, "port0-run")
+    os.mkdir(group)
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def bpf(command, attr):
+        buf = ctypes.create_string_buffer(attr.ljust(128, b"\0"))
+        fd = libc.syscall(321 if os.uname().machine == "x86_64" else 280, command, buf, len(buf))
+        assert fd >= 0, os.strerror(ctypes.get_errno())
+        return fd
+
+    code = b"\xb7\0\0\0\0\0\0\0" + b"\x95\0\0\0\0\0\0\0"    # return 0
+    insns, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
+    load = struct.pack("=IIQQ", 18, 2, ctypes.addressof(insns), ctypes.addressof(licence))
+    fd = bpf(5, load.ljust(68, b"\0") + struct.pack("=I", program))
+    def enter():
+        with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as f:
+            f.write(str(os.getpid()))
+
+    directory = os.open(group, os.O_RDONLY)
+    bpf(8, struct.pack("=IIII", directory, fd, program, 0))
+    try:
+        yield enter
+    finally:
+        os.close(directory)
+        os.close(fd)
+        os.rmdir(group)
+        run("umount", mount)
+        os.rmdir(mount)
+
+
+BIND4, CONNECT4, SENDMSG4 = 8, 10, 14
+INHIBITED = PROLOGUE + """
+import ctypes, errno, struct
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+X86 = os.uname().machine == 'x86_64'
+CALL = {'bind': (49, 200), 'setsockopt': (54, 208), 'getsockopt': (55, 209)}
+def seccomp(call, answer):
+    number = CALL[call][0 if X86 else 1]
+    code = struct.pack('=' + 'HBBI' * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number,
+                       6, 0, 0, 0x50000 | answer, 6, 0, 0, 0x7fff0000)
+    code = ctypes.create_string_buffer(code)
+    prog = ctypes.create_string_buffer(struct.pack('=HxxxxxxQ', 4, ctypes.addressof(code)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.addressof(prog), 0, 0) == 0, os.strerror(ctypes.get_errno())
+def landlock(*ports):
+    rule = ctypes.create_string_buffer(struct.pack('=QQ', 0, 1))
+    fd = libc.syscall(444, rule, 16, 0)
+    if fd < 0: print('no Landlock for ports'); sys.exit()
+    for number in ports:
+        rule = ctypes.create_string_buffer(struct.pack('=QQ', 1, number))
+        assert libc.syscall(445, fd, 2, rule, 0) == 0
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.syscall(446, fd, 0) == 0
+def attempt(number, kind=socket.SOCK_STREAM):
+    s = socket.socket(socket.AF_INET, kind)
+    try: s.bind(('127.0.0.1', number)); print('bound')
+    except OSError as e: print(errno.errorcode[e.errno])
+"""
+
+
+@needs_module
+def test_who_has_refused():
+    """EACCES and EPERM have many causes."""
+    seen = "You allowed port 80? The kernel sees port 0"
+    said = python(INHIBITED + "landlock(80); attempt(80)", "--map", "80")
+    if "no Landlock" not in said.stdout:
+        assert said.stdout == "EACCES\n", said
+        says(said.stderr, "Landlock", "rule for port 0", seen)
+        assert "no right" not in said.stderr and "--ambient-caps" not in said.stderr, said.stderr
+        said = python(INHIBITED + f"landlock(0); os.setuid({NOBODY}); attempt(80)", "--map", "80")
+        assert said.stdout == "EACCES\n" and "Landlock" not in said.stderr, said
+        says(said.stderr, "no right to ports below 1024")
+        assert python(INHIBITED + "landlock(0); attempt(80)", "--map", "80").stdout == "bound\n"
+    with control_group(BIND4) as enter:
+        for number, words in ((80, (seen,)), (0, ())):
+            said = python(INHIBITED + f"attempt({number})", "--map", str(number), preexec_fn=enter)
+            assert said.stdout == "EPERM\n", said
+            says(said.stderr, "BPF program of its control group", "SocketBindDeny", *words)
+            assert ("You allowed" in said.stderr) == bool(words), said.stderr
+        said = run(RUN, "--listen", "127.0.0.1", "--fd", "true", status=125, preexec_fn=enter)
+        says(said.stderr, "--listen 127.0.0.1", "SocketBindDeny")
+    for answer in (errno.EPERM, errno.EACCES):
+        said = python(INHIBITED + f"seccomp('bind', {answer}); attempt(80)", "--map", "80")
+        assert said.stdout == errno.errorcode[answer] + "\n", said
+        says(said.stderr, "seccomp filter denies bind()")
+    with control_group(CONNECT4) as enter:
+        said = python("import socket; print(socket.socket().connect_ex(('127.0.0.1', 22)))", "--to", "22",
+                      preexec_fn=enter)
+        assert said.stdout == f"{errno.EPERM}\n", said
+        says(said.stderr, "control group", "sees port 0")
+
+
+@needs_module
+def test_sandbox_that_denies_the_options():
+    """A mapped port is never bound for what it is, nor 0 for any port."""
+    for call in ("getsockopt", "setsockopt"):
+        # A filter may also say that it has been done.
+        for answer in (errno.EPERM, errno.EACCES, errno.ENOSYS, 0):
+            for options, number in (([], 0), (["--map", "80"], 80), (["--map", "0"], 0)):
+                said = python(INHIBITED + f"seccomp({call!r}, {answer}); attempt({number})", *options)
+                wanted = errno.errorcode[answer or errno.EPERM]
+                assert said.stdout == wanted + "\n", f"{call} {answer} {options}: {said}"
+                says(said.stderr, "a seccomp filter: it has to allow them")
+            said = python(INHIBITED + f"seccomp({call!r}, {answer}); attempt(81)", "--map", "80")
+            assert said.stdout == "bound\n" and not said.stderr, said
+            with Echo(port=7777) as there:
+                said = python(INHIBITED + f"s = socket.socket()\nseccomp({call!r}, {answer})\n"
+                              "print(s.connect_ex(('127.0.0.1', 7777)))", "--from")
+                assert said.stdout == f"{answer or errno.EPERM}\n" and not there.peers, said
+                says(said.stderr, "leave from port 0", "seccomp")
+            said = python(INHIBITED + f"seccomp({call!r}, {answer})\n"
+                          "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)", "--reply")
+            says(said.stderr, "may send to port 0", "seccomp")
+
+
+@needs_module
+def test_without_proc():
+    """As in a chroot."""
+    def hide():
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(0x20000) == 0
+        assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+        assert libc.umount2(b"/proc", 2) == 0
+
+    for argv in ([RUN], [os.path.relpath(RUN)]):
+        said = run(*argv, "--map", "8080", BINDER, "plain", "8080", preexec_fn=hide)
+        assert said.stdout == "0 1\n", said
+    says(run(RUN, f"{BINDER}-static", "plain", "0", status=126, preexec_fn=hide).stderr, "statically linked")
+    said = run(RUN, "--listen", "127.0.0.1", "--fd", BINDER, "plain", "8080", preexec_fn=hide)
+    assert said.stdout == "8080 0\n", said
+    said = run(RUN, "sh", "-c", "env -i $0 plain 0", BINDER, preexec_fn=hide)
+    assert said.stdout == "0 1\n", said
+
+
+@needs_module
+def test_link_local_address():
+    for address in ("fe80::1", "udp:fe80::1", "tcp:[fe80::1]", "udp:ff02::1"):
+        said = run(RUN, "--listen", address, "--fd", "true", status=125).stderr
+        says(said, "name it", "%eth0")
+    said = run(RUN, "--listen", "fe80::1%no-such", "--fd", "true", status=125).stderr
+    says(said, "no interface no-such")
+    run("ip", "link", "add", "veth-run", "type", "veth", "peer", "name", "veth-run2")
+    run("ip", "address", "add", "fe80::77/64", "dev", "veth-run", "nodad")
+    run("ip", "link", "set", "veth-run", "up")
+    try:
+        run(RUN, "--listen", "fe80::77%veth-run", "--fd", "true")
+    finally:
+        run("ip", "link", "del", "veth-run")
+
+
+@needs_program("nginx")
+def test_nginx_upgrade():
+    """Its successor starts with another environment, and takes the sockets over by their ports."""
+    with tempfile.TemporaryDirectory() as work:
+        os.chmod(work, 0o755)
+        conf, pid = os.path.join(work, "conf"), os.path.join(work, "pid")
+        with open(conf, "w", encoding="ascii") as f:
+            f.write(f"""
+error_log {work}/log; pid {pid}; worker_processes 1; events {{ }}
+http {{ access_log off; server {{ listen 127.0.0.1:80; listen 127.0.0.2:81; return 200 "hello"; }} }}
+""")
+
+        def number(path):
+            with contextlib.suppress(FileNotFoundError, ValueError), open(path, encoding="ascii") as f:
+                return int(f.read())
+            return 0
+
+        def gone(process):
+            return not os.path.exists(f"/proc/{process}")
+
+        # It starts its successor by the name that it was started by.
+        run(RUN, "--map", "80-81", shutil.which("nginx"), "-c", conf)
+        try:
+            for _ in range(2):
+                wait_for(number, pid)
+                old = number(pid)
+                os.kill(old, signal.SIGUSR2)
+                # It tries to bind five times, half a second apart, before it gives up.
+                time.sleep(5)
+                new = number(pid)
+                with open(os.path.join(work, "log"), encoding="utf-8") as f:
+                    log = f.read()
+                assert new not in (0, old) and not gone(new) and "emerg" not in log, log
+                os.kill(old, signal.SIGQUIT)
+                wait_for(gone, old)
+                for host in ("127.0.0.1", "127.0.0.2"):
+                    assert run("curl", "-sS", f"http://{host}:0/").stdout == "hello"
+                assert not is_listening(80) and not is_listening(81, "127.0.0.2")
+        finally:
+            last = number(pid)
+            os.kill(last, signal.SIGTERM)
+            wait_for(gone, last)
+
+
+@needs_program("sudo")
+def test_sudo():
+    with installed() as mine:
+        shutil.copy(BINDER, os.path.dirname(mine))
+        binder = os.path.join(os.path.dirname(mine), "binder")
+        said = run(mine, "--map", "8080", "sudo", "-n", binder, "plain", "8080")
+        assert said.stdout == "0 1\n", said
+        said = run(mine, "--map", "8080", "sudo", "-n", "-u", f"#{NOBODY}", binder, "plain", "8080", status=1)
+        assert said.stdout == "failed Permission denied\n", said
+        says(said.stderr, "no right to ports below 1024")
+        said = run(*DROP, mine, "sudo", "true", status=126)
+        says(said.stderr, "sudo", "setuid", "--listen ADDR --fd")
+
+
+@needs_program("memcached")
+def test_memcached():
+    """It gives up root before it binds."""
+    argv = ["memcached", "-u", "nobody", "-l", "127.0.0.1", "-U", "11211"]
+    said = run(RUN, "--map", "11211", *argv, status=71).stderr
+    says(said, "has given it up before it binds", "--keep-right")
+    with server(RUN, "--map", "11211", "--keep-right", *argv, ready=(is_listening, 0)):
+        says(answer(b"version\r\nquit\r\n"), "VERSION")
+
+
+@needs_program("chronyd")
+def test_chronyd():
+    """A client that looks where the reply is from."""
+    with tempfile.TemporaryDirectory() as work:
+        argv = []
+        for name, text in (("server", "local stratum 1\nallow\nbindaddress 127.0.0.1\n"),
+                           ("client", "server 127.0.0.1 iburst\n")):
+            path = os.path.join(work, name)
+            with open(path, "w", encoding="ascii") as f:
+                f.write(f"{text}cmdport 0\nbindcmdaddress /\npidfile {path}.pid\ndriftfile {path}.drift\n")
+            argv.append(["chronyd", "-x", "-u", "root", "-f", path])
+        with server(RUN, "--reply", "--map", "123", *argv[0], "-d", ready=(is_listening, 0, "127.0.0.1", "udp")):
+            said = run(RUN, "--to", "123", *argv[1], "-Q", "-t", "30")
+            says(said.stdout + said.stderr, "System clock wrong by")
+
+
+@needs_program("dig")
+def test_dig():
+    """A client that binds its socket to 0 first."""
+    seen = []
+
+    def reply(query):
+        return query[:2] + b"\x84\x03" + query[4:6] + bytes(6) + query[12:query.index(b"\0", 12) + 5]
+
+    def udp(s):
+        query, peer = s.recvfrom(1000)
+        seen.append(peer[1])
+        s.sendto(reply(query), peer)
+
+    def tcp(s):
+        connection, peer = s.accept()
+        with connection:
+            seen.append(peer[1])
+            said = reply(connection.recv(1000)[2:])
+            connection.sendall(len(said).to_bytes(2, "big") + said)
+            connection.recv(1000)
+
+    for kind, work, extra in ((socket.SOCK_DGRAM, udp, []), (socket.SOCK_STREAM, tcp, ["+tcp"]),
+                              (socket.SOCK_DGRAM, udp, ["-b", "127.0.0.1"])):
+        with socket.socket(socket.AF_INET, kind) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.setsockopt(socket.SOL_IP, MARK, 1)
+            s.bind(("127.0.0.1", 5353))
+            if kind == socket.SOCK_STREAM:
+                s.listen()
+            thread = threading.Thread(target=work, args=(s,), daemon=True)
+            thread.start()
+            said = run(RUN, "--from", "dig", "@127.0.0.1", "-p", "5353", "+tries=1", "+time=20", "+noedns",
+                       *extra, "port0.example")
+            says(said.stdout, "NXDOMAIN")
+            assert not said.stderr, said.stderr
+            thread.join(30)
+    assert seen == [0] * 3, seen
+
+
+@needs_program("socat")
+def test_socat():
+    """For every datagram it binds another socket to 0, once it has closed the one before."""
+    with server(RUN, "socat", "UDP4-RECVFROM:0,fork", "EXEC:cat", ready=(is_listening, 0, "0.0.0.0", "udp")):
+        for n in range(10):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+                s.settimeout(5)
+                s.connect(("127.0.0.1", 0))
+                for _ in range(5):
+                    # Asked again: between two sockets there is none.
+                    with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                        s.send(b"%d" % n)
+                        assert s.recv(100) == b"%d" % n
+                        break
+                    time.sleep(1)
+                else:
+                    raise AssertionError(f"no answer to datagram {n}")
+
+
+@needs_program("pyftpdlib")
+def test_ftp():
+    """Passive data connections have ports of their own."""
+    with tempfile.TemporaryDirectory() as work:
+        with open(os.path.join(work, "file"), "w", encoding="ascii") as f:
+            f.write("hello\n")
+        os.chmod(work, 0o755)
+        argv = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", "0", "-d", work]
+        with server(RUN, *argv, ready=(is_listening, 0)):
+            ftp = ftplib.FTP(timeout=60)
+            # Its connect() takes 0 for none given.
+            ftp.port = 0
+            ftp.connect("127.0.0.1")
+            ftp.login()
+            for _ in range(3):
+                lines = []
+                ftp.retrlines("RETR file", lines.append)
+                assert lines == ["hello"], lines
+            ftp.quit()
 
 
 @needs_module
@@ -522,23 +1556,38 @@ def answer(request):
             time.sleep(0.5)
 
 
-def main():
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    if os.geteuid():
-        sys.exit("run.py: needs root, for a network namespace of its own")
+def own_network():
+    """What one test leaves there, as TIME_WAIT, is not in the way of the next."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x40000000):
         sys.exit(f"run.py: no network namespace: {os.strerror(ctypes.get_errno())}")
     run("ip", "link", "set", "lo", "up")
+
+
+def is_there(program):
+    return not program or shutil.which(program) or importlib.util.find_spec(program)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="tests to run, by how their names begin (default: all)")
+    chosen = tuple(parser.parse_args().names) or ""
+    if os.geteuid():
+        sys.exit("run.py: needs root, for a network namespace of its own")
     have = "module" if loaded() else "no module"
-    tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
+    tests = [(name[5:], test) for name, test in globals().items()
+             if name.startswith("test_") and name[5:].startswith(chosen)]
     print(f"TAP version 13\n1..{len(tests)}")
     failed = 0
     for number, (name, test) in enumerate(tests, 1):
-        if getattr(test, "needs", have) != have:
-            print(f"ok {number} {name} # SKIP needs {test.needs}", flush=True)
+        missing = "" if getattr(test, "needs", have) == have else test.needs
+        if not missing and not is_there(getattr(test, "program", "")):
+            missing = test.program
+        if missing:
+            print(f"ok {number} {name} # SKIP needs {missing}", flush=True)
             continue
         try:
+            own_network()
             test()
             print(f"ok {number} {name}", flush=True)
         except (AssertionError, OSError, subprocess.SubprocessError) as problem:

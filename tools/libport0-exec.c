@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What COMMAND starts stays under port0-run, whatever it does to its environment:
+ * nginx starts its successor with one of its own, sudo and env -i with next to
+ * none. What is missing of our settings is put back on the way to the kernel. A
+ * program that cannot load the library is started all the same, but not without a
+ * word.
+ *
+ * All of it may run between fork(), or vfork(), and exec(): no memory is allocated.
+ */
+#define _GNU_SOURCE
+#include <alloca.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "libport0.h"
+#include "program.h"
+#include "refusal.h"
+#include "settings.h"
+
+static const char *const names[] = {
+	PORT0_ENV_MAP, PORT0_ENV_TO, PORT0_ENV_FIRST, PORT0_ENV_FROM, PORT0_ENV_CLIENT,
+	PORT0_ENV_KEEP, PORT0_ENV_STDERR,
+};
+
+#define NAMES		(sizeof(names) / sizeof(names[0]))
+/* the settings, LD_PRELOAD, the sockets, and the end */
+#define MORE		(NAMES + 3)
+#define PRELOAD		"LD_PRELOAD"
+#define SOCKETS_SIZE	8192
+
+/* NAME=VALUE each, kept out of reach of who writes over the environment. */
+static char kept[3 * PORT0_SET_HEX];
+static char *settings_of[NAMES];
+static char library[PATH_MAX];
+
+static int (*next_execvpe)(const char *file, char *const argv[], char *const envp[]);
+static int (*next_posix_spawn)(pid_t *pid, const char *path,
+			       const posix_spawn_file_actions_t *actions,
+			       const posix_spawnattr_t *attr, char *const argv[],
+			       char *const envp[]);
+static int (*next_posix_spawnp)(pid_t *pid, const char *file,
+				const posix_spawn_file_actions_t *actions,
+				const posix_spawnattr_t *attr, char *const argv[],
+				char *const envp[]);
+static int (*next_system)(const char *command);
+static FILE *(*next_popen)(const char *command, const char *mode);
+
+/* The environment ------------------------------------------------------------ */
+
+/* Find our library among those in LD_PRELOAD; its length, or 0. */
+static size_t find_library(const char *list, const char **where)
+{
+	static const size_t own = sizeof(PORT0_LIBRARY) - 1;
+
+	while (list && *list) {
+		size_t len = strcspn(list, " :");
+
+		if (len > own && list[len - own - 1] == '/' &&
+		    !strncmp(list + len - own, PORT0_LIBRARY, own)) {
+			*where = list;
+			return len;
+		}
+		list += len + !!list[len];
+	}
+	return 0;
+}
+
+/**
+ * exec_settings_read - keep what the next program needs to know
+ */
+void exec_settings_read(void)
+{
+	const char *where;
+	size_t len = find_library(getenv(PRELOAD), &where);
+	char *to = kept;
+
+	if (len && len < sizeof(library))
+		memcpy(library, where, len);
+	for (size_t n = 0; n < NAMES; n++) {
+		const char *value = getenv(names[n]);
+		size_t room = (size_t)(kept + sizeof(kept) - to);
+
+		if (!value || strlen(names[n]) + strlen(value) + 2 > room)
+			continue;
+		settings_of[n] = to;
+		to = stpcpy(stpcpy(stpcpy(to, names[n]), "="), value) + 1;
+	}
+	next_execvpe = (typeof(next_execvpe))dlsym(RTLD_NEXT, "execvpe");
+	next_posix_spawn = (typeof(next_posix_spawn))dlsym(RTLD_NEXT, "posix_spawn");
+	next_posix_spawnp = (typeof(next_posix_spawnp))dlsym(RTLD_NEXT, "posix_spawnp");
+	next_system = (typeof(next_system))dlsym(RTLD_NEXT, "system");
+	next_popen = (typeof(next_popen))dlsym(RTLD_NEXT, "popen");
+}
+
+/* The value of a variable, if this is it. */
+static char *value_of(char *entry, const char *name)
+{
+	size_t len = strlen(name);
+
+	return entry && !strncmp(entry, name, len) && entry[len] == '=' ? entry + len + 1 : NULL;
+}
+
+static size_t find(char *const envp[], size_t count, const char *name)
+{
+	for (size_t n = 0; n < count; n++) {
+		if (value_of(envp[n], name))
+			return n;
+	}
+	return count;
+}
+
+static size_t length(char *const envp[])
+{
+	size_t count = 0;
+
+	while (envp && envp[count])
+		count++;
+	return count;
+}
+
+/* How much memory LD_PRELOAD takes at most. */
+static size_t preload_size(char *const envp[])
+{
+	size_t count = length(envp), n = find(envp, count, PRELOAD);
+
+	return (n < count ? strlen(envp[n]) : 0) + strlen(library) + sizeof(PRELOAD) + 3;
+}
+
+/*
+ * @envp with what is missing, in @into, which has MORE entries more; @preload and
+ * @sockets are memory for two of them. A setting that is there is another
+ * port0-run's, further in, which has added to ours.
+ */
+static char *const *complete(char *const envp[], char **into, char *preload, char *sockets)
+{
+	size_t count = length(envp), n;
+	bool changed = false;
+	const char *where, *others = NULL;
+
+	if (!*library)
+		return envp;
+	for (n = 0; n < count; n++)
+		into[n] = envp[n];
+	n = find(into, count, PRELOAD);
+	if (n < count)
+		others = value_of(into[n], PRELOAD);
+	if (!find_library(others, &where)) {
+		char *end = stpcpy(stpcpy(preload, PRELOAD "="), library);
+
+		if (others && *others)
+			stpcpy(stpcpy(end, ":"), others);
+		into[n] = preload;
+		count += n == count;
+		changed = true;
+	}
+	for (size_t k = 0; k < NAMES; k++) {
+		if (!settings_of[k] || find(into, count, names[k]) < count)
+			continue;
+		into[count++] = settings_of[k];
+		changed = true;
+	}
+	strcpy(sockets, PORT0_ENV_SOCKETS "=");
+	n = strlen(sockets);
+	if (held_write(sockets + n, SOCKETS_SIZE - n)) {
+		n = find(into, count, PORT0_ENV_SOCKETS);
+		into[n] = sockets;
+		count += n == count;
+		changed = true;
+	}
+	into[count] = NULL;
+	return changed ? into : envp;
+}
+
+/* On the stack of who calls exec(): a macro, since it must not be gone before. */
+#define COMPLETE(envp)							\
+	({								\
+		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
+		char *preload = alloca(preload_size(envp));		\
+		char *sockets = alloca(SOCKETS_SIZE);			\
+									\
+		complete(envp, into, preload, sockets);			\
+	})
+
+/* The program ---------------------------------------------------------------- */
+
+static void warn_fd(int fd, const char *name, int depth)
+{
+	char reason[REFUSAL_SIZE] = "it ";
+	struct program program;
+
+	program_inspect(fd, &program);
+	if (program.obstacle) {
+		text_add(reason, sizeof(reason), program.obstacle);
+		text_add(reason, sizeof(reason), ": its ports are those that it asks for");
+		report(name, reason);
+	} else if (*program.interpreter && depth) {
+		fd = open(program.interpreter, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd >= 0) {
+			warn_fd(fd, program.interpreter, depth - 1);
+			close(fd);
+		}
+	}
+}
+
+/* Say what will not be on port 0; errno stays. */
+static void warn_at(int dir, const char *path)
+{
+	int err = errno, fd;
+
+	if (*library && path && !faccessat(dir, path, X_OK, 0)) {
+		fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd < 0)
+			fd = openat(dir, path, O_PATH | O_CLOEXEC);
+		if (fd >= 0) {
+			warn_fd(fd, path, 4);
+			close(fd);
+		}
+	}
+	errno = err;
+}
+
+static void warn_file(const char *file)
+{
+	const char *dirs = getenv("PATH");
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (strchr(file, '/')) {
+		warn_at(AT_FDCWD, file);
+		return;
+	}
+	if (!dirs)
+		dirs = "/bin:/usr/bin";
+	for (;;) {
+		size_t len = strcspn(dirs, ":");
+
+		if (len + strlen(file) + 2 <= sizeof(path)) {
+			memcpy(path, dirs, len);
+			strcpy(stpcpy(path + len, len ? "/" : ""), file);
+			if (!access(path, X_OK) && !stat(path, &st) && S_ISREG(st.st_mode)) {
+				warn_at(AT_FDCWD, path);
+				return;
+			}
+		}
+		if (!dirs[len])
+			return;
+		dirs += len + 1;
+	}
+}
+
+/* exec() --------------------------------------------------------------------- */
+
+EXPORT int execve(const char *path, char *const argv[], char *const envp[])
+{
+	settings_read();
+	warn_at(AT_FDCWD, path);
+	return (int)syscall(SYS_execve, path, argv, COMPLETE(envp));
+}
+
+EXPORT int execv(const char *path, char *const argv[])
+{
+	return execve(path, argv, environ);
+}
+
+EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	int err = errno;
+
+	settings_read();
+	warn_file(file);
+	if (!next_execvpe) {
+		errno = ENOSYS;
+		return -1;
+	}
+	errno = err;
+	return next_execvpe(file, argv, COMPLETE(envp));
+}
+
+EXPORT int execvp(const char *file, char *const argv[])
+{
+	return execvpe(file, argv, environ);
+}
+
+EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
+{
+	settings_read();
+	warn_fd(fd, "fexecve", 4);
+	return (int)syscall(SYS_execveat, fd, "", argv, COMPLETE(envp), AT_EMPTY_PATH);
+}
+
+EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
+{
+	settings_read();
+	if (flags & AT_EMPTY_PATH && !*path)
+		warn_fd(dir, "execveat", 4);
+	else
+		warn_at(dir, path);
+	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp), flags);
+}
+
+/* The arguments behind @first, which end with NULL. */
+#define COUNT(count, first, args)					\
+	do {								\
+		va_start(args, first);					\
+		for (count = 1; va_arg(args, char *); count++)		\
+			;						\
+		va_end(args);						\
+	} while (0)
+
+#define COLLECT(argv, count, first, args)				\
+	do {								\
+		argv[0] = (char *)first;				\
+		va_start(args, first);					\
+		for (size_t n = 1; n <= count; n++)			\
+			argv[n] = va_arg(args, char *);			\
+	} while (0)
+
+EXPORT int execl(const char *path, const char *first, ...)
+{
+	size_t count;
+	va_list args;
+
+	COUNT(count, first, args);
+	char *argv[count + 1];
+
+	COLLECT(argv, count, first, args);
+	va_end(args);
+	return execve(path, argv, environ);
+}
+
+EXPORT int execlp(const char *file, const char *first, ...)
+{
+	size_t count;
+	va_list args;
+
+	COUNT(count, first, args);
+	char *argv[count + 1];
+
+	COLLECT(argv, count, first, args);
+	va_end(args);
+	return execvpe(file, argv, environ);
+}
+
+EXPORT int execle(const char *path, const char *first, ...)
+{
+	char *const *envp;
+	size_t count;
+	va_list args;
+
+	COUNT(count, first, args);
+	char *argv[count + 1];
+
+	COLLECT(argv, count, first, args);
+	envp = va_arg(args, char *const *);
+	va_end(args);
+	return execve(path, argv, envp);
+}
+
+EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	settings_read();
+	warn_at(AT_FDCWD, path);
+	if (!next_posix_spawn)
+		return ENOSYS;
+	return next_posix_spawn(pid, path, actions, attr, argv, COMPLETE(envp));
+}
+
+EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+			const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	settings_read();
+	warn_file(file);
+	if (!next_posix_spawnp)
+		return ENOSYS;
+	return next_posix_spawnp(pid, file, actions, attr, argv, COMPLETE(envp));
+}
+
+/*
+ * These give the shell the environment of this process. A thread that reads it
+ * meanwhile sees it complete.
+ */
+static void put_back(void *before)
+{
+	environ = before;
+}
+
+EXPORT int system(const char *command)
+{
+	char **before = environ;
+	int ret = -1;
+
+	settings_read();
+	if (next_system) {
+		environ = (char **)COMPLETE(before);
+		pthread_cleanup_push(put_back, before);
+		ret = next_system(command);
+		pthread_cleanup_pop(true);
+	}
+	return ret;
+}
+
+EXPORT FILE *popen(const char *command, const char *mode)
+{
+	char **before = environ;
+	FILE *file = NULL;
+
+	settings_read();
+	if (next_popen) {
+		environ = (char **)COMPLETE(before);
+		file = next_popen(command, mode);
+		environ = before;
+	}
+	return file;
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Which programs ignore preloaded libraries, told from the file.
+ *
+ * port0-run asks this about COMMAND, libport0.so about whatever COMMAND starts in
+ * turn, between fork() and exec(): no memory is allocated and nothing locked.
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <link.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "program.h"
+
+#define MAX_NAME 256
+
+/* Our own ELF header, where the linker has put it. */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
+
+static bool read_at(int fd, void *buf, size_t size, uint64_t place)
+{
+	return place <= INT64_MAX && pread(fd, buf, size, (off_t)place) == (ssize_t)size;
+}
+
+/*
+ * The dynamic linker cuts a program off from preloaded libraries if it runs with
+ * other rights than those of who started it.
+ */
+static void inspect_rights(int fd, struct program *p)
+{
+	bool ignored = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	struct stat st;
+
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+		return;
+	if (st.st_mode & S_ISUID && !ignored)
+		uid = st.st_uid;
+	if ((st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !ignored)
+		gid = st.st_gid;
+	if (uid != getuid() || gid != getgid()) {
+		p->obstacle = "changes its user or group when it starts (setuid), so it ignores preloaded libraries";
+		p->advice = "run it as the user it changes to";
+	} else if (getuid() && !ignored && fgetxattr(fd, "security.capability", NULL, 0) > 0) {
+		p->obstacle = "has file capabilities, so it ignores preloaded libraries";
+		p->advice = "run it as root";
+	}
+}
+
+/* Whether a Go compiler has left its note; Go programs do not call bind(). */
+static bool has_go_note(int fd, uint64_t place, uint64_t size)
+{
+	while (size >= sizeof(ElfW(Nhdr)) + 4) {
+		struct { ElfW(Nhdr) head; char name[4]; } note;
+		uint64_t length;
+
+		if (!read_at(fd, &note, sizeof(note), place))
+			return false;
+		if (note.head.n_namesz == 4 && !memcmp(note.name, "Go\0", 4))
+			return true;
+		length = sizeof(note.head) + ((note.head.n_namesz + 3ULL) & ~3ULL) +
+			 ((note.head.n_descsz + 3ULL) & ~3ULL);
+		if (length > size)
+			return false;
+		place += length;
+		size -= length;
+	}
+	return false;
+}
+
+static const char *base(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/* The dynamic linker that this very code was loaded by. */
+static const char *own_linker(void)
+{
+	const ElfW(Phdr) *part = (const void *)getauxval(AT_PHDR);
+	unsigned long count = getauxval(AT_PHNUM);
+	uintptr_t load = 0;
+
+	for (unsigned long n = 0; part && n < count; n++) {
+		if (part[n].p_type == PT_PHDR)
+			load = (uintptr_t)part - part[n].p_vaddr;
+	}
+	for (unsigned long n = 0; part && n < count; n++) {
+		if (part[n].p_type == PT_INTERP)
+			return (const char *)(load + part[n].p_vaddr);
+	}
+	return NULL;
+}
+
+static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
+{
+	char linker[MAX_NAME] = "";
+	bool go = false;
+
+	if (head->e_ident[EI_CLASS] != __ehdr_start.e_ident[EI_CLASS] ||
+	    head->e_machine != __ehdr_start.e_machine) {
+		p->obstacle = "is for another machine than libport0.so, which it cannot load";
+		return;
+	}
+	for (int n = 0; n < head->e_phnum; n++) {
+		uint64_t place = head->e_phoff + (uint64_t)n * head->e_phentsize;
+		ElfW(Phdr) part;
+
+		if (!read_at(fd, &part, sizeof(part), place))
+			break;
+		if (part.p_type == PT_INTERP && part.p_filesz && part.p_filesz < sizeof(linker)) {
+			if (!read_at(fd, linker, part.p_filesz, part.p_offset))
+				linker[0] = '\0';
+			linker[part.p_filesz] = '\0';
+		}
+		go |= part.p_type == PT_NOTE && has_go_note(fd, part.p_offset, part.p_filesz);
+	}
+	if (!*linker)
+		p->obstacle = "is statically linked, so it cannot load libport0.so";
+	else if (go)
+		p->obstacle = "is a Go program, which makes its system calls without the C library";
+	else if (own_linker() && strcmp(base(linker), base(own_linker())))
+		p->obstacle = "has another C library than libport0.so, which it cannot load";
+}
+
+/**
+ * program_inspect - see whether a program will load our library
+ * @fd: the program, open for reading, or O_PATH: then only its rights are seen
+ * @program: what was found
+ *
+ * What cannot be read, or run, is no obstacle: the kernel says better what is
+ * wrong with it.
+ *
+ * Context: any; safe in a signal handler.
+ */
+void program_inspect(int fd, struct program *program)
+{
+	union { ElfW(Ehdr) elf; char text[MAX_NAME + 2]; } head = { .text = "" };
+	struct program *p = program;
+	ssize_t got;
+	char *name;
+
+	*p = (struct program) { .obstacle = NULL };
+	inspect_rights(fd, p);
+	if (p->obstacle)
+		return;
+	got = pread(fd, head.text, sizeof(head.text) - 1, 0);
+	if (got >= (ssize_t)sizeof(head.elf) && !memcmp(head.text, ELFMAG, SELFMAG)) {
+		inspect_elf(fd, &head.elf, p);
+	} else if (got > 2 && !memcmp(head.text, "#!", 2)) {
+		name = head.text + 2 + strspn(head.text + 2, " \t");
+		name[strcspn(name, " \t\n")] = '\0';
+		strncpy(p->interpreter, name, sizeof(p->interpreter) - 1);
+	}
+}

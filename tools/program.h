@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Whether a program can be reached through a preloaded library. */
+#ifndef PORT0_PROGRAM_H
+#define PORT0_PROGRAM_H
+
+/**
+ * struct program - what is known of a program that is about to be run
+ * @obstacle: why it would not load our library, or NULL: "%s" @obstacle
+ * @advice: what to do about it
+ * @interpreter: who runs it, if it is a script; else empty
+ */
+struct program {
+	const char *obstacle;
+	const char *advice;
+	char interpreter[256];
+};
+
+void program_inspect(int fd, struct program *program);
+
+#endif /* PORT0_PROGRAM_H */

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Why the kernel refuses a socket port 0, told apart as far as can be seen.
+ *
+ * EACCES and EPERM have many causes. The order in which the kernel asks is known:
+ * a seccomp filter sees the call first, then security modules and BPF programs of
+ * the control group see the address, the right to privileged ports comes last. An
+ * unmarked bind to 0 is asked the same, but for that right. So a second socket is
+ * bound to see who has refused the first.
+ *
+ * Used by the library too: no memory is allocated and nothing locked.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "refusal.h"
+
+/**
+ * text_add - add to a text, as far as there is room
+ * @buf: the text
+ * @size: of its memory
+ * @text: what to add
+ */
+void text_add(char *buf, size_t size, const char *text)
+{
+	size_t old = strlen(buf), more = strlen(text);
+
+	if (more > size - old - 1)
+		more = size - old - 1;
+	memcpy(buf + old, text, more);
+	buf[old + more] = '\0';
+}
+
+/**
+ * text_add_number - add a number to a text, as far as there is room
+ * @buf: the text
+ * @size: of its memory
+ * @number: what to add
+ */
+void text_add_number(char *buf, size_t size, unsigned long number)
+{
+	char digits[24] = "", *at = digits + sizeof(digits) - 1;
+
+	do {
+		*--at = (char)('0' + number % 10);
+		number /= 10;
+	} while (number);
+	text_add(buf, size, at);
+}
+
+/* The errno of binding another socket, or 0. */
+static int try_bind(int domain, int type, int protocol, const struct sockaddr *addr, socklen_t len)
+{
+	int fd = (int)syscall(SYS_socket, domain, type | SOCK_CLOEXEC, protocol);
+	int err;
+
+	if (fd < 0)
+		return 0;
+	err = syscall(SYS_bind, fd, addr, len) ? errno : 0;
+	close(fd);
+	return err;
+}
+
+/* A Unix socket that chooses its name: nobody but a seccomp filter minds. */
+static bool filter_denies_bind(int err)
+{
+	struct sockaddr addr = { .sa_family = AF_UNIX };
+
+	return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0 &&
+	       try_bind(AF_UNIX, SOCK_DGRAM, 0, &addr, sizeof(addr.sa_family)) == err;
+}
+
+static bool has_capability(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return !syscall(SYS_capget, &head, sets) &&
+	       sets[0].effective & 1U << CAP_NET_BIND_SERVICE;
+}
+
+/* What this process is to AppArmor or SELinux; empty if to neither. */
+static void read_label(char label[static 200])
+{
+	int fd = open("/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : read(fd, label, 199);
+
+	if (fd >= 0)
+		close(fd);
+	label[got > 0 ? got : 0] = '\0';
+	label[strcspn(label, "\n")] = '\0';
+	if (!strcmp(label, "unconfined"))
+		label[0] = '\0';
+}
+
+static void add_module(char *buf, size_t size)
+{
+	char label[200];
+
+	read_label(label);
+	if (strchr(label, ':')) {
+		text_add(buf, size, "a security module refuses the address: SELinux (this is ");
+		text_add(buf, size, label);
+		text_add(buf, size, "; ausearch -m avc says more) or the program's own Landlock sandbox");
+	} else if (*label) {
+		text_add(buf, size, "a security module refuses the address: AppArmor (this is ");
+		text_add(buf, size, label);
+		text_add(buf, size, "; dmesg says more) or the program's own Landlock sandbox");
+	} else {
+		text_add(buf, size, "a sandbox refuses the address, not the right to ports below 1024: Landlock, which the program or who started it has set up");
+	}
+}
+
+static void add_right(char *buf, size_t size, const struct attempt *attempt)
+{
+	if (has_capability()) {
+		text_add(buf, size, "no right to ports below 1024: CAP_NET_BIND_SERVICE is there, but not in the user namespace that this network namespace belongs to; set net.ipv4.ip_unprivileged_port_start=0 in it");
+		return;
+	}
+	text_add(buf, size, "no right to ports below 1024: ");
+	if (attempt->was_root && geteuid())
+		text_add(buf, size, "the program was root and has given it up before it binds. Let it keep the right (port0-run --keep-right), or start it as its user with the capability:");
+	else
+		text_add(buf, size, "run it as root, give it CAP_NET_BIND_SERVICE:");
+	text_add(buf, size, " setpriv --reuid=USER --regid=GROUP --init-groups --inh-caps=+net_bind_service --ambient-caps=+net_bind_service port0-run ..., or set net.ipv4.ip_unprivileged_port_start=0");
+}
+
+static void add_mapping(char *buf, size_t size, const struct attempt *attempt)
+{
+	if (!attempt->asked)
+		return;
+	text_add(buf, size, ". You allowed port ");
+	text_add_number(buf, size, (unsigned long)attempt->asked);
+	text_add(buf, size, "? The kernel sees port 0");
+}
+
+/**
+ * refusal_of_bind - say why a marked socket did not get port 0
+ * @buf: where to add the reason
+ * @size: how long it may be
+ * @err: the errno of bind(); one that the program understands adds nothing
+ * @attempt: what was tried
+ *
+ * Context: any; safe in a signal handler; errno may change.
+ */
+void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *attempt)
+{
+	int other;
+
+	switch (err) {
+	case EADDRINUSE:
+		text_add(buf, size, "another socket has it on this address");
+		return;
+	case ENOPROTOOPT:
+		text_add(buf, size, "the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (MPTCP: switch it off)");
+		return;
+	case EACCES:
+	case EPERM:
+		break;
+	default:
+		return;
+	}
+	other = try_bind(attempt->domain, attempt->type, attempt->protocol, attempt->addr,
+			 attempt->len);
+	if (filter_denies_bind(err)) {
+		text_add(buf, size, "a seccomp filter denies bind() altogether (systemd: SystemCallFilter=)");
+	} else if (err == EACCES && other != EACCES) {
+		add_right(buf, size, attempt);
+	} else if (err == EACCES) {
+		add_module(buf, size);
+		text_add(buf, size, ". It needs a rule for port 0");
+		add_mapping(buf, size, attempt);
+	} else {
+		text_add(buf, size, "a BPF program of its control group forbids it (systemd: SocketBindDeny=; what allows it is SocketBindAllow=tcp or udp without a port)");
+		add_mapping(buf, size, attempt);
+	}
+}
+
+/**
+ * refusal_of_option - say why a socket could not be marked for port 0
+ * @buf: where to add the reason
+ * @size: how long it may be
+ * @err: the errno of getsockopt() or setsockopt()
+ *
+ * Context: as refusal_of_bind().
+ */
+void refusal_of_option(char *buf, size_t size, int err)
+{
+	if (err == ENOPROTOOPT) {
+		refusal_of_bind(buf, size, err, NULL);
+		return;
+	}
+	if (err == EBUSY) {
+		text_add(buf, size, "something else has the kernel function that the module needs to hook: dmesg names it");
+		return;
+	}
+	text_add(buf, size, "getsockopt() or setsockopt() is refused, ");
+	text_add(buf, size, prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0 ?
+		 "by a seccomp filter: it has to allow them (systemd: SystemCallFilter=@network-io)" :
+		 "by a BPF program of the control group, or a security module");
+	text_add(buf, size, ", or port0-run opens the sockets (--listen ADDR --fd)");
+}
