@@ -113,7 +113,7 @@ def steered(port):
 
 def unconnected():
     """What to put before a client that sends its datagrams without connecting."""
-    return () if options.port else (RUN, "--client")
+    return () if options.port else (RUN, "--reply")
 
 
 def url(family, scheme="http"):
