@@ -10,6 +10,7 @@
  * stand-in, the protocol's get_port is redirected and takes port 0 instead.
  */
 #include <linux/capability.h>
+#include <net/sock.h>
 #include <net/inet_common.h>
 #include <net/ip.h>
 #include <net/ipv6.h>

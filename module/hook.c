@@ -94,7 +94,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	 */
 	*ops = (struct ftrace_ops){
 		.func = gate->callback,
-		.flags = FTRACE_OPS_FL_PERMANENT,
+		.flags = FTRACE_OPS_FL_PERMANENT | PORT0_FTRACE_OPS_FLAGS,
 	};
 	if (gate->redirects)
 		ops->flags |= FTRACE_OPS_FL_IPMODIFY;
@@ -110,7 +110,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 		err = register_ftrace_function(ops);
 	}
 	if (err)
-		ftrace_free_filter(ops);
+		port0_ftrace_free_filter(ops);
 	return err;
 }
 
@@ -126,7 +126,7 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 		pr_err("%s: ftrace does not let go of a hook: errno %d (ftrace has switched itself off; see the warning before this)\n",
 		       __func__, -err);
 	else
-		ftrace_free_filter(ops);
+		port0_ftrace_free_filter(ops);
 	return err;
 }
 

@@ -17,6 +17,7 @@
 #include "call.h"
 #include "hook.h"
 #include "port0.h"
+#include "rules.h"
 #include "turn.h"
 #include "watch.h"
 
@@ -89,6 +90,9 @@ static int __init port0_init(void)
 	port0_watch_init();
 	port0_loader = current;
 
+	err = port0_rules_learn();
+	if (err)
+		return err;
 	err = port0_hooks_choose(port0_backend_name);
 	if (err)
 		return err;

@@ -65,6 +65,25 @@ void port0_place_read(struct port0_place *place, const struct sock *sk)
 }
 
 /**
+ * port0_place_has_address - tell whether a socket has the address it was filed under
+ * @place: where it was filed
+ * @sk: the socket
+ *
+ * Context: as port0_place_holds().
+ * Return: true if it has.
+ */
+bool port0_place_has_address(const struct port0_place *place,
+			     const struct sock *sk)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6)
+		return ipv6_addr_equal(&place->v6_rcv_saddr,
+				       &sk->sk_v6_rcv_saddr);
+#endif
+	return place->rcv_saddr == sk->sk_rcv_saddr;
+}
+
+/**
  * port0_place_restore - give a socket back the address it is filed under
  * @place: what port0_place_read() has read while the invariant held
  * @sk: the socket

@@ -31,6 +31,8 @@ struct port0_place {
 
 bool port0_place_holds(const struct sock *sk);
 void port0_place_read(struct port0_place *place, const struct sock *sk);
+bool port0_place_has_address(const struct port0_place *place,
+			     const struct sock *sk);
 void port0_place_restore(const struct port0_place *place, struct sock *sk);
 
 #endif /* _PORT0_PLACE_H */

@@ -9,7 +9,6 @@
  * cgroup program gets to see the true 0; and a corked IPv4 socket copies its
  * port once more after routing, where ip_append_data() is next.
  */
-#include <net/inet_common.h>
 #include <net/ipv6.h>
 #include <net/udp.h>
 

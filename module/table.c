@@ -43,7 +43,7 @@ static __always_inline void *port0_redirect(const struct port0_hook *hook,
 
 static noinline void port0_ftrace_pass(const struct port0_gate *gate,
 				       unsigned long ip,
-				       struct ftrace_regs *fregs)
+				       port0_fregs_t *fregs)
 {
 	const struct port0_args args = { {
 		port0_ftrace_arg(fregs, 0), port0_ftrace_arg(fregs, 1),
@@ -66,7 +66,7 @@ static noinline void port0_ftrace_pass(const struct port0_gate *gate,
 static void port0_ftrace_##name(unsigned long ip,			\
 				unsigned long parent_ip,		\
 				struct ftrace_ops *ops,			\
-				struct ftrace_regs *fregs)		\
+				port0_fregs_t *fregs)		\
 {									\
 	if (unlikely(port0_pass_##name(&(struct port0_args){ {		\
 			port0_ftrace_arg(fregs, 0),			\

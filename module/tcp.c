@@ -12,57 +12,13 @@
  * the address in bhash2, both with bottom halves off.
  */
 #include <linux/slab.h>
+#include <net/ipv6.h>
 #include <net/sock_reuseport.h>
 #include <net/transp_v6.h>
 
+#include "buckets.h"
 #include "port0.h"
 #include "saddr.h"
-
-static struct inet_hashinfo *port0_hashinfo(const struct sock *sk)
-{
-	return sock_net(sk)->ipv4.tcp_death_row.hashinfo;
-}
-
-static struct inet_bind_hashbucket *port0_bhash2(const struct sock *sk,
-						 u32 hash)
-{
-	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
-
-	return &hinfo->bhash2[hash & (hinfo->bhash_size - 1)];
-}
-
-static struct inet_bind_bucket *
-port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk)
-{
-	int l3mdev = inet_sk_bound_l3mdev(sk);
-	struct inet_bind_bucket *tb;
-
-	inet_bind_bucket_for_each(tb, &head->chain)
-		if (net_eq(ib_net(tb), sock_net(sk)) && !tb->port &&
-		    tb->l3mdev == l3mdev)
-			return tb;
-	return NULL;
-}
-
-static bool port0_tb2_is_ours(const struct inet_bind2_bucket *tb2,
-			      const struct sock *sk, int l3mdev)
-{
-	return net_eq(ib2_net(tb2), sock_net(sk)) && !tb2->port &&
-	       tb2->l3mdev == l3mdev;
-}
-
-static struct inet_bind2_bucket *
-port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk)
-{
-	int l3mdev = inet_sk_bound_l3mdev(sk);
-	struct inet_bind2_bucket *tb2;
-
-	inet_bind_bucket_for_each(tb2, &head2->chain)
-		if (port0_tb2_is_ours(tb2, sk, l3mdev) &&
-		    port0_tb2_addr_match(tb2, sk))
-			return tb2;
-	return NULL;
-}
 
 /**
  * struct port0_bidder - what the tests for conflict know of the bidding socket
@@ -89,7 +45,7 @@ static struct port0_bidder port0_bidder_of(const struct sock *sk)
 
 	rcu_read_lock();
 	group = rcu_dereference(sk->sk_reuseport_cb);
-	bidder.group_ok = !group || READ_ONCE(group->num_closed_socks);
+	bidder.group_ok = !group || port0_group_has_closed(group);
 	rcu_read_unlock();
 	return bidder;
 }
@@ -124,7 +80,8 @@ port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
 
 	if (ipv6_only_sock(sk2) &&
 	    (sk->sk_family == AF_INET ||
-	     ipv6_addr_v4mapped(inet6_rcv_saddr(sk))))
+	     (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
+	      !port0_rules.v6only_blocks_mapped)))
 		return false;
 	return port0_sock_conflicts(bidder, sk2);
 }
@@ -135,29 +92,6 @@ port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
 {
 	return port0_sock_conflicts(bidder, sk2) &&
 	       port0_rcv_saddr_equal(bidder->sk, sk2, true);
-}
-
-/* Mirrors inet_bhash2_addr_any_conflict(). */
-static bool port0_any_conflicts(const struct port0_bidder *bidder)
-{
-	const struct sock *sk = bidder->sk;
-	int l3mdev = inet_sk_bound_l3mdev(sk);
-	struct inet_bind_hashbucket *head2;
-	struct inet_bind2_bucket *tb2;
-	bool conflicts = false;
-
-	head2 = port0_bhash2(sk, port0_saddr_hash_any(sk));
-	spin_lock(&head2->lock);
-	inet_bind_bucket_for_each(tb2, &head2->chain) {
-		if (!port0_tb2_is_ours(tb2, sk, l3mdev) ||
-		    !port0_tb2_addr_any(tb2, sk))
-			continue;
-		conflicts = port0_tb2_any(tb2, port0_sock_conflicts2, bidder);
-		if (conflicts)
-			break;
-	}
-	spin_unlock(&head2->lock);
-	return conflicts;
 }
 
 /* Do the addresses of @sk and of the one that made @tb a group's meet? */
@@ -227,31 +161,6 @@ static void port0_tb_update_fastreuse(struct inet_bind_bucket *tb,
 #endif
 }
 
-static void port0_tb_link(struct inet_bind_bucket *tb,
-			  struct inet_bind_hashbucket *head,
-			  const struct sock *sk)
-{
-	write_pnet(&tb->ib_net, sock_net(sk));
-	tb->l3mdev = inet_sk_bound_l3mdev(sk);
-	tb->port = 0;
-	tb->fastreuse = 0;
-	tb->fastreuseport = 0;
-	port0_tb_init_owners(tb);
-	/* Newer kernels walk the chain under RCU too. */
-	hlist_add_head_rcu(&tb->node, &head->chain);
-}
-
-static void port0_tb2_link(struct inet_bind2_bucket *tb2,
-			   struct inet_bind_hashbucket *head2,
-			   struct inet_bind_bucket *tb, const struct sock *sk)
-{
-	write_pnet(&tb2->ib_net, sock_net(sk));
-	tb2->l3mdev = tb->l3mdev;
-	tb2->port = 0;
-	port0_tb2_init_owners(tb2, tb, sk);
-	hlist_add_head(&tb2->node, &head2->chain);
-}
-
 /*
  * Mirrors inet_csk_get_port() for a port that is given, the port being 0. For a
  * socket that has its place, as when it starts to listen, this tests it anew.
@@ -259,15 +168,12 @@ static void port0_tb2_link(struct inet_bind2_bucket *tb2,
 static int port0_tcp_bind(struct sock *sk)
 {
 	struct inet_bind_bucket *tb = inet_csk(sk)->icsk_bind_hash, *new = NULL;
+	struct inet_bind_hashbucket *head = port0_bhash(sk), *head2;
 	struct port0_bidder bidder = port0_bidder_of(sk);
 	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
 	struct inet_bind2_bucket *tb2, *new2 = NULL;
-	struct inet_bind_hashbucket *head, *head2;
 	bool bound = tb, shared, conflicts;
 	int err;
-
-	head = &hinfo->bhash[inet_bhashfn(sock_net(sk), 0, hinfo->bhash_size)];
-	head2 = port0_bhash2(sk, port0_saddr_hash(sk));
 
 	spin_lock_bh(&head->lock);
 	if (!tb)
@@ -275,15 +181,15 @@ static int port0_tcp_bind(struct sock *sk)
 	shared = !tb || port0_tb_is_shared(tb, &bidder);
 
 	err = -EADDRINUSE;
-	if (!shared && inet_use_hash2_on_bind(sk) &&
-	    port0_any_conflicts(&bidder))
+	if (!shared && port0_uses_hash2(sk) &&
+	    port0_tb2s_any(sk, port0_sock_conflicts2, &bidder))
 		goto unlock;
 
-	spin_lock(&head2->lock);
-	tb2 = bound ? inet_csk(sk)->icsk_bind2_hash : port0_tb2_find(head2, sk);
+	head2 = port0_bhash2_lock(sk, port0_saddr_hash(sk));
+	tb2 = bound ? port0_tb2_of(sk) : port0_tb2_find(head2, sk);
 	if (shared)
 		conflicts = false;
-	else if (inet_use_hash2_on_bind(sk))
+	else if (port0_uses_hash2(sk))
 		conflicts = tb2 &&
 			    port0_tb2_any(tb2, port0_sock_conflicts2, &bidder);
 	else
@@ -298,8 +204,8 @@ static int port0_tcp_bind(struct sock *sk)
 		if (!new)
 			goto unlock2;
 	}
-	if (!tb2) {
-		new2 = kmem_cache_alloc(hinfo->bind2_bucket_cachep, GFP_ATOMIC);
+	if (PORT0_HAVE_BHASH2 && !tb2) {
+		new2 = port0_tb2_alloc(sk);
 		if (!new2) {
 			if (new)
 				kmem_cache_free(hinfo->bind_bucket_cachep, new);
@@ -320,12 +226,10 @@ static int port0_tcp_bind(struct sock *sk)
 
 	if (!bound) {
 		WRITE_ONCE(inet_sk(sk)->inet_num, 0);
-		inet_csk(sk)->icsk_bind2_hash = tb2;
-		WRITE_ONCE(inet_csk(sk)->icsk_bind_hash, tb);
-		port0_bind_hash(sk, tb2);
+		port0_bind_hash(sk, tb, tb2);
 	}
 unlock2:
-	spin_unlock(&head2->lock);
+	port0_bhash2_unlock(head2);
 unlock:
 	spin_unlock_bh(&head->lock);
 	return err;
@@ -340,7 +244,7 @@ unlock:
  */
 bool port0_tcp_is_filed(const struct sock *sk)
 {
-	return port0_tb2_addr_match(inet_csk(sk)->icsk_bind2_hash, sk);
+	return port0_tb2_addr_match(port0_tb2_of(sk), sk);
 }
 
 /**

@@ -15,6 +15,7 @@
 #include <net/net_namespace.h>
 #include <net/sock_reuseport.h>
 
+#include "buckets.h"
 #include "port0.h"
 #include "saddr.h"
 
@@ -68,8 +69,8 @@ static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
 }
 
 /*
- * Whether port 0 is taken. As the kernel does, a socket with an address looks
- * in the second table where the first one's chain is long.
+ * Whether port 0 is taken. As the kernel does, a socket looks in the second table
+ * where the first one's chain is long; on newer kernels, one with an address.
  */
 static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 			       const struct udp_hslot *hslot)
@@ -77,7 +78,7 @@ static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 	struct udp_hslot *own = udp_hashslot2(table, port0_saddr_hash(sk));
 	struct udp_hslot *any = udp_hashslot2(table, port0_saddr_hash_any(sk));
 
-	if (hslot->count <= 10 || !inet_use_hash2_on_bind(sk) ||
+	if (hslot->count <= 10 || !port0_udp_uses_hash2(sk) ||
 	    hslot->count < own->count)
 		return port0_udp_inuse(sk, hslot);
 	return port0_udp_inuse2(sk, own) ||
@@ -153,12 +154,15 @@ unlock:
  * port0_udp_is_filed - tell whether a holder is in the chain of its address
  * @sk: a UDP socket that holds port 0
  *
+ * The socket remembers 16 bits of the hash, so one other address in 65,536 is taken
+ * for its own.
+ *
  * Context: as port0_place_holds().
  * Return: true if it is.
  */
 bool port0_udp_is_filed(const struct sock *sk)
 {
-	return udp_sk(sk)->udp_portaddr_hash == port0_saddr_hash(sk);
+	return udp_sk(sk)->udp_portaddr_hash == (u16)port0_saddr_hash(sk);
 }
 
 /**

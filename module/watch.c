@@ -36,6 +36,7 @@
 
 #include "place.h"
 #include "port0.h"
+#include "saddr.h"
 #include "watch.h"
 
 /**
@@ -108,6 +109,31 @@ bool port0_watch_wanted(const struct socket *sock)
 }
 
 /*
+ * Whether an address in a UDP socket that is not the one it was filed under has come
+ * by connect(), which leaves the socket connected, or by the end of a connection,
+ * which leaves no address. A late bind() does neither.
+ */
+static bool port0_watch_may_move(const struct port0_watch *watch,
+				 const struct sock *sk)
+{
+	if (port0_place_has_address(&watch->place, sk) ||
+	    sk->sk_state != TCP_CLOSE)
+		return true;
+	return port0_rcv_saddr_any(sk) &&
+	       !(sk->sk_userlocks & SOCK_BINDADDR_LOCK);
+}
+
+static bool port0_watch_agrees(const struct port0_watch *watch,
+			       const struct sock *sk)
+{
+	if (sk->sk_ipv6only != watch->place.v6only || !port0_place_holds(sk))
+		return false;
+	/* The bucket of a TCP socket has the whole address. */
+	return sk->sk_protocol == IPPROTO_TCP ||
+	       port0_watch_may_move(watch, sk);
+}
+
+/*
  * The lock is being released: the caller of release_sock() still has the spinlock in
  * it, so that nobody uses the socket meanwhile, neither a task nor a softirq.
  * connect() and the like move address and place together.
@@ -121,7 +147,7 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 
 	if (!port0_sock_holds(sk))
 		return 0;
-	if (sk->sk_ipv6only == watch->place.v6only && port0_place_holds(sk))
+	if (port0_watch_agrees(watch, sk))
 		port0_place_read(&watch->place, sk);
 	else
 		port0_place_restore(&watch->place, sk);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Arguments that nobody should give: every option with every wrong length,
- * value, level, family, state and pointer; addresses of the wrong family and
- * length; and a great many calls at random.
+ * Bad arguments: every option with wrong lengths, values, levels, families,
+ * states and pointers; addresses of the wrong family and length; and many random
+ * calls.
  */
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -16,7 +16,7 @@
 #define IPPROTO_UDPLITE	136
 #endif
 
-/* Where reading and writing fault. */
+/* An address that is not mapped */
 #define NOWHERE		((void *)8)
 
 static int set_raw(int fd, int level, int name, const void *value, long len)
@@ -113,7 +113,7 @@ TEST_F(badinput, set_values_and_lengths)
 	}
 }
 
-/* Memory that ends, is read-only, or is not there. */
+/* Pointers to the end of a page, to read-only memory and to none. */
 TEST_F(badinput, pointers)
 {
 	char *pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE,
@@ -174,7 +174,7 @@ TEST_F(badinput, get_lengths)
 					  &len)) {
 				TH_LOG("length %d", lens[j]);
 			}
-			/* An int or nothing, and not a byte beside it. */
+			/* An int is written or nothing, and no byte beyond it. */
 			for (k = lens[j] < 4 ? 0 : 4; k < 16; k++)
 				EXPECT_EQ(0xaa, buf[k]);
 			EXPECT_EQ(lens[j] < 4 ? lens[j] : 4, len);
@@ -182,7 +182,7 @@ TEST_F(badinput, get_lengths)
 	}
 }
 
-/* Numbers and levels around ours. */
+/* Option numbers and levels next to the module's. */
 TEST_F(badinput, numbers_and_levels)
 {
 	static const int levels[] = { SOL_IP, SOL_IPV6, SOL_SOCKET,
@@ -210,7 +210,7 @@ TEST_F(badinput, numbers_and_levels)
 	}
 }
 
-/* On port 0 a mark stays. */
+/* The mark cannot be cleared while the socket holds port 0. */
 TEST_F(badinput, states)
 {
 	struct addr peer = addr_of(variant->host, OTHER_PORT);
@@ -231,7 +231,7 @@ TEST_F(badinput, states)
 	expect_port(_metadata, self->fd, 0);
 }
 
-/* A marked socket answers as an unmarked one with a port would. */
+/* Bad addresses fail on a marked socket as on an unmarked one with a port. */
 TEST_F(badinput, addresses)
 {
 	int other = new_socket(_metadata, variant->host, variant->type);
@@ -274,7 +274,7 @@ TEST_F(badinput, addresses)
 	close(other);
 }
 
-/* Sockets that are none of ours. */
+/* Sockets that are neither TCP nor UDP refuse the options. */
 TEST(foreign_sockets)
 {
 	static const struct {
@@ -322,8 +322,9 @@ TEST(foreign_sockets)
 	EXPECT_LE(8, tried);
 }
 
-/* Random calls on a few sockets. The kernel is to survive them, and the module
- * to count right.
+/*
+ * Random calls on a few sockets. The kernel must survive them, and the module's
+ * use count must be right afterwards.
  */
 #define SOCKETS	8
 
@@ -436,7 +437,7 @@ TEST_F_TIMEOUT(random_calls, on_any_socket, STRESS_TIMEOUT_SEC)
 			ASSERT_EQ(0, port);
 			bound++;
 		}
-		/* The stand-in of the module is nobody's port. */
+		/* The module shows the kernel port 1 in place of 0; no socket may get it. */
 		ASSERT_NE(1, port);
 	}
 	for (i = 0; i < SOCKETS; i++)

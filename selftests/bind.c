@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What bind() does with port 0 on a marked socket, who may call it, what it
- * shares and with whom it collides; and that everything else that could pick
- * a port picks an ephemeral one as ever.
+ * bind() of a marked socket to port 0: its result, the privilege it needs, sharing
+ * and conflicts. Every other call that picks a port picks an ephemeral one, as it
+ * does without the module.
  */
 #include <stdio.h>
 #include <sys/un.h>
@@ -96,7 +96,7 @@ TEST_F(bind, taken)
 	ASSERT_EQ(0, LISTEN(self->fd));
 	EXPECT_EQ(-EADDRINUSE, BIND(other));
 
-	/* The loser is as free as before. */
+	/* The socket whose bind() failed can still bind to another port. */
 	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
 	EXPECT_EQ(OTHER_PORT, local_port(other));
 	EXPECT_EQ(0, LISTEN(other));
@@ -180,12 +180,12 @@ TEST_F(bind, bad_address)
 	EXPECT_EQ(-EFAULT, rc(bind(self->fd, (void *)1, good.len)));
 	EXPECT_EQ(-EBADF, rc(bind(-1, &good.sa, good.len)));
 
-	/* None of it left a trace. */
+	/* After all these failures bind() works. */
 	ASSERT_EQ(0, BIND(self->fd));
 	expect_port(_metadata, self->fd, variant->port);
 }
 
-/* For IPv4 any address, and that one only, may come without a family. */
+/* IPv4 takes AF_UNSPEC with INADDR_ANY, and with no other address. */
 TEST_F(bind, unspecified_family)
 {
 	struct addr addr = addr_of(variant->host, variant->port);
@@ -201,7 +201,7 @@ TEST_F(bind, unspecified_family)
 	}
 }
 
-/* That option defers the choice of a port; here nothing is left to choose. */
+/* The option defers the choice of an ephemeral port; a fixed one is taken at once. */
 TEST_F(bind, address_no_port)
 {
 	ASSERT_EQ(0, set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
@@ -232,7 +232,7 @@ TEST_F(bind, needs_the_capability)
 	drop_bind_service(_metadata);
 	EXPECT_EQ(-EACCES, BIND(self->fd));
 
-	/* Refused, the socket is free for what its owner may have. */
+	/* After EACCES the socket can bind to an unprivileged port. */
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
 	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
 }
@@ -291,7 +291,7 @@ TEST_F(bind, reuseaddr)
 	ASSERT_EQ(0, BIND(other));
 	expect_port(_metadata, other, variant->port);
 
-	/* Of TCP sockets that share like this only one may listen. */
+	/* Of TCP sockets that share by SO_REUSEADDR only one may listen. */
 	if (variant->type == SOCK_STREAM) {
 		int late = SOCKET();
 
@@ -338,7 +338,7 @@ TEST_F(bind, reuseport_comes_too_late)
 	EXPECT_EQ(-EADDRINUSE, BIND(other));
 }
 
-/* What stays as it was: ports that are not asked for by name. */
+/* A port that bind() is not asked for by number is ephemeral, as without the module. */
 FIXTURE(ephemeral) {
 	int holder;
 	int fd;
@@ -378,7 +378,7 @@ FIXTURE_SETUP(ephemeral)
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
-	/* Somebody has port 0 already: nobody else may notice. */
+	/* Another socket holds port 0, which must make no difference. */
 	self->holder = bound_socket(_metadata, variant->host, variant->type, 0);
 	ASSERT_EQ(0, listen_if_stream(self->holder, variant->type));
 	self->fd = new_socket(_metadata, variant->host, variant->type);
@@ -565,8 +565,8 @@ TEST_F(pair, udp)
 }
 
 /*
- * Many sockets on one port: past a certain number the kernel looks for
- * conflicts another way.
+ * Many sockets on one port: past ten of them UDP looks for conflicts in its second
+ * hash table, which is by address and port.
  */
 #define CROWD_SIZE	32
 
@@ -655,7 +655,7 @@ TEST_F(crowd, one_has_every_address)
 		ASSERT_EQ(0, bind_to(fd, wildcards[i], variant->port));
 		expect_port(_metadata, fd, variant->port);
 
-		/* An address that nobody has asked for, and yet is taken. */
+		/* The wildcard socket takes the addresses that nobody has bound, too. */
 		close(join_crowd(_metadata, variant, nth, false, &err));
 		EXPECT_EQ(-EADDRINUSE, err);
 		close(fd);

@@ -3,7 +3,7 @@
 """Others who hook the same kernel functions: a livepatch, kprobes, tracers, BPF.
 
 A livepatch and port0 exclude each other, and the later one is refused. All
-others get along with it, whoever comes first. PORT0_KO names the module's file.
+others share a function with port0, in either order. PORT0_KO names the module's file.
 When all is done the module is loaded, or not, as it was before.
 """
 
@@ -24,14 +24,14 @@ from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace,
 TRACING = "/sys/kernel/tracing"
 KPROBES = "/sys/kernel/debug/kprobes"
 LIVEPATCH = "port0_livepatch"
-# The kernel's own, without a name in user space
+# Inside the kernel only; user space has no name for it
 ENOTSUPP = 524
 HERE = os.path.dirname(os.path.realpath(__file__))
 
 # One from each set of hooks; works() calls them all.
 FUNCTIONS = ["inet_bind", "inet_csk_get_port", "inet_getname", "inet_put_port", "udp_sendmsg",
              "ip_route_output_flow"]
-# Of these, what port0 does all by itself each time works() comes to it.
+# Of these, the ones whose every call in works() port0 replaces.
 REPLACED = ["inet_csk_get_port"]
 BACKENDS = ["ftrace", "kprobe"]
 
@@ -102,7 +102,7 @@ class Tracer:
             available = []
         if self.name not in available:
             raise Skip(f"this kernel has no {self.name} tracer")
-        # For either tracer: it does not even enter other functions.
+        # Both tracers leave all other functions alone then.
         write(f"{TRACING}/set_ftrace_filter", "\n".join(FUNCTIONS) + "\n")
         write(f"{TRACING}/trace", "")
         write(f"{TRACING}/current_tracer", self.name)
@@ -119,7 +119,7 @@ class Tracer:
 
 
 class Fentry:
-    """A BPF program that does nothing, entered with each function or left with it."""
+    """A BPF program that does nothing, on the entry or on the exit of each function."""
 
     PROG_LOAD, RAW_TRACEPOINT_OPEN = 5, 17
     TYPE_TRACING = 26
@@ -149,7 +149,7 @@ class Fentry:
         return {name: int(number) for number, name in re.findall(r"\[(\d+)\] FUNC '(\w+)'", dump)}
 
     def attach(self, stack, number):
-        """Put a program on the function of this number until the stack unwinds."""
+        """Attach a program to the function with this BTF id until the stack unwinds."""
         attr = struct.pack("<IIQQIIQII16sIIIIQIIQIII", self.TYPE_TRACING, 2,
                            ctypes.addressof(self.code), ctypes.addressof(self.licence),
                            0, 0, 0, 0, 0, b"", 0, self.kind, 0, 0, 0, 0, 0, 0, 0, number, 0)
@@ -160,7 +160,7 @@ class Fentry:
         return program
 
     def skip_without(self):
-        """Skip where not even a function that is for such tests can have a program."""
+        """Skip where even the function that exists for such tests takes no program."""
         with contextlib.ExitStack() as stack:
             for number in self.btf_ids("bpf_fentry_test1").values():
                 try:
@@ -202,10 +202,11 @@ PAIRS = [(other, backend) for other in OTHERS for backend in BACKENDS]
 
 
 def probes_sit_on_ftrace():
-    """Whether the probes that are there now are where the function tracer is called.
+    """Whether the kprobes that exist now use ftrace.
 
-    Elsewhere a probe is a breakpoint, and before that place. A call that port0 sends
-    elsewhere from there reaches nothing behind, and no probe that was there first.
+    Elsewhere a kprobe is a breakpoint, which lies before the call of ftrace. A call
+    that port0 redirects from there is not seen by tracers and BPF programs, nor by a
+    kprobe that was registered earlier.
     """
     if not os.path.exists(f"{KPROBES}/list"):
         raise Skip("no list of kprobes in debugfs")
@@ -213,7 +214,7 @@ def probes_sit_on_ftrace():
 
 
 def unmarked_traffic():
-    """What works() does, on ordinary ports and by sockets that are not marked."""
+    """The same as works(), on an ordinary port and by unmarked sockets."""
     with Namespace():
         for host in LOOPBACK.values():
             for kind in KINDS.values():
@@ -223,7 +224,7 @@ def unmarked_traffic():
 
 
 def saw_all(other, but=()):
-    """The other has seen calls of each function, but of these none; of unmarked ones any."""
+    """Expects that other saw every function, except those in but, and all unmarked calls."""
     print(f"# {other.hits()}")
     equal(set(but), {name for name, hits in other.hits().items() if not hits},
           "functions that were called past the other")
@@ -242,11 +243,11 @@ def another_first(other, backend):
         with OTHERS[other]() as there:
             result = code(load, f"hook={backend}")
             if backend == "kprobe" and probes and probes_sit_on_ftrace():
-                # The kernel would warn when the two part.
+                # The kernel would warn when one of the two is removed.
                 equal("EBUSY", result, "loading port0")
                 return
             if backend == "kprobe" and other == "fexit" and result in ("EOPNOTSUPP", "ENOTSUP"):
-                # Older kernels have no room for both, and say so.
+                # Older kernels cannot have both on one function, and return an error.
                 equal(False, is_loaded(), "port0 is loaded")
                 return
             equal("ok", result, "loading port0")
@@ -265,12 +266,12 @@ def another_second(other, backend):
         load(f"hook={backend}")
         before = backend == "kprobe" and not probes_sit_on_ftrace()
         if backend == "kprobe":
-            # Its hooks may be refused where another is first, as at load.
+            # A kprobe hook that is armed late is refused where another kprobe is: arm all.
             works()
         with OTHERS[other]() as there:
-            # The first to need the hooks that are armed late
+            # Arms the hooks that wait for their first use.
             works()
-            # Of probes at one place the latest comes first.
+            # Of kprobes at one address the one registered last runs first.
             saw_all(there, REPLACED if before and not probes else ())
             wait_until_unused()
             unload()
@@ -296,7 +297,7 @@ def livepatch():
         yield
     finally:
         write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
-        # The patch has left sysfs a moment before it lets go of its module.
+        # The patch leaves sysfs a moment before it drops its module's reference.
         wait_for("the livepatch to go", lambda: users(LIVEPATCH) == 0, IO_TIMEOUT * 3)
         unload(LIVEPATCH)
 
@@ -346,7 +347,7 @@ def kprobes_disarmed():
 
 @test()
 def kprobes_that_do_not_arm():
-    """They register all the same."""
+    """Registering them succeeds, but they stay disarmed."""
     with without_module():
         with kprobes_disarmed():
             equal("EBUSY", code(load, "hook=kprobe"), "loading port0")
@@ -356,7 +357,7 @@ def kprobes_that_do_not_arm():
 
 @test()
 def kprobes_that_do_not_arm_beside_others():
-    """A probe that joins others on its function looks armed."""
+    """A kprobe that shares its address with another one looks armed although it is not."""
     with without_module():
         with KprobeEvent("p"), kprobes_disarmed():
             equal("EBUSY", code(load, "hook=kprobe"), "loading port0")

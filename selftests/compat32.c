@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A 32-bit program on a 64-bit kernel: the options, bind() to port 0 and
- * sendmsg() to it, by the system calls of that world. It has no libc, so that
- * building it takes no more than a compiler.
+ * sendmsg() to it, by 32-bit system calls. It uses no libc, so that a compiler is
+ * enough to build it.
  *
- * It ends at the first call that goes wrong, with a line that says which, on what
- * kind of socket, and what it returned. compat.py runs it.
+ * It ends at the first wrong result, with a line that names the kind of socket,
+ * the call and what it returned. compat.py runs it.
  */
 #include "options.h"
 
@@ -66,7 +66,7 @@ static long call5(long nr, long a, long b, long c, long d, long e)
 #define CALL3(nr, a, b, c)	\
 	call5(nr, (long)(a), (long)(b), (long)(c), 0, 0)
 
-/* Either family's address: the port is where both have it. */
+/* An address of either family: both have the port at the same offset. */
 struct address {
 	unsigned short family;
 	unsigned short port;

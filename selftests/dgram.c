@@ -20,8 +20,8 @@ static int server_on(struct __test_metadata *_metadata, const char *host,
 }
 
 /*
- * A client that need not be marked, connected as it is. One exception: for a
- * mapped peer the kernel turns every send() into a sendto().
+ * A connected client, which needs no mark except towards a mapped peer: there the
+ * kernel turns every send() into a sendto().
  */
 static int client_of(struct __test_metadata *_metadata, const char *host,
 		     int port)
@@ -45,7 +45,7 @@ static void expect_sendto(struct __test_metadata *_metadata, int fd,
 	}
 }
 
-/* What arrives is @text, sent from @port; to be answered at the result. */
+/* Expects @text from @port, and returns the sender's address. */
 static struct addr expect_recvfrom(struct __test_metadata *_metadata, int fd,
 				   int port, const char *text)
 {
@@ -158,7 +158,7 @@ TEST_F(dgram, marked_server_answers_by_address)
 	EXPECT_EQ(OTHER_PORT, local_port(server));
 }
 
-/* A datagram to one port must not bend the way of the next. */
+/* A datagram to one port must not change where the next one goes. */
 TEST_F(dgram, by_turns)
 {
 	int server = server_on(_metadata, variant->server, variant->port);
@@ -177,7 +177,7 @@ TEST_F(dgram, by_turns)
 	}
 }
 
-/* Neither must one that failed. */
+/* Nor must a send that failed. */
 TEST_F(dgram, after_a_failure)
 {
 	static char huge[70000];
@@ -266,7 +266,7 @@ TEST_F(dgram, sendmmsg_to_two_ports)
 	expect_recv(_metadata, other, "other");
 }
 
-/* The address of the first part is where the whole goes. */
+/* A datagram that is sent in parts goes to the address of the first part. */
 TEST_F(dgram, in_parts)
 {
 	int server = server_on(_metadata, variant->server, variant->port);
@@ -338,7 +338,7 @@ TEST_F(dgram, disconnect_drops_an_ephemeral_port)
 	EXPECT_EQ(-ENOTCONN, peer_port(fd));
 	EXPECT_EQ(0, local_port(fd));
 
-	/* No port is not port 0. */
+	/* A socket without a port does not hold port 0. */
 	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
 	server = server_on(_metadata, variant->server, variant->port);
 	expect_sendto(_metadata, fd, variant->dest, variant->port, "again");
@@ -456,7 +456,7 @@ TEST_F(same_port, to_oneself)
 	expect_recvfrom(_metadata, fd, variant->port, "echo");
 }
 
-/* What the kernel says to everybody else, with or without the module. */
+/* What unmarked sockets get, with or without the module. */
 FIXTURE(unmarked) {};
 
 FIXTURE_VARIANT(unmarked) {
@@ -493,20 +493,20 @@ TEST_F(unmarked, no_sendto)
 
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 
-	/* Marking one socket does not open the way for another ... */
+	/* A marked socket does not let an unmarked one send ... */
 	expect_sendto(_metadata, marked, variant->dest, 0, "marked");
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 	expect_recv(_metadata, server, "marked");
 	EXPECT_EQ(-EAGAIN, rc(recv(server, &marked, 1, MSG_DONTWAIT)));
 
-	/* ... and a mark taken back is no mark. */
+	/* ... and a mark that was cleared does not count. */
 	ASSERT_EQ(0, set_mark(client, 1));
 	expect_sendto(_metadata, client, variant->dest, 0, "marked");
 	ASSERT_EQ(0, set_mark(client, 0));
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 }
 
-/* Connected to a mapped peer the destination is an address all the same. */
+/* send() to a mapped peer is a sendto() in the kernel, which needs the mark. */
 TEST_F(unmarked, no_send_to_a_mapped_peer)
 {
 	struct addr addr = addr_of(variant->dest, 0);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Memory that is not there.
+ * Allocations that fail.
  *
- * A case is made again and again in a fresh process, in which the kernel's fault
- * injection fails the first allocation, then the second, and so on until
- * nothing is left to fail. Each time the call under test must say that memory or
- * room is short, or succeed; afterwards port 0 must be free, and the module
- * unused or gone.
+ * Each case runs again and again in a new process. The kernel's fault injection
+ * fails its first allocation, then its second, and so on, until the case makes
+ * fewer allocations than that. Each time the call under test must succeed or
+ * report a shortage; afterwards port 0 must be free, and the module unused or not
+ * loaded.
  *
  * Needs CONFIG_FAULT_INJECTION and CONFIG_FAILSLAB.
  */
@@ -20,7 +20,7 @@
 #define FAILSLAB	"/sys/kernel/debug/failslab/"
 #define MAX_NTH		2000
 
-/* Arm the fault injection of this thread, and see what is left of it. */
+/* Arms this thread's fault injection; has_failed() tells whether it struck. */
 static int fail_nth(long nth)
 {
 	int fd = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
@@ -141,7 +141,7 @@ static int call_connect_to(struct scene *scene)
 {
 	int err;
 
-	/* What is lost on the way comes again, later than anybody waits. */
+	/* A SYN that is lost is sent again, but later than the test waits. */
 	fcntl(scene->peer, F_SETFL, O_NONBLOCK);
 	err = connect_to(scene->peer, scene->host, 0);
 	return err == -EINPROGRESS ? 0 : err;
@@ -186,9 +186,9 @@ static const struct fault_case cases[] = {
 };
 
 /*
- * The kernel's watchers allocate for every allocation that they see, and do
- * without if they must: to fail theirs as well would double what there is to fail.
- * False where they cannot be left out, since caches were merged.
+ * kmemleak and debugobjects allocate for every allocation that they track, and
+ * cope with failures: failing theirs would only double the number of cases. False
+ * if their slab caches are merged with others and cannot be left out.
  */
 static bool spare_the_watchers(void)
 {
@@ -208,7 +208,7 @@ static bool spare_the_watchers(void)
 	return done;
 }
 
-/* Every allocation may fail, with no words about it in the log. */
+/* Every allocation may fail, without a message in the log. */
 static void allow_faults(struct __test_metadata *_metadata)
 {
 	ASSERT_EQ(0, write_file(FAILSLAB "cache-filter",
@@ -218,9 +218,9 @@ static void allow_faults(struct __test_metadata *_metadata)
 }
 
 /*
- * What the kernel says on any port: a bind bucket that cannot be had is a port in
- * use to it, an IPv6 route that cannot is none, and an IPv6 neighbour that cannot
- * is a wrong argument of the datagram's.
+ * How the kernel reports a failed allocation, on any port: EADDRINUSE for a bind
+ * bucket, ENETUNREACH for an IPv6 route, EINVAL for the IPv6 neighbour of a
+ * datagram.
  */
 static bool is_shortage(const struct fault_case *fault, const char *host, int err)
 {
@@ -232,7 +232,7 @@ static bool is_shortage(const struct fault_case *fault, const char *host, int er
 
 enum outcome { CLEAN = 10, INJECTED, WRONG };
 
-/* In a process of its own: what is left open goes with it. */
+/* Runs in a process of its own, whose end closes the sockets. */
 static enum outcome try_once(const struct fault_case *fault,
 			     struct scene scene, long nth)
 {
@@ -317,8 +317,8 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 		if (!(variant->type == SOCK_STREAM ? fault->tcp : fault->udp))
 			continue;
 		/*
-		 * There the kernel loses a route by itself, on any port and
-		 * without the module, which kmemleak would report.
+		 * Here the kernel itself leaks a route, on any port and without
+		 * the module, and kmemleak would report it.
 		 */
 		if (fault->prepare == prepare_wild_peer &&
 		    variant->type == SOCK_STREAM && is_ip6(variant->host))
@@ -351,7 +351,7 @@ FIXTURE_VARIANT(loading) {
 FIXTURE_VARIANT_ADD(loading, ftrace) { .args = "hook=ftrace" };
 FIXTURE_VARIANT_ADD(loading, kprobe) { .args = "hook=kprobe" };
 
-/* The kernel says so of each probe; ours are the only ones. */
+/* The list tells for each kprobe, and only port0 has any. */
 static bool has_probes_on_ftrace(void)
 {
 	FILE *file = fopen("/sys/kernel/debug/kprobes/list", "re");
@@ -365,7 +365,7 @@ static bool has_probes_on_ftrace(void)
 	return found;
 }
 
-/* It takes them off again, but the kernel warns of the first try. */
+/* The module tries again until the probe is off, but the first failure warns. */
 #define NO_DISARMING "the kernel warns when it has no memory to disarm a kprobe"
 
 FIXTURE_SETUP(loading)
@@ -395,7 +395,7 @@ FIXTURE_TEARDOWN(loading)
 	EXPECT_EQ(0, module_bring_back(&self->found));
 }
 
-/* Either whole or not at all, whatever fails. */
+/* Loading succeeds, or fails and leaves nothing behind. */
 TEST_F_TIMEOUT(loading, module, STRESS_TIMEOUT_SEC)
 {
 	long nth, refused = 0;
@@ -425,7 +425,7 @@ TEST_F_TIMEOUT(loading, module, STRESS_TIMEOUT_SEC)
 	TH_LOG("%ld allocations failed, %ld loads with them", nth - 2, refused);
 }
 
-/* What arms hooks late: a marked datagram socket, its bind(), its sendto(). */
+/* Arms every late hook: marks a datagram socket, binds it, sends to port 0. */
 static int arm_everything(void)
 {
 	struct scene scene = { .host = "127.0.0.1", .type = SOCK_DGRAM };
@@ -465,7 +465,7 @@ TEST_F_TIMEOUT(loading, late_hooks, STRESS_TIMEOUT_SEC)
 			refused++;
 		}
 		ASSERT_EQ(0, wait_for_users(0));
-		/* What failed then does not fail now. */
+		/* With memory the same calls succeed. */
 		ASSERT_EQ(0, arm_everything());
 		ASSERT_EQ(0, module_unload());
 		tell(_metadata, "allocations", nth, &told);

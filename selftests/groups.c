@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <linux/filter.h>
+
 #include "port0_test.h"
 
 #define TENANT		65534	/* a second owner of sockets */
@@ -19,7 +21,7 @@
 #define SENDERS		4	/* clients of each address */
 
 /* What a socket asks for before it binds. */
-enum { REUSE = 1, SHARE = 2, ONLY6 = 4, FOREIGN = 8 };
+enum { REUSE = 1, SHARE = 2, ONLY6 = 4, FOREIGN = 8, PROGRAM = 16 };
 
 static const struct kind {
 	const char *host;
@@ -49,6 +51,8 @@ static const struct kind {
 	{ "::1", SHARE | FOREIGN, NULL },
 	{ "::ffff:127.0.0.1", SHARE, NULL },
 	{ "::ffff:0.0.0.0", SHARE, NULL },
+	{ "127.0.0.1", SHARE | PROGRAM, NULL },
+	{ "::", SHARE | PROGRAM, NULL },
 };
 
 #define KINDS	((int)ARRAY_SIZE(kinds))
@@ -86,11 +90,16 @@ static const char *wants_text(int wants)
 {
 	static char text[64];
 
-	snprintf(text, sizeof(text), "%s%s%s%s", wants & REUSE ? " reuse" : "",
+	snprintf(text, sizeof(text), "%s%s%s%s%s", wants & REUSE ? " reuse" : "",
 		 wants & SHARE ? " share" : "", wants & ONLY6 ? " v6only" : "",
-		 wants & FOREIGN ? " foreign" : "");
+		 wants & FOREIGN ? " foreign" : "",
+		 wants & PROGRAM ? " program" : "");
 	return text;
 }
+
+/* A program that chooses the first of a group: its owner has a group of one. */
+static struct sock_filter choose_first[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
+static const struct sock_fprog first = { 1, choose_first };
 
 /* A socket of this kind, bound or refused; refused ones are closed. */
 static void join(struct __test_metadata *_metadata, struct play *play, int kind)
@@ -104,6 +113,10 @@ static void join(struct __test_metadata *_metadata, struct play *play, int kind)
 		set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	if (is->wants & ONLY6)
 		set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+	if (is->wants & PROGRAM)
+		ASSERT_EQ(0, rc(setsockopt(fd, SOL_SOCKET,
+					   SO_ATTACH_REUSEPORT_CBPF, &first,
+					   sizeof(first))));
 	if (is->wants & FOREIGN)
 		ASSERT_EQ(0, rc(fchown(fd, TENANT, -1)));
 	if (is->device)
@@ -394,6 +407,7 @@ enum {
 	SECOND_REUSE, SECOND_SHARE, SECOND_TENANT,
 	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
 	HOME6_REUSE, HOME6_SHARE, HOME6_TENANT, MAPPED_SHARE, MAPPED_ANY_SHARE,
+	HOME_PROGRAM, ANY6_PROGRAM,
 };
 
 static const struct {
@@ -421,6 +435,14 @@ static const struct {
 	{ "the same address by two families",
 	  { MAPPED_SHARE, HOME_SHARE, MAPPED_SHARE, HOME_SHARE, ANY_SHARE,
 	    MAPPED_ANY_SHARE }, 6 },
+	{ "a fast way in past what is in the way",
+	  { ANY_VETH, ANY_LO, HOME_SHARE, SECOND_SHARE }, 4 },
+	{ "a wildcard has no fast way in",
+	  { SECOND_REUSE, HOME_SHARE, ANY_SHARE }, 3 },
+	{ "who has a program has a group already",
+	  { HOME_SHARE, HOME_PROGRAM, ANY6_SHARE, ANY6_PROGRAM }, 4 },
+	{ "others join who has a program",
+	  { HOME_PROGRAM, HOME_SHARE, ANY6_PROGRAM, ANY6_SHARE, HOME_SHARE }, 5 },
 	{ "a device is more than an address",
 	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
 };

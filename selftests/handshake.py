@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""TCP and UDP with port 0 on a wire, every packet looked at.
+"""TCP and UDP with port 0 between two namespaces, every packet checked.
 
     +---- client ----------+            +---- server ----------+
     |  veth0  10.0.0.1/24  |            |  veth0  10.0.0.2/24  |
     |         fd00::1/64   +------------+         fd00::2/64   |
     +----------------------+            +----------^-----------+
                                                    |
-                                        what is captured, both ways
+                                       captured here, both directions
 
-Each conversation is held on an ordinary port as well: there the same packets
-must be seen, or the test itself is wrong.
+Each conversation is also held on an ordinary port, where the same packets must
+be seen: this tests the test.
 """
 
 import socket
@@ -29,7 +29,7 @@ FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "ACK": 16}
 CLIENT = {"ip4": "10.0.0.1", "ip6": "fd00::1"}
 SERVER = {"ip4": "10.0.0.2", "ip6": "fd00::2"}
 
-# Who sends from where to where: the client's port (None: ephemeral), the server's.
+# The client's port (None: an ephemeral one) and the server's.
 PORTS = [(None, CONTROL_PORT), (None, 0), (0, OTHER_PORT), (0, 0)]
 EVERY_WAY = [(family, *ports) for family in CLIENT for ports in PORTS]
 
@@ -70,7 +70,7 @@ def parse_frame(frame):
 
 
 class Wire:
-    """The two namespaces, the cable between them, and who listens in."""
+    """The two namespaces, the cable between them, and the socket that captures."""
 
     def __init__(self):
         self.client = Namespace()
@@ -81,11 +81,11 @@ class Wire:
         self.address(self.client, CLIENT)
         self.address(self.server, SERVER)
         for namespace in (self.client, self.server):
-            # A client may come back from port 0 at once.
+            # No TIME_WAIT, so that a client can connect from the same port again at once.
             with namespace:
                 write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")
         with self.server:
-            # Every ICMP error is wanted, however many there are.
+            # No rate limit for ICMP errors.
             write("/proc/sys/net/ipv4/icmp_ratemask", "0")
             write("/proc/sys/net/ipv6/icmp/ratelimit", "0")
             self.tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -101,7 +101,7 @@ class Wire:
             run("ip", "link", "set", "veth0", "up")
 
     def wait_for_addresses(self):
-        """An IPv6 address is in use when the kernel has made its local route."""
+        """An IPv6 address can be used once the kernel has made its local route."""
         deadline = time.monotonic() + IO_TIMEOUT
         for namespace, addresses in ((self.client, CLIENT), (self.server, SERVER)):
             with namespace:
@@ -111,7 +111,7 @@ class Wire:
                     time.sleep(0.01)
 
     def fall_silent(self):
-        """Wait for the ends of earlier connections: until then a packet may be sent again."""
+        """Wait until earlier connections have ended: they may send packets again before."""
         deadline = time.monotonic() + IO_TIMEOUT
         for namespace in (self.client, self.server):
             with namespace:
@@ -142,8 +142,7 @@ class Wire:
         """Wait for these packets in this order.
 
         Retransmissions and bare acknowledgements may come between. Every TCP
-        or UDP packet has to have the ports of one that is expected, so that
-        none goes from or to a port that nobody asked for.
+        or UDP packet must have the ports of an expected one.
         """
         seen = []
         waiting = list(expected)
@@ -287,7 +286,7 @@ def udp(family, cport, sport):
     wire = the_wire()
     with wire.server:
         server = bound_socket(SERVER[family], UDP, sport)
-    # To answer port 0 by address takes a mark, whatever port one sits on.
+    # sendto() port 0 needs the mark, whatever port the socket is bound to.
     if cport == 0:
         set_mark(server)
     with server, open_client(wire, family, UDP, cport) as client:
@@ -313,7 +312,7 @@ def udp_by_address(family, cport, sport):
             set_mark(client)
         client.sendto(b"question", (SERVER[family], sport))
         _, peer = server.recvfrom(100)
-        # ... and the other way without one: connected.
+        # A connected socket needs no mark to answer.
         server.connect(peer)
         equal(peer, server.getpeername())
         server.send(b"answer")

@@ -3,7 +3,7 @@
 """The kernel's own selftests for this area, unmodified, without port0 and with it.
 
 All of them run on the stock kernel first, and then with the module loaded and
-every hook armed. What each reports, result by result, must be the same. PORT0_KO
+every hook armed. Every single result must be the same. PORT0_KO
 names the module's file; without it modprobe's choice is taken.
 """
 
@@ -25,8 +25,8 @@ BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kernel")
 # A test that takes longer than this, as tls does, is stopped, and compared as far as it got.
 PATIENCE = 45
 
-# Some of them measure time, and fail now and then on a busy machine. What differs
-# in each of so many rounds differs.
+# Some of them measure time and sometimes fail on a busy machine. Only what differs
+# in each of so many rounds counts.
 ROUNDS = 3
 
 KTAP = re.compile(r"\s*(not ok|ok) (\d+) ?(.*)")
@@ -41,7 +41,7 @@ OTHER_CIPHERS = ("aes_ccm", "aes_gcm_256", "aria_gcm", "aria_gcm_256", "chacha",
 
 @contextlib.contextmanager
 def armed_module():
-    """Sockets on port 0 in a namespace of their own, that made every hook needed."""
+    """The module with every hook armed, by sockets on port 0 in another namespace."""
     if not is_loaded():
         load()
     with contextlib.ExitStack() as stack:
@@ -60,7 +60,7 @@ def armed_module():
 def play(name, patience=PATIENCE):
     """What a test reports: its results by their names, and all that it says."""
     with Namespace():
-        # Where one of the scripts wants to find addresses on a device.
+        # One of the scripts wants addresses on this device.
         run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
         run("ip", "link", "set", "eth0", "up")
         run("ip", "link", "set", "eth1", "up")
@@ -85,7 +85,7 @@ def play(name, patience=PATIENCE):
 
 
 def steps(script):
-    """What a script runs one after the other, by what it calls it."""
+    """The names and the commands of the steps that a script runs."""
     name = ""
     with open(os.path.join(BUILT, script), encoding="ascii") as file:
         for line in file:
@@ -96,13 +96,13 @@ def steps(script):
 
 
 def ways(program):
-    """How a program is run, where that is not by its name alone."""
+    """How a program is run: suffixes of its name, with their commands."""
     if program == "bind_bhash":
         return [(".ip4", "./bind_bhash.sh -4"), (".ip6", "./bind_bhash.sh -6")]
     if program == "udpgso":
         return steps("udpgso.sh")
     if program == "tls":
-        # One cipher is enough for us. Older harnesses take no arguments: all, until stopped.
+        # One cipher is enough. Older harnesses take no arguments and run all, until stopped.
         return [("", "./tls " + " ".join(f"-V {version}_{cipher}" for version in (12, 13)
                                          for cipher in OTHER_CIPHERS))]
     if program in ("ip_local_port_range", "reuseport_addr_any"):
@@ -149,7 +149,7 @@ def same(name):
             with without_module():
                 stock = play(name)
         with armed_module():
-            # What ended without the module has to end with it.
+            # A test that ends without the module must end with it, too.
             loaded = play(name, PATIENCE if stock.end == "stopped" else 5 * PATIENCE)
         now = differing(stock, loaded)
         different = now if different is None else different & now

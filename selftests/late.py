@@ -11,7 +11,7 @@ import os
 import time
 
 from port0_module import is_loaded, livepatch, load, unload, users, without_module
-from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
+from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, code,
                         equal, get_mark, holds_zero, is_ephemeral, kernel_log, main,
                         plain_socket, read, set_mark, test, write)
 
@@ -113,54 +113,88 @@ def setsockopt_beside_a_kprobe(function, host):
         equal(0, users(), "references on the module")
 
 
-@test(*[(function, kind, host) for (host,) in HOSTS for kind in (TCP, UDP)
-        for function in ("inet_put_port", "udp_lib_unhash", "inet_bhash2_update_saddr")])
-def bind_beside_a_kprobe(function, kind, host):
-    with without_module(), Namespace():
-        load("hook=kprobe")
-        with plain_socket(host, kind) as sock:
-            set_mark(sock)
-            with kprobe(function):
-                since = kernel_log()
-                equal("EBUSY", code(sock.bind, (host, 0)))
-                named(since(), function)
-                equal((0, 0), (sock.getsockname()[1], holds_zero(sock)), "a refused bind")
-                # Any port of a marked socket's may become 0, so these wait as well.
-                equal(True, code(sock.bind, (host, OTHER_PORT)) in ("EBUSY", "ok"))
-                equal(0, users(), "references on the module")
-                with plain_socket(host, kind) as other:
-                    other.bind((host, 0))
-                    equal(True, is_ephemeral(other.getsockname()[1]), "unmarked")
-        with plain_socket(host, kind) as sock:
-            set_mark(sock)
-            let_in(sock.bind, (host, 0))
+# Who refuses, and the other family's function: one of the same set that this test
+# does not call itself.
+WAYS = {"livepatch": ("ftrace", livepatch), "kprobe": ("kprobe", kprobe)}
+OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
+
+
+@contextlib.contextmanager
+def marked_before(way, host, kind):
+    """A socket that was marked under an earlier load, and a way to refuse."""
+    backend, refuse = WAYS[way]
+    if backend == "ftrace":
+        skip_without_tracer()
+    with without_module(), Namespace(), plain_socket(host, kind) as sock:
+        load(f"hook={backend}")
+        set_mark(sock)
+        unload()
+        load(f"hook={backend}")
+        yield sock, lambda: refuse(OTHERS[host])
+        equal(int(holds_zero(sock)), users(), "references on the module")
+
+
+EACH_WAY = [(way, host) for way in WAYS for host in OTHERS]
+
+
+@test(*EACH_WAY)
+def bind_of_an_old_mark(way, host):
+    """bind() to port 0 brings with it what a UDP socket there needs to send."""
+    with marked_before(way, host, UDP) as (sock, refused):
+        with refused():
+            since = kernel_log()
+            equal("EBUSY", code(sock.bind, (host, 0)))
+            named(since(), OTHERS[host])
+            equal("EBUSY", code(sock.bind, (host, 0)), "at once again")
+            equal((0, 0), (sock.getsockname()[1], holds_zero(sock)), "a refused bind")
+            equal(1, get_mark(sock))
+            equal(0, users(), "references on the module")
+            with plain_socket(host, UDP) as other:
+                other.bind((host, 0))
+                equal(True, is_ephemeral(other.getsockname()[1]), "unmarked")
+        let_in(sock.bind, (host, 0))
+        equal((0, 1), (sock.getsockname()[1], holds_zero(sock)))
+        sends(sock, host)
+
+
+@test(*EACH_WAY)
+def bind_of_an_old_mark_on_tcp(way, host):
+    """TCP needs nothing of what is refused."""
+    with marked_before(way, host, TCP) as (sock, refused):
+        with refused():
+            sock.bind((host, 0))
             equal((0, 1), (sock.getsockname()[1], holds_zero(sock)))
-        equal(0, users(), "references on the module")
+            sock.listen()
 
 
-@test(*[(function, host) for (host,) in HOSTS
-        for function in ("ip_route_output_flow", "ip_append_data", "ip6_sk_dst_lookup_flow")])
-def sendto_beside_a_kprobe(function, host):
+@test(*EACH_WAY)
+def sendto_of_an_old_mark(way, host):
+    """Without a bind(): the datagram is refused as on any other socket."""
+    with marked_before(way, host, UDP) as (sock, refused):
+        with refused():
+            equal(True, code(sock.sendto, b"x", (host, 0)) in ("EINVAL", "EBUSY"))
+            equal(0, users(), "references on the module")
+            with bound_socket(host, TCP, 0):
+                pass
+        with plain_socket(host, UDP) as fresh:
+            let_in(set_mark, fresh)
+        with bound_socket(host, UDP, 0) as server:
+            sock.sendto(b"x", (host, 0))
+            equal(b"x", server.recv(2))
+
+
+@test(*EACH_WAY)
+def sendto_of_another(way, host):
+    """Once armed, nobody can take the functions any more."""
+    backend, refuse = WAYS[way]
+    if backend == "ftrace":
+        skip_without_tracer()
     with without_module(), Namespace():
-        load("hook=kprobe")
+        load(f"hook={backend}")
         with bound_socket(host, UDP, 0) as sock:
-            with kprobe(function):
-                since = kernel_log()
-                equal("EBUSY", code(sock.sendto, b"x", (host, 0)))
-                named(since(), function)
-                equal("EBUSY", code(sock.sendto, b"x", (host, 0)), "at once again")
-                sock.setblocking(False)
-                equal("EAGAIN", code(sock.recv, 1), "nothing was sent")
-                sock.settimeout(10)
-                # What does not go to port 0 goes.
-                with bound_socket(host, UDP, OTHER_PORT) as other:
-                    sock.sendto(b"y", (host, OTHER_PORT))
-                    equal(b"y", other.recv(2))
-                    other.connect((host, 0))
-                    other.send(b"z")
-                    equal(b"z", sock.recv(2))
-                equal(1, users(), "references on the module")
-            time.sleep(FORGOTTEN)
+            if backend == "ftrace":
+                equal("EBUSY", code(contextlib.ExitStack().enter_context,
+                                    refuse(OTHERS[host])), "a livepatch")
             sends(sock, host)
         equal(0, users(), "references on the module")
 

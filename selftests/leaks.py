@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""What the kernel's own detectors have to say when all other tests have run.
+"""What kmemleak and lockdep report after all other tests.
 
 Needs CONFIG_DEBUG_KMEMLEAK and CONFIG_PROVE_LOCKING.
 """
@@ -14,7 +14,7 @@ from port0_test import Skip, equal, main, read, test, write
 KMEMLEAK = "/sys/kernel/debug/kmemleak"
 LOCKDEP = "/proc/lockdep_stats"
 
-# The youngest objects are not looked at.
+# kmemleak skips objects younger than this, in seconds.
 MIN_AGE = 5
 SCANS = 2
 
@@ -35,7 +35,7 @@ def kmemleak_finds_nothing():
 
 @test()
 def lockdep_is_still_watching():
-    """It stops at the first fault it finds, and when its tables are full."""
+    """It switches itself off at the first fault, and when its tables are full."""
     if not os.path.exists(LOCKDEP):
         raise Skip("this kernel has no lockdep")
     stats = read(LOCKDEP)

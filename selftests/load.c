@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many of everything, on an ordinary port and on port 0: sockets, connections,
- * and floods of SYNs and datagrams. What an ordinary port answers port 0 must
- * answer, and the kernel's tables must be as full afterwards as before.
+ * Many sockets, many connections, and floods of SYNs and datagrams, on an ordinary
+ * port and on port 0. Both must answer alike, and afterwards the kernel's slab
+ * caches must hold no more objects than before.
  */
 #include <linux/ip.h>
 #include <linux/udp.h>
@@ -29,7 +29,7 @@ static long slab_objects(const char *name)
 	long active = -1;
 	FILE *file;
 
-	/* What is idle in per-CPU slabs counts as used until it is sent home. */
+	/* Free objects in per-CPU slabs count as used until the cache is shrunk. */
 	snprintf(path, sizeof(path), "/sys/kernel/slab/%s/shrink", name);
 	write_file(path, "1");
 	file = fopen("/proc/slabinfo", "re");
@@ -129,7 +129,7 @@ TEST_F_TIMEOUT(load, sockets, STRESS_TIMEOUT_SEC)
 	TH_LOG("%ld sockets in %d namespaces", each * NAMESPACES, NAMESPACES);
 }
 
-/* Port 0 is where they go to; where they come from does not matter. */
+/* Connections to the port, from ephemeral ports. */
 TEST_F_TIMEOUT(load, connections, STRESS_TIMEOUT_SEC)
 {
 	long wanted = scaled(1000, 20000), count;
@@ -223,7 +223,7 @@ static int send_raw(int raw, struct packet *packet, size_t len)
 			 (struct sockaddr *)&dest, sizeof(dest)));
 }
 
-/* From addresses that never answer, so that every SYN takes room. */
+/* From addresses that never answer, so that every SYN stays in the queue. */
 TEST_F_TIMEOUT(load, syn_flood, STRESS_TIMEOUT_SEC)
 {
 	int listener = bound_socket(_metadata, SERVER, SOCK_STREAM,
@@ -269,7 +269,7 @@ TEST_F_TIMEOUT(load, syn_flood, STRESS_TIMEOUT_SEC)
 	close(raw);
 }
 
-/* From every source port, 0 among them; nothing may be lost between bursts. */
+/* From every source port, 0 among them; no datagram may be lost. */
 TEST_F_TIMEOUT(load, udp_flood, STRESS_TIMEOUT_SEC)
 {
 	int server = bound_socket(_metadata, SERVER, SOCK_DGRAM,

@@ -50,12 +50,16 @@ class Crowd:
                         sock = plain_socket(host, kind)
                         set_mark(sock)
                         self.marked.append((sock, host))
-        self.thread.start()
         return self
+
+    def start(self):
+        """From here on, when the module is out."""
+        self.thread.start()
 
     def __exit__(self, *_):
         self.over.set()
-        self.thread.join()
+        if self.thread.ident:
+            self.thread.join()
         for sock, _ in self.marked:
             sock.close()
         self.listener.close()
@@ -104,6 +108,7 @@ def crowd():
             load()
         with Crowd() as some:
             unload()
+            some.start()
             yield some
             equal([], some.problems, "what went wrong on other sockets")
             equal(True, some.rounds > 0, "they were alive meanwhile")

@@ -28,7 +28,7 @@ STRESS_ROUNDS = 3
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 KPROBES = "/sys/kernel/debug/kprobes/list"
-# What newer kernels say to a 0 in the first of these.
+# What newer kernels answer when FTRACE_ENABLED is set to 0.
 NEVER = "ENOTSUP"
 
 
@@ -42,7 +42,7 @@ def modinfo(field):
 
 
 def stock_behaviour():
-    """What no unmarked socket may see changed, module or not."""
+    """What unmarked sockets must get, with the module and without it."""
     with Namespace():
         for host in LOOPBACK.values():
             for kind in (TCP, UDP):
@@ -226,6 +226,9 @@ def hooks_on_datagrams_wait_for_need():
             server.listen()
             client.connect(("127.0.0.1", 0))
             equal(set(), armed(), "for TCP on port 0")
+        with plain_socket("127.0.0.1", UDP) as unmarked:
+            unmarked.connect(("127.0.0.1", OTHER_PORT))
+            equal(set(), armed(), "for UDP sockets that are not marked")
         with bound_socket("127.0.0.1", UDP, 0) as server:
             equal(send, armed(), "for a marked UDP socket")
             with plain_socket("127.0.0.1", UDP) as client:
@@ -404,7 +407,7 @@ def a_mark_outlives_the_module():
             set_mark(early)
             set_mark(late)
         unload()
-        # Nobody is there to read the mark: the stock kernel's answer.
+        # Without the module nothing reads the mark: bind() is ephemeral.
         for host, early, _ in pairs:
             early.bind((host, 0))
             equal(True, is_ephemeral(early.getsockname()[1]))
@@ -469,13 +472,13 @@ def load_without_ftrace_fails_whole():
 
 
 def one_life(host, kind):
-    """Whatever the moment, each call succeeds or fails in a known way.
+    """Use a pair of sockets once; each call succeeds or fails in a known way.
 
     Returns the port that bind() took, or None.
     """
     with plain_socket(host, kind) as sock, plain_socket(host, kind) as client:
         equal(True, code(set_mark, sock) in ("ok", "ENOPROTOOPT"), "setsockopt()")
-        # Better no port than a wrong one while the module is on its way out.
+        # While the module is being unloaded bind() fails, rather than take another port.
         bound = code(sock.bind, (host, 0))
         if bound == "ENOPROTOOPT":
             return None
@@ -497,7 +500,7 @@ def one_life(host, kind):
 
 
 def live_on(stop, progress):
-    """Report every life on port 0 until the pipe stop is closed."""
+    """Use sockets until the pipe stop is closed, and report each that had port 0."""
     os.set_blocking(progress, False)
     while not select.select([stop], [], [], 0)[0]:
         for family, kind in EVERY_KIND:
@@ -509,7 +512,7 @@ def live_on(stop, progress):
 
 
 class Worker:
-    """A process that lives one socket's life after the other."""
+    """A process that opens, uses and closes one socket after the other."""
 
     def __init__(self):
         stop, self.stop = os.pipe()

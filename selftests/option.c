@@ -23,7 +23,7 @@
 #define SMCPROTO_SMC	0
 #define SMCPROTO_SMC6	1
 
-/* A number in nobody's range, to learn what the kernel itself answers. */
+/* An option that does not exist, to learn what the kernel itself answers. */
 #define NO_SUCH_OPTION	0x7fe1
 
 static int set_raw(int fd, int level, int name, const void *val, socklen_t len)
@@ -193,7 +193,7 @@ TEST_F(option, get_lengths)
 						 names[i], out, &len)));
 		EXPECT_EQ(-1, out[0]);
 
-		/* More room than needed: an int is written, and said so. */
+		/* With more room than needed one int is written, and the length says so. */
 		len = sizeof(out);
 		EXPECT_EQ(0, rc(getsockopt(self->fd, variant->level, names[i],
 					   out, &len)));
@@ -418,8 +418,8 @@ TEST_F(levels, no_sol_ipv6_on_an_ip4_socket)
 }
 
 /*
- * Sockets that are neither TCP nor UDP. Some never hand the option on, so the
- * kernel's own refusal of an unknown number is what they must answer.
+ * Sockets that are neither TCP nor UDP. They must answer as to an option that does
+ * not exist; some do not even pass SOL_IP options on.
  */
 FIXTURE(foreign) {
 	int fd;
@@ -480,7 +480,7 @@ TEST_F(foreign, refuses_both_options)
 	if (self->fd < 0)
 		SKIP(return, "this kernel has no such socket");
 
-	/* The refusal is worth something only while others are served. */
+	/* A TCP socket can be marked, so the refusal does not mean "no module". */
 	ASSERT_EQ(0, set_mark(new_socket(_metadata, "127.0.0.1", SOCK_STREAM),
 			      1));
 
@@ -504,8 +504,8 @@ TEST_F(foreign, refuses_both_options)
 }
 
 /*
- * Protocols with ports, some of which have a TCP socket inside: nothing of the
- * mark may have got through to that.
+ * Protocols with ports, some of which have a TCP socket inside. The mark must not
+ * reach that one.
  */
 FIXTURE(ports) {
 	int fd;
@@ -593,7 +593,7 @@ TEST_F(ports, bind_stays_ephemeral)
 	expect_recv(_metadata, child, "word");
 }
 
-/* An option that SMC leaves to TCP turns its socket into the one inside. */
+/* After an option that SMC leaves to TCP, the socket falls back to plain TCP. */
 TEST(smc_fallen_back)
 {
 	int fd;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * BPF programs around sockets, on an ordinary port and on port 0. A program
- * that sees another port than it expects refuses the call, so that what works
- * shows what was seen. They are assembled by hand: no compiler, no library.
+ * BPF programs on socket calls, on an ordinary port and on port 0. A program that
+ * sees another port than it expects refuses the call, so a call that works shows
+ * that it saw the right one. The programs are written as instructions, which takes
+ * neither a BPF compiler nor libbpf.
  */
 #include <linux/bpf.h>
 #include <stddef.h>
@@ -177,7 +178,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 #define WITH_ADDRESS(type, ...)							\
 	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, __VA_ARGS__)
 
-/* Allows what goes to @port and refuses all else. */
+/* Allows calls with @port and refuses all others. */
 #define EXPECT_ADDRESS(type, port)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -186,7 +187,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 		     MOV_IMM(R0, 1),						\
 		     RETURN())
 
-/* Says @to where it sees @from. */
+/* Replaces the port @from by @to. */
 #define REPLACE_PORT(type, from, to)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -271,7 +272,7 @@ TEST_F(socket, bind_sent_away_from_the_port)
 	expect_port(_metadata, second, variant->port);
 }
 
-/* Bit 1 of a program's answer stands for the capability. */
+/* Bit 1 of the program's result stands in for the capability. */
 TEST_F(socket, bind_without_the_capability)
 {
 	const int type = BY_FAMILY(BIND);
@@ -347,7 +348,7 @@ static bool has_no_address(int fd)
 	       IN6_IS_ADDR_UNSPECIFIED(&addr.v6.sin6_addr);
 }
 
-/* A bind that is refused at its end gives the port back, and the address. */
+/* A bind that is refused after it took the port releases port and address. */
 TEST_F(socket, post_bind_refused)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -490,7 +491,7 @@ TEST_F(socket, connect_sent_away_from_the_port)
 	expect_word(_metadata, server, client, variant->type);
 }
 
-/* The port is the source, and not what the program sees. */
+/* The program sees the destination's port, not the source port under test. */
 TEST_F(socket, connect_from_the_port)
 {
 	const int type = BY_FAMILY(CONNECT);
@@ -756,6 +757,61 @@ TEST_F(choice, reuseport_dgram)
 	second_of_a_group(_metadata, variant->home, SOCK_DGRAM, variant->port);
 }
 
+/*
+ * A program is told whether its group is bound to any address: it passes what it
+ * should be told, and drops all else. @late: the first socket shares from after its
+ * bind(), so that it has no group before the second one comes.
+ */
+static void told_of_any(struct __test_metadata *_metadata, const char *home, const char *host,
+			int type, int port, bool late)
+{
+	bool any = !strcmp(host, "::") || !strcmp(host, "0.0.0.0");
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+		LOAD(R2, R1, offsetof(struct sk_reuseport_md, bind_inany)),
+		MOV_IMM(R0, SK_DROP),
+		SKIP_UNLESS(R2, any, 1),
+		MOV_IMM(R0, SK_PASS), RETURN());
+	struct pollfd group[2];
+	int client, i;
+
+	for (i = 0; i < 2; i++) {
+		int fd = socket_for(_metadata, host, type, port);
+
+		if (i || !late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		ASSERT_EQ(0, bind_to(fd, host, port));
+		if (!i && late)
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+		group[i] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	for (i = 0; i < 2; i++)
+		if (type == SOCK_STREAM)
+			ASSERT_EQ(0, rc(listen(group[i].fd, 4)));
+	ASSERT_EQ(0, set_int(group[0].fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program));
+	client = new_socket(_metadata, home, type);
+	ASSERT_EQ(0, connect_to(client, home, port));
+	if (type == SOCK_DGRAM)
+		expect_send(_metadata, client, "word");
+	EXPECT_EQ(1, poll(group, 2, IO_TIMEOUT_SEC * 1000));
+	for (i = 0; i < 2; i++)
+		close(group[i].fd);
+	close(client);
+}
+
+TEST_F(choice, told_of_any_address)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int late;
+
+	for (late = 0; late < 2; late++) {
+		told_of_any(_metadata, variant->home, any, SOCK_DGRAM, variant->port, late);
+		told_of_any(_metadata, variant->home, variant->home, SOCK_DGRAM,
+			    variant->port, late);
+	}
+	told_of_any(_metadata, variant->home, any, SOCK_STREAM, variant->port, false);
+	told_of_any(_metadata, variant->home, variant->home, SOCK_STREAM, variant->port, false);
+}
+
 /* Sends what is for @port to the socket in the map. */
 static int steer(struct __test_metadata *_metadata, int port, int map)
 {
@@ -786,8 +842,9 @@ static int steer(struct __test_metadata *_metadata, int port, int map)
 }
 
 /*
- * A listener elsewhere whose children have the port, and a literal one. The
- * children take the address from a second one, as any child of the port does.
+ * The program gives connections to the port to a listener on another one. Their
+ * children have the port, so a second bind() to the same address is refused, as
+ * beside any child. A listener on the port itself works at the same time.
  */
 TEST_F(choice, sk_lookup_beside_a_literal_listener)
 {
@@ -811,7 +868,7 @@ TEST_F(choice, sk_lookup_beside_a_literal_listener)
 	expect_recv(_metadata, link.child, "");
 	close(link.child);
 
-	/* Without the program the literal listener gets it all. */
+	/* Without the program the listener on the port gets every connection. */
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_word(_metadata, literal, client, SOCK_STREAM);
@@ -855,7 +912,7 @@ TEST_F(choice, sk_lookup_datagrams)
 
 /* ---- sockets in a map ---- */
 
-/* What a child receives goes out of it again, in the kernel. */
+/* The kernel sends back what a child receives, by way of the map. */
 TEST_F(choice, sockmap_echo)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
@@ -881,7 +938,7 @@ TEST_F(choice, sockmap_echo)
 	close(link.client);
 	close(map);
 
-	/* The port is as free as it was. */
+	/* The port is free again. */
 	close(listener_on(_metadata, variant->home, variant->port));
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sockets that change hands, and calls that come by another way: descriptors
- * passed, inherited and duplicated, and io_uring.
+ * Descriptors that are passed, inherited and duplicated, and calls by io_uring.
  */
 #include <linux/io_uring.h>
 #include <stdlib.h>
@@ -32,7 +31,7 @@ static int pass(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
 	close(fd);
 
-	/* Nobody has it now but the message. */
+	/* Only the message holds the socket now. */
 	msg.msg_controllen = sizeof(control);
 	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
@@ -140,7 +139,7 @@ TEST_F(fd, duplicated)
 	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
 }
 
-/* The smallest ring there is: one request, one answer. */
+/* An io_uring with room for one request. */
 struct ring {
 	int fd;
 	struct io_uring_sqe *sqes;

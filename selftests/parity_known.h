@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What a marked socket on port 0 does not do as on any other port, and why it
- * cannot. The tests leave out the calls that would show a row of this table,
- * and nothing else; they print how many that were.
+ * The known differences between port 0 and other ports, and why they remain. The
+ * tests leave out the calls that would show one of them, and no others, and print
+ * how many those were.
  */
 #ifndef PARITY_KNOWN_H
 #define PARITY_KNOWN_H

@@ -395,7 +395,7 @@ static void group(const struct side *left, const struct side *right,
 		}
 	cases += FIRSTS * CONFIGS;
 	binds += held;
-	/* In every state some seconds fit and some do not; else nothing was tested. */
+	/* Some second sockets must bind and some be refused, or nothing was tested. */
 	ksft_test_result(!differences && held && refused,
 			 "%s %s first on %s: %u cases, %u differences\n",
 			 type == SOCK_STREAM ? "tcp" : "udp", state_name[state],

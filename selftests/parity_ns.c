@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Where a port is: network namespaces, VRFs, devices, transparent proxies.
+ * One port in network namespaces and VRFs, on devices and beside proxies.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +41,7 @@ TEST_F(place, many_namespaces)
 		stream[i] = listener_on(_metadata, variant->home, variant->port);
 		dgram[i] = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	}
-	/* This is the last of them. */
+	/* The caller is in the last of them. */
 	link = link_to(_metadata, variant->home, variant->port, stream[NAMESPACES - 1]);
 	talk(_metadata, link.client, link.child);
 	for (i = 0; i < NAMESPACES; i++) {
@@ -52,7 +52,7 @@ TEST_F(place, many_namespaces)
 	}
 }
 
-/* A namespace goes with listeners, children, orphans and TIME_WAIT inside. */
+/* A namespace is deleted while it has listeners, children and a TIME_WAIT. */
 TEST_F(place, deleted_namespace)
 {
 	struct link alive, dead;
@@ -86,7 +86,7 @@ static int socket_on(struct __test_metadata *_metadata, const char *device, cons
 	return fd;
 }
 
-/* A VRF is a world of its own, unless the sysctl says otherwise. */
+/* TCP ports in a VRF are separate, unless tcp_l3mdev_accept is set. */
 TEST_F(place, vrf)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -110,7 +110,7 @@ TEST_F(place, vrf)
 	expect_port(_metadata, second, variant->port);
 }
 
-/* For UDP a VRF is a device like any other. */
+/* For UDP a VRF is a device: a socket on none conflicts with one on it. */
 TEST_F(place, vrf_dgram)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -172,7 +172,7 @@ TEST_F(place, foreign_address)
 	}
 }
 
-/* A transparent proxy takes one address of the port, a literal listener another. */
+/* A transparent proxy takes one address of the port, a listener another. */
 TEST_F(place, tproxy_beside_a_literal_listener)
 {
 	const bool ip6 = is_ip6(variant->home);
@@ -202,7 +202,7 @@ TEST_F(place, tproxy_beside_a_literal_listener)
 	link = link_to(_metadata, variant->second, variant->port, proxy);
 	talk(_metadata, link.client, link.child);
 
-	/* The child keeps its address busy, and the listener its own. */
+	/* A child on the proxied address keeps others from binding there. */
 	again = socket_for(_metadata, variant->second, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(again, variant->second, variant->port));
 	link = link_to(_metadata, variant->home, variant->port, literal);

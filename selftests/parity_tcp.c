@@ -11,7 +11,7 @@
 
 FEATURE_FIXTURE(tcp);
 
-/* The first connection earns a cookie, the second speaks in its SYN. */
+/* The first connection gets a cookie, the second one sends data in its SYN. */
 TEST_F(tcp, fast_open)
 {
 	struct addr to = addr_of(variant->home, variant->port);
@@ -56,7 +56,7 @@ TEST_F(tcp, fast_open_connect)
 	talk(_metadata, child, client);
 }
 
-/* No request is kept: the child is made from what the client's ACK says. */
+/* The listener keeps no request: the child is made from the client's ACK. */
 TEST_F(tcp, syn_cookies)
 {
 	struct link link;
@@ -105,7 +105,7 @@ TEST_F(tcp, keepalive)
 	talk(_metadata, link.client, link.child);
 }
 
-/* close() waits for data to be taken, and gives up when it is not. */
+/* close() waits for data to be acknowledged, but not longer than told. */
 TEST_F(tcp, linger)
 {
 	const struct linger wait = { .l_onoff = 1, .l_linger = 1 };
@@ -123,7 +123,7 @@ TEST_F(tcp, linger)
 	timersub(&after, &before, &took);
 	EXPECT_LE(900, took.tv_sec * 1000 + took.tv_usec / 1000);
 
-	/* What the kernel still has is delivered all the same. */
+	/* The data that is still queued is delivered all the same. */
 	while (recv(link.client, much, sizeof(much), 0) > 0)
 		;
 	EXPECT_EQ(0, rc(recv(link.client, much, 1, 0)));
@@ -197,11 +197,11 @@ TEST_F(tcp, ktls)
 	close(link.client);
 	close(link.listener);
 
-	/* The port is as free as it was. */
+	/* The port is free again. */
 	close(listener_on(_metadata, variant->home, variant->port));
 }
 
-/* One end of a connection, made out of nothing. */
+/* One end of a connection, made without a handshake. */
 static int repaired(struct __test_metadata *_metadata, const char *from, int from_port,
 		    const char *to, int to_port, unsigned int send_seq, unsigned int recv_seq)
 {
@@ -255,8 +255,8 @@ static int bound_to_meet(struct __test_metadata *_metadata, const char *host, in
 }
 
 /*
- * A deaf listener swallows the first SYN, so that the second one, sent from
- * where the listener was, finds a socket that is calling as well.
+ * A listener whose filter drops everything takes the first SYN and is closed. The
+ * second SYN, from the listener's address, finds a socket in SYN_SENT.
  */
 static void meet(struct __test_metadata *_metadata, const char *one_host, int one_port,
 		 const char *two_host, int two_port)
@@ -302,7 +302,7 @@ TEST_F(tcp, simultaneous_open_between_two_such_ports)
 	meet(_metadata, variant->home, variant->port, variant->second, variant->port);
 }
 
-/* The end that closes first keeps the port busy, and may call again at once. */
+/* The client is in TIME_WAIT, and connect() from the same port reuses that. */
 TEST_F(tcp, time_wait_is_reused_by_connect)
 {
 	int listener = listener_on(_metadata, variant->home, OTHER_PORT);
@@ -326,7 +326,7 @@ TEST_F(tcp, time_wait_is_reused_by_connect)
 	EXPECT_EQ(-EADDRINUSE, bind_to(client, variant->second, variant->port));
 }
 
-/* The end that closes first is the server's, and the same client comes back. */
+/* The server is in TIME_WAIT, and a new SYN of the same client reopens it. */
 TEST_F(tcp, time_wait_is_reopened_by_a_syn)
 {
 	int listener = listener_on(_metadata, variant->home, variant->port);
@@ -354,7 +354,7 @@ TEST_F(tcp, reuseport_shares_out)
 	share_out(_metadata, variant->home, SOCK_STREAM, variant->port);
 }
 
-/* Signatures are looked up by the peer's address when the port is bound. */
+/* TCP MD5 signatures, whose keys belong to the peers' addresses. */
 TEST_F(tcp, md5_signature)
 {
 	struct addr peer = addr_of(variant->second, 0), server = addr_of(variant->home, 0);

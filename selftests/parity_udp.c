@@ -143,7 +143,7 @@ TEST_F(udp, cork)
 	}
 }
 
-/* A corked socket has to keep to the port it began with. */
+/* What is corked goes to the port of its first part. */
 TEST_F(udp, cork_and_another_port)
 {
 	struct addr to = addr_of(variant->home, variant->port);
@@ -253,7 +253,7 @@ TEST_F(udp, error_queue)
 	EXPECT_EQ(ECONNREFUSED, (int)error->ee_errno);
 }
 
-/* IPv6 has no multicast over lo, so both families go over a device that has. */
+/* IPv6 has no multicast over lo, so both families use a veth device. */
 static int multicast_device(struct __test_metadata *_metadata)
 {
 	ASSERT_EQ(0, system("ip link add port0a type veth peer name port0b && "
@@ -299,7 +299,7 @@ TEST_F(udp, multicast)
 		expect_recv(_metadata, member[i], "again");
 }
 
-/* Sockets of every kind that can reach the port, to one server and back. */
+/* A dual-stack server answers clients of either family. */
 TEST_F(udp, dual_stack_server)
 {
 	struct addr to = addr_of(variant->home, variant->port), from;

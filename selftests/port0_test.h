@@ -19,7 +19,7 @@
 
 #include "kselftest_harness.h"
 
-#include "net.h"
+#include "netns.h"
 
 /*
  * The harness's own 30 seconds are too few for a guest that is emulated, full of
@@ -53,7 +53,7 @@ static inline void require_mark(struct __test_metadata *_metadata, int fd)
 	}
 }
 
-/* A socket for which @port means what it says, 0 included. */
+/* A socket on which bind() takes @port literally, 0 included. */
 static inline int socket_for(struct __test_metadata *_metadata,
 			     const char *host, int type, int port)
 {
@@ -64,7 +64,7 @@ static inline int socket_for(struct __test_metadata *_metadata,
 	return fd;
 }
 
-/* The socket has @port, and when that is 0 it is not just unbound. */
+/* The socket has @port; 0 counts only if it is bound to it. */
 static inline void expect_port(struct __test_metadata *_metadata, int fd,
 			       int port)
 {

@@ -162,7 +162,7 @@ def holds_zero(sock):
 
 
 def bound_socket(host, kind, port):
-    """A socket for which port means what it says, 0 included."""
+    """A socket on which bind() took port literally, 0 included."""
     sock = plain_socket(host, kind)
     try:
         if not port:

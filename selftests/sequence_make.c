@@ -50,7 +50,7 @@ static unsigned int pick(const struct table *table, unsigned int is)
 	}
 }
 
-/* What the generator believes of a slot; it need not be right. */
+/* What the generator assumes of a slot; it need not be right. */
 static struct belief {
 	bool used, unmarked, bound, listening, connected;
 	unsigned int is;
@@ -140,7 +140,7 @@ static void add_bind(unsigned int slot)
 	ADD(BIND, slot, .address = { b->place, b->port, spoil(6) });
 }
 
-/* Where this client finds a server that is bound to that place. */
+/* An address at which this client reaches a server that is bound to @where. */
 static enum place reach(enum place where, unsigned int client)
 {
 	if (where == ANY6)

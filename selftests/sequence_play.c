@@ -77,7 +77,7 @@ static void say_name(struct play *play, const struct addr *name, const char *zer
 		say(play, " [%s]:%u", ip, port);
 }
 
-/* On the port-0 side a 0 that comes from elsewhere is the port under test. */
+/* A peer's port 0 is the port under test, on the side of port 0. */
 static void say_remote_name(struct play *play, const struct addr *name)
 {
 	if (name->len)
@@ -87,8 +87,8 @@ static void say_remote_name(struct play *play, const struct addr *name)
 }
 
 /*
- * The name of a socket that has no port any more is a number left over: the
- * old port, which on port 0 cannot be told from none. "0?" matches both.
+ * A socket that has lost its port still reports the old number. If that is 0 it
+ * cannot be told from none, so "0?" matches both, see same_line().
  */
 static const char *own_zero(const struct play *play, const struct socket_slot *slot, bool strict)
 {
@@ -183,8 +183,8 @@ static bool is_connected_to_port(const struct play *play, int fd, bool *mapped)
 }
 
 /*
- * Would this datagram, or the error that it may cause, come to a socket that is
- * connected to the port under test, but not from there?
+ * Would this datagram, or the ICMP error that it may cause, reach a socket that is
+ * connected to the port under test, although it does not come from that port?
  */
 static bool shows_udp_peer(const struct play *play, const struct socket_slot *from, bool to_port)
 {
@@ -213,7 +213,7 @@ static bool is_known(bool known)
 	return known;
 }
 
-/* Where it goes when it does depends on calls before, so take it for both. */
+/* Where corked data goes depends on earlier calls, so assume both. */
 static bool corked_shows_udp_peer(const struct play *play, const struct socket_slot *slot)
 {
 	return shows_udp_peer(play, slot, true) || shows_udp_peer(play, slot, false);
@@ -262,7 +262,7 @@ void play_socket(struct play *play, const struct step *step)
 	slot->fd = socket_of(step->socket.foreign, kind->family, kind->type | SOCK_NONBLOCK);
 	if (slot->fd >= 0 && !slot->unmarked)
 		side_mark(play->side, slot->fd);
-	/* Nagle would make the time of an ACK part of the result. */
+	/* With Nagle's algorithm results would depend on when an ACK arrives. */
 	if (slot->fd >= 0 && slot->tcp)
 		must(set_int(slot->fd, SOL_TCP, TCP_NODELAY, 1), "TCP_NODELAY");
 	say(play, "%s", slot->fd < 0 ? errno_name(-slot->fd) : "ok");
@@ -580,13 +580,13 @@ static void set_sysctl(const char *name, const char *value)
 void arena_open(struct arena *arena)
 {
 	side_open(&arena->side);
-	/* What one connection teaches the kernel must not change the next one. */
+	/* Metrics that are saved from one connection would change the next one. */
 	set_sysctl("ipv4/tcp_no_metrics_save", "1");
-	/* Depends on the clock being in the next second. */
+	/* Whether a TIME_WAIT is reused depends on the clock. */
 	set_sysctl("ipv4/tcp_tw_reuse", "0");
 	/* Fast Open in both directions, without cookies. */
 	set_sysctl("ipv4/tcp_fastopen", "519");
-	/* Errors are part of the transcript, each of them. */
+	/* No rate limit for ICMP errors: each of them is part of the transcript. */
 	set_sysctl("ipv4/icmp_ratemask", "0");
 	set_sysctl("ipv6/icmp/ratemask", "");
 	arena->fence = must(fence_open(), "the fence");

@@ -10,7 +10,7 @@
 #include <sys/fsuid.h>
 
 #include "kselftest.h"
-#include "net.h"
+#include "netns.h"
 
 /* An ordinary port to compare with CONTROL_PORT. */
 #define SECOND_CONTROL_PORT	8

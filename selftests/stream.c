@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The life of a TCP connection whose server, client or both sit on port 0.
+ * TCP connections whose server, client or both are on port 0.
  * Peers of marked sockets are never marked themselves.
  */
 #include "port0_test.h"
@@ -24,7 +24,7 @@ static int client_of(struct __test_metadata *_metadata, const char *host,
 	return fd;
 }
 
-/* A client that leaves from @port, on an address it may share. */
+/* A client that is bound to @port, with SO_REUSEADDR. */
 static int client_from(struct __test_metadata *_metadata, const char *host,
 		       int port)
 {
@@ -35,7 +35,7 @@ static int client_from(struct __test_metadata *_metadata, const char *host,
 	return fd;
 }
 
-/* accept() with an address argument: it must be there and say @port. */
+/* accept() with an address argument, which must have @port. */
 static int accept_from(struct __test_metadata *_metadata, int listener,
 		       int port)
 {
@@ -59,7 +59,7 @@ TEST_F(stream, from_first_to_last)
 	expect_port(_metadata, child, variant->port);
 	talk(_metadata, client, child);
 
-	/* Half closed, the other half still talks. */
+	/* After shutdown() the other direction still works. */
 	ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
 	expect_recv(_metadata, child, "");
 	EXPECT_EQ(variant->port, peer_port(client));
@@ -123,7 +123,7 @@ TEST_F(stream, refused)
 		  connect_to(client, variant->dest, variant->port));
 	EXPECT_EQ(-ENOTCONN, peer_port(client));
 
-	/* Bound is not listening. */
+	/* A bound socket that does not listen refuses as well. */
 	server = bound_socket(_metadata, variant->server, SOCK_STREAM,
 			      variant->port);
 	EXPECT_EQ(-ECONNREFUSED,
@@ -145,14 +145,14 @@ TEST_F(stream, no_peer_no_name)
 	EXPECT_EQ(-ENOTCONN, peer_port(fd));
 }
 
-/* A connection that is not there yet has no peer either. */
+/* A socket in SYN_SENT has no peer's name. */
 TEST_F(stream, no_name_before_the_handshake)
 {
 	struct addr addr = addr_of(variant->dest, variant->port);
 	int listener = listener_on(_metadata, variant->server, variant->port);
 	int waiting;
 
-	/* A queue of one, and that one is taken: the next SYN is dropped. */
+	/* The accept queue has room for one and is full: the next SYN is dropped. */
 	ASSERT_EQ(0, rc(listen(listener, 0)));
 	client_of(_metadata, variant->dest, variant->port);
 	settle(_metadata);
@@ -205,7 +205,7 @@ TEST_F(stream, restart_over_time_wait)
 	int child = accept_from(_metadata, listener, local_port(client));
 	int next;
 
-	/* Who closes first keeps the TIME_WAIT: here the server. */
+	/* The end that closes first is in TIME_WAIT: here the server. */
 	close(child);
 	expect_recv(_metadata, client, "");
 	close(client);
@@ -226,11 +226,11 @@ TEST_F(stream, listen_again)
 	int listener = listener_on(_metadata, variant->server, variant->port);
 	int client = new_socket(_metadata, variant->dest, SOCK_STREAM);
 
-	/* Only the backlog changes. */
+	/* A second listen() changes only the backlog. */
 	ASSERT_EQ(0, rc(listen(listener, 2)));
 	expect_port(_metadata, listener, variant->port);
 
-	/* Shut down it is deaf, but the port is still its own. */
+	/* After shutdown() it refuses connections, but keeps the port. */
 	ASSERT_EQ(0, rc(shutdown(listener, SHUT_RDWR)));
 	expect_port(_metadata, listener, variant->port);
 	EXPECT_EQ(-ECONNREFUSED,
@@ -240,7 +240,7 @@ TEST_F(stream, listen_again)
 	client_of(_metadata, variant->dest, variant->port);
 }
 
-/* accept() with an address used to fail on a peer whose source port is 0. */
+/* Without the module, accept() with an address fails for a peer on port 0. */
 TEST_F(stream, from_port)
 {
 	int listener = listener_on(_metadata, variant->server, OTHER_PORT);
@@ -261,7 +261,7 @@ TEST_F(stream, from_port)
 	expect_recv(_metadata, client, "");
 }
 
-/* A connection that is gone before it is accepted is accepted all the same. */
+/* A connection that is reset before accept() can still be accepted. */
 TEST_F(stream, from_port_reset_before_accept)
 {
 	struct addr peer = { .len = sizeof(peer.v6) };
@@ -327,7 +327,7 @@ TEST_F(stream, from_port_refused_then_served)
 		 accept_from(_metadata, listener, variant->port));
 }
 
-/* A socket bound by name keeps its port when it lets go of its peer. */
+/* An explicitly bound socket keeps its port when it disconnects. */
 TEST_F(stream, disconnect_and_reconnect)
 {
 	int listener = listener_on(_metadata, variant->server, OTHER_PORT);

@@ -71,7 +71,9 @@ c = socket.create_connection(("127.0.0.1", 0)); assert c.getpeername()[1] == 0'
 
 files()
 {
-	for file in /usr/bin/port0-run /usr/include/port0.h /usr/share/man/man1/port0-run.1.gz \
+	for file in /usr/bin/port0-run /usr/bin/port0-probe /usr/bin/port0-ls \
+		    /usr/include/port0.h /usr/share/man/man1/port0-run.1.gz \
+		    /usr/share/man/man1/port0-probe.1.gz /usr/share/man/man8/port0-ls.8.gz \
 		    /usr/share/man/man7/port0.7.gz /usr/lib/systemd/system/port0@.service \
 		    /usr/share/doc/port0-tools/examples/asyncio_echo.py \
 		    /usr/share/doc/port0-tools/examples/http_server.py; do

@@ -6,11 +6,13 @@
  a kernel without port0       ---- wire ----     echoes on port 0, TCP and UDP
 
 The client's half is sent from ephemeral ports, then from port 0. It has no
-module, so nftables puts 0 for port 4321 into what leaves, and back.
+module, so nftables puts 0 for port 4321 into what leaves, and back. Then it
+runs port0-probe, which finds its other end at 10.0.0.3 and fd00::3.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -22,6 +24,8 @@ import time
 MARK = 0x7030
 SERVER = {socket.AF_INET: "10.0.0.1", socket.AF_INET6: "fd00::1"}
 OWN = {socket.AF_INET: "10.0.0.2", socket.AF_INET6: "fd00::2"}
+PROBE = os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "port0-probe")
+PROBED = {socket.AF_INET: "10.0.0.3", socket.AF_INET6: "fd00::3"}
 DISGUISED = 4321
 CONTROL = 7000
 ROUNDS = 20
@@ -84,9 +88,13 @@ def server():
         listener.listen()
         for target, s in ((echo_tcp, listener), (echo_udp, on_port_0(family, socket.SOCK_DGRAM))):
             threading.Thread(target=target, args=(s,), daemon=True).start()
-    with socket.create_server((SERVER[socket.AF_INET], CONTROL)) as control:
-        print("# server is up", flush=True)
-        control.accept()[0].recv(100)
+    subprocess.run(["ip", "address", "add", "10.0.0.3/24", "dev", "eth0"], check=True)
+    subprocess.run(["ip", "address", "add", "fd00::3/64", "dev", "eth0", "nodad"], check=True)
+    with subprocess.Popen([PROBE, "--serve", *PROBED.values()]) as other_end:
+        with socket.create_server((SERVER[socket.AF_INET], CONTROL)) as control:
+            print("# server is up", flush=True)
+            control.accept()[0].recv(100)
+        other_end.terminate()
 
 
 def reach_server():
@@ -134,12 +142,27 @@ def udp(family, port):
                 assert s.recv(65536) == data, "another datagram came back"
 
 
+def probe(family):
+    """Without the module: all that needs none, and a word about the rest."""
+    done = subprocess.run([PROBE, "--json", "--timeout", "20", PROBED[family]], text=True,
+                          capture_output=True, timeout=300, check=False)
+    assert done.returncode == 3, f"exit {done.returncode}: {done.stdout}{done.stderr}"
+    assert "from port 0 not tried" in done.stderr and "modprobe" in done.stderr, done.stderr
+    tests = json.loads(done.stdout)["addresses"][0]["tests"]
+    assert len(tests) == 8, tests
+    for test in tests:
+        want = "answered" if test["way"] in ("control", "to 0") else "not tried"
+        assert test["verdict"] == want, test
+        assert want == "not tried" or test["seen"]["address"] == OWN[family], test
+    assert subprocess.run([PROBE, "--to", PROBED[family]], check=False).returncode == 0
+
+
 def client():
     network(2)
     control = reach_server()
     assert not os.path.exists("/sys/module/port0")
     subprocess.run(["nft", "-f", "-"], input=NFT, text=True, check=True)
-    print("TAP version 13\n1..8")
+    print("TAP version 13\n1..10")
     number = failed = 0
     for source, port in (("an ephemeral port", 0), ("port 0", DISGUISED)):
         for family in SERVER:
@@ -152,6 +175,15 @@ def client():
                 except (AssertionError, OSError) as problem:
                     failed += 1
                     print(f"# {type(problem).__name__}: {problem}\nnot ok {number} {name}", flush=True)
+    for family in SERVER:
+        number += 1
+        name = f"port0-probe IPv{4 if family == socket.AF_INET else 6} without the module"
+        try:
+            probe(family)
+            print(f"ok {number} {name}", flush=True)
+        except (AssertionError, OSError, subprocess.SubprocessError) as problem:
+            failed += 1
+            print(f"# {type(problem).__name__}: {problem}\nnot ok {number} {name}", flush=True)
     control.sendall(b"bye")
     return bool(failed)
 

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Questions to the headers of the kernel that is built for.
+ *
+ * This file is never linked: Kbuild has it compiled once, and probes.awk writes
+ * what came of each function below to probed.h. A function PROBE(NAME) in which
+ * the compiler finds no error becomes
+ *
+ *	#define PORT0_HAVE_NAME 1
+ *
+ * A version is never asked for, since distributions backport. What differs is
+ * asked for in each form that is known, so that a form nobody has seen yet has
+ * none of them; compat.h and buckets.h then refuse to be compiled.
+ *
+ * A question must be an error where the answer is no, and not a warning (those
+ * are off): a name that is not declared, a member that is not there, a type that
+ * is another. It must not stand in a macro, which would move the error to where
+ * the macro is defined.
+ */
+#include <linux/bpf-cgroup.h>
+#include <linux/ftrace.h>
+#include <linux/ipv6.h>
+#include <net/inet_connection_sock.h>
+#include <net/inet_hashtables.h>
+#include <net/inet_sock.h>
+#include <net/inet_timewait_sock.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+#include <net/sock.h>
+#include <net/inet_common.h>
+#include <net/sock_reuseport.h>
+#include <net/tcp.h>
+#include <net/udp.h>
+
+/*
+ * Kbuild reads this file twice more: for the names of the headers alone, and for
+ * what our own headers say of the answers.
+ */
+#if defined(PORT0_PROBES_CHECK)
+#include "buckets.h"
+#elif !defined(PORT0_PROBES_HEADERS)
+
+#define PROBE(name)	void port0_probe_##name(void);			\
+			void port0_probe_##name(void)
+
+/* Without the right answers to these two, nothing else means anything. */
+
+PROBE(CONTROL_YES)
+{
+	(void)((struct sock *)0)->sk_flags;
+}
+
+PROBE(CONTROL_NO)
+{
+	(void)((struct sock *)0)->port0_no_such_member;
+}
+
+/* The type of a socket address in proto_ops */
+
+PROBE(SOCKADDR_PLAIN)
+{
+	int (*f)(struct socket *sock, struct sockaddr *uaddr, int len);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+						    typeof(&inet_bind)), "");
+}
+
+PROBE(SOCKADDR_UNSIZED)
+{
+	int (*f)(struct socket *sock, struct sockaddr_unsized *uaddr, int len);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+						    typeof(&inet_bind)), "");
+}
+
+/* Cgroup programs on addresses: what they are called by has grown. */
+
+PROBE(SA_PROG_OLD)
+{
+	struct sock *sk = 0;
+	void *addr = 0;
+
+	BPF_CGROUP_RUN_SA_PROG(sk, addr, BPF_CGROUP_INET4_GETPEERNAME);
+}
+
+PROBE(SA_PROG_PLAIN)
+{
+	struct sock *sk = 0;
+	void *addr = 0;
+
+	BPF_CGROUP_RUN_SA_PROG(sk, addr, CGROUP_INET4_GETPEERNAME);
+}
+
+PROBE(SA_PROG_LEN)
+{
+	struct sock *sk = 0;
+	void *addr = 0;
+	int len;
+
+	BPF_CGROUP_RUN_SA_PROG(sk, addr, &len, CGROUP_INET4_GETPEERNAME);
+}
+
+/* The function behind it, which is declared with CONFIG_CGROUP_BPF */
+
+PROBE(CGROUP_SOCK_ADDR_OLD)
+{
+	int (*f)(struct sock *sk, struct sockaddr *uaddr,
+		 enum bpf_attach_type type, void *t_ctx);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+PROBE(CGROUP_SOCK_ADDR_FLAGS)
+{
+	int (*f)(struct sock *sk, struct sockaddr *uaddr,
+		 enum bpf_attach_type type, void *t_ctx, u32 *flags);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+PROBE(CGROUP_SOCK_ADDR_PLAIN)
+{
+	int (*f)(struct sock *sk, struct sockaddr *uaddr,
+		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+PROBE(CGROUP_SOCK_ADDR_LEN)
+{
+	int (*f)(struct sock *sk, struct sockaddr *uaddr, int *uaddrlen,
+		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+PROBE(CGROUP_SOCK_ADDR_UNSIZED)
+{
+	int (*f)(struct sock *sk, struct sockaddr_unsized *uaddr, int *uaddrlen,
+		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+}
+
+/* ftrace; some of these names are macros, depending on the architecture */
+
+PROBE(FTRACE_FUNC_REGS)
+{
+	void (*f)(unsigned long ip, unsigned long parent_ip,
+		  struct ftrace_ops *op, struct pt_regs *regs);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f), ftrace_func_t),
+		       "");
+}
+
+PROBE(FTRACE_FUNC_FREGS)
+{
+	void (*f)(unsigned long ip, unsigned long parent_ip,
+		  struct ftrace_ops *op, struct ftrace_regs *fregs);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f), ftrace_func_t),
+		       "");
+}
+
+PROBE(FTRACE_REGS_HAS_REGS)
+{
+	(void)((struct ftrace_regs *)0)->regs;
+}
+
+PROBE(FTRACE_REGS_SET_IP)
+{
+#ifndef ftrace_regs_set_instruction_pointer
+	(void)&ftrace_regs_set_instruction_pointer;
+#endif
+}
+
+PROBE(FTRACE_REGS_ARGUMENT)
+{
+#ifndef ftrace_regs_get_argument
+	(void)&ftrace_regs_get_argument;
+#endif
+}
+
+PROBE(FTRACE_SET_FILTER_IPS)
+{
+	(void)&ftrace_set_filter_ips;
+}
+
+PROBE(FTRACE_RECURSION_SAFE)
+{
+	(void)FTRACE_OPS_FL_RECURSION_SAFE;
+}
+
+/* Sockets */
+
+PROBE(SK_UID)
+{
+	kuid_t (*f)(const struct sock *sk);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+						    typeof(&sk_uid)), "");
+}
+
+PROBE(SOCK_I_UID)
+{
+	kuid_t (*f)(struct sock *sk);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+						    typeof(&sock_i_uid)), "");
+}
+
+PROBE(SNDFLOW_BIT)
+{
+	(void)inet6_test_bit(SNDFLOW, (struct sock *)0);
+}
+
+PROBE(SNDFLOW_MEMBER)
+{
+	(void)((struct ipv6_pinfo *)0)->sndflow;
+}
+
+PROBE(ADDR_VALID_OR_NONLOCAL)
+{
+	(void)&inet_addr_valid_or_nonlocal;
+}
+
+PROBE(BIND_NO_CAP)
+{
+	(void)BIND_NO_CAP_NET_BIND_SERVICE;
+}
+
+PROBE(CAN_NONLOCAL_BIND)
+{
+	(void)&inet_can_nonlocal_bind;
+}
+
+PROBE(REUSEPORT_CLOSED)
+{
+	(void)((struct sock_reuseport *)0)->num_closed_socks;
+}
+
+/* Where tables are */
+
+PROBE(PROTO_UDP_TABLE)
+{
+	struct udp_table **table = &((struct proto *)0)->h.udp_table;
+
+	_Static_assert(__builtin_types_compatible_p(typeof(table),
+		       typeof(&((struct proto *)0)->h.udp_table)), "");
+}
+
+PROBE(NETNS_UDP_TABLE)
+{
+	struct udp_table **table = &((struct net *)0)->ipv4.udp_table;
+
+	_Static_assert(__builtin_types_compatible_p(typeof(table),
+		       typeof(&((struct net *)0)->ipv4.udp_table)), "");
+}
+
+PROBE(DEATH_ROW_EMBEDDED)
+{
+	(void)((struct net *)0)->ipv4.tcp_death_row.hashinfo;
+}
+
+PROBE(DEATH_ROW_POINTER)
+{
+	(void)((struct net *)0)->ipv4.tcp_death_row->hashinfo;
+}
+
+/*
+ * __inet_hash_connect(): a 64-bit offset, the walk under RCU and the hash of the
+ * 4-tuple without its port came one after another.
+ */
+
+PROBE(HASH_CONNECT_U32)
+{
+	int (*f)(struct inet_timewait_death_row *death_row, struct sock *sk,
+		 u32 port_offset,
+		 int (*check)(struct inet_timewait_death_row *row,
+			      struct sock *sk, __u16 lport,
+			      struct inet_timewait_sock **twp));
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__inet_hash_connect)), "");
+}
+
+PROBE(HASH_CONNECT_U64)
+{
+	int (*f)(struct inet_timewait_death_row *death_row, struct sock *sk,
+		 u64 port_offset,
+		 int (*check)(struct inet_timewait_death_row *row,
+			      struct sock *sk, __u16 lport,
+			      struct inet_timewait_sock **twp));
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__inet_hash_connect)), "");
+}
+
+PROBE(HASH_CONNECT_RCU)
+{
+	int (*f)(struct inet_timewait_death_row *death_row, struct sock *sk,
+		 u64 port_offset,
+		 int (*check)(struct inet_timewait_death_row *row,
+			      struct sock *sk, __u16 lport,
+			      struct inet_timewait_sock **twp,
+			      bool rcu_lookup));
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__inet_hash_connect)), "");
+}
+
+PROBE(HASH_CONNECT_HASH)
+{
+	int (*f)(struct inet_timewait_death_row *death_row, struct sock *sk,
+		 u64 port_offset, u32 hash_port0,
+		 int (*check)(struct inet_timewait_death_row *row,
+			      struct sock *sk, __u16 lport,
+			      struct inet_timewait_sock **twp,
+			      bool rcu_lookup, u32 hash));
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&__inet_hash_connect)), "");
+}
+
+/* Bind buckets: see buckets.h. */
+
+PROBE(TB_OWNERS)
+{
+	(void)((struct inet_bind_bucket *)0)->owners.first;
+}
+
+PROBE(TB_BHASH2)
+{
+	(void)((struct inet_bind_bucket *)0)->bhash2.first;
+}
+
+PROBE(TB2)
+{
+	(void)sizeof(struct inet_bind2_bucket);
+}
+
+PROBE(TB2_OWNERS)
+{
+	(void)((struct inet_bind2_bucket *)0)->owners.first;
+}
+
+PROBE(TB2_DEATHROW)
+{
+	(void)((struct inet_bind2_bucket *)0)->deathrow.first;
+}
+
+PROBE(TB2_BHASH_NODE)
+{
+	(void)((struct inet_bind2_bucket *)0)->bhash_node.next;
+}
+
+PROBE(TB2_FAMILY)
+{
+	(void)((struct inet_bind2_bucket *)0)->family;
+}
+
+PROBE(TB2_ADDR_TYPE)
+{
+	(void)((struct inet_bind2_bucket *)0)->addr_type;
+}
+
+PROBE(TB2_FASTREUSE)
+{
+	(void)((struct inet_bind2_bucket *)0)->fastreuseport;
+}
+
+PROBE(CSK_BIND2_HASH)
+{
+	(void)((struct inet_connection_sock *)0)->icsk_bind2_hash->node;
+}
+
+/* The rule that came with it: UDP's second table is not for wildcards. */
+PROBE(USE_HASH2_ON_BIND)
+{
+	bool (*f)(const struct sock *sk);
+
+	_Static_assert(__builtin_types_compatible_p(typeof(f),
+		       typeof(&inet_use_hash2_on_bind)), "");
+}
+
+#endif

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Learning the rules that no header shows: see rules.h.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/cache.h>
+#include <linux/in6.h>
+#include <linux/net.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+#include <net/net_namespace.h>
+
+#include "buckets.h"
+#include "rules.h"
+
+struct port0_rules port0_rules __ro_after_init;
+
+#if PORT0_HAVE_BHASH2 && IS_ENABLED(CONFIG_IPV6)
+
+/*
+ * An address that a question is asked with. All on loopback, which need not be
+ * up: 127.0.0.2, since others bind 127.0.0.1.
+ */
+enum port0_rules_addr {
+	NONE,
+	ANY4,
+	HOST4,
+	ANY6_V6ONLY,
+	ANY4_MAPPED,
+	HOST4_MAPPED,
+};
+
+/* How often a question is asked, each time on another port. */
+#define PORT0_RULES_TRIES	8
+
+#define PORT0_RULES_SOCKETS	3
+
+static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
+			    __be16 *port)
+{
+	bool v4 = where == ANY4 || where == HOST4;
+	__be32 host = htonl(INADDR_LOOPBACK + 1);
+	struct sockaddr_in6 v6 = {
+		.sin6_family = AF_INET6,
+		.sin6_port = *port,
+	};
+	struct sockaddr_in v4addr = {
+		.sin_family = AF_INET,
+		.sin_port = *port,
+		.sin_addr.s_addr = where == HOST4 ? host : htonl(INADDR_ANY),
+	};
+	int err;
+
+	err = sock_create_kern(&init_net, v4 ? AF_INET : AF_INET6, SOCK_STREAM,
+			       0, sock);
+	if (err)
+		return err;
+
+	if (where == ANY4_MAPPED)
+		ipv6_addr_set_v4mapped(htonl(INADDR_ANY), &v6.sin6_addr);
+	else if (where == HOST4_MAPPED)
+		ipv6_addr_set_v4mapped(host, &v6.sin6_addr);
+	(*sock)->sk->sk_ipv6only = where == ANY6_V6ONLY;
+	ip_sock_set_freebind((*sock)->sk);
+
+	err = kernel_bind(*sock, v4 ? (void *)&v4addr : (void *)&v6,
+			  v4 ? sizeof(v4addr) : sizeof(v6));
+	if (!err)
+		*port = htons(inet_sk((*sock)->sk)->inet_num);
+	return err;
+}
+
+/*
+ * Whether the kernel lets the last of the addresses be bound where the others are
+ * on one port: 1 or 0, or an errno if one of them cannot be bound at all.
+ */
+static int port0_rules_ask(const enum port0_rules_addr *where)
+{
+	struct socket *sock[PORT0_RULES_SOCKETS] = {};
+	__be16 port = 0;
+	int i, err = 0;
+
+	for (i = 0; i < PORT0_RULES_SOCKETS && where[i] && !err; i++)
+		err = port0_rules_bind(&sock[i], where[i], &port);
+	while (i-- > 0)
+		if (sock[i])
+			sock_release(sock[i]);
+	if (err == -EADDRINUSE)
+		return 0;
+	return err ?: 1;
+}
+
+static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
+			    enum port0_rules_addr second,
+			    enum port0_rules_addr third)
+{
+	const enum port0_rules_addr where[PORT0_RULES_SOCKETS] = {
+		first, second, third,
+	};
+	int tries, answer = 0;
+
+	for (tries = 0; !answer && tries < PORT0_RULES_TRIES; tries++)
+		answer = port0_rules_ask(where);
+	*lets = answer > 0;
+	return min(answer, 0);
+}
+
+/**
+ * port0_rules_learn - find out by which rules this kernel binds
+ *
+ * Context: module load, before the first socket is marked; in the initial
+ * namespace, on ordinary ports.
+ * Return: 0, or why sockets could not be made or bound. The log says so then.
+ */
+int port0_rules_learn(void)
+{
+	bool spares, first, mapped, any4;
+	int err;
+
+	err = port0_rules_lets(&spares, ANY6_V6ONLY, HOST4_MAPPED, NONE) ?:
+	      port0_rules_lets(&first, ANY4, ANY6_V6ONLY, HOST4) ?:
+	      port0_rules_lets(&mapped, ANY4_MAPPED, HOST4_MAPPED, NONE) ?:
+	      port0_rules_lets(&any4, ANY4, HOST4_MAPPED, NONE);
+	if (err == -EAFNOSUPPORT)
+		return 0;
+	if (err) {
+		pr_err("%s: cannot bind sockets to see how this kernel does it: errno %d\n",
+		       __func__, -err);
+		return err;
+	}
+	port0_rules.v6only_blocks_mapped = !spares;
+	port0_rules.first_any_only = first;
+	port0_rules.any4_spares_mapped = any4;
+	/* Form C has never been without that, and refuses it by another rule. */
+#ifdef PORT0_BUCKETS_B
+	port0_rules.mapped_walks = !mapped;
+#endif
+	return 0;
+}
+
+#else
+
+/**
+ * port0_rules_learn - find out by which rules this kernel binds
+ *
+ * Where there is no second-level table, or no IPv6, they have never changed.
+ *
+ * Return: 0.
+ */
+int port0_rules_learn(void)
+{
+	return 0;
+}
+
+#endif

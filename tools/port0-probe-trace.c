@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Where it dies: the same question again, with one hop more each time. */
+#include <string.h>
+
+#include "port0-probe.h"
+
+#define WAIT	2000	/* ms per hop: time for two questions */
+#define PATIENCE 3	/* silent hops in succession after which nothing more is expected */
+
+/*
+ * Stops at the end of the way: an answer or a refusal, which must come if
+ * @arrives. @control is the trace of the control, NULL if this is it: behind
+ * its end nothing is looked for, and where it is silent itself, silence says
+ * nothing.
+ */
+void trace_route(const struct test *test, const struct trace *control, bool arrives, int most,
+		 struct trace *trace)
+{
+	int silent = 0;
+
+	memset(trace, 0, sizeof(*trace));
+	trace->done = true;
+	if (control && control->end && control->end < most)
+		most = control->end;
+	for (int hop = 1; hop <= most && (arrives || silent < PATIENCE); hop++) {
+		struct result result;
+
+		ask(test, hop, WAIT, &result);
+		trace->count = hop;
+		if (is_expired(&result)) {
+			trace->hops[hop - 1] = result.by;
+			trace->last = hop;
+			silent = 0;
+		} else if (result.verdict == UNTRIED || result.verdict == STOPPED) {
+			return;
+		} else if (result.verdict != SILENT) {
+			trace->end = hop;
+			trace->passes = passes(&result);
+			return;
+		} else if (!control || !control->end || control->hops[hop - 1].sa.sa_family) {
+			silent++;
+		}
+	}
+}

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * port0-probe - does port 0 pass the network to a host, and if not, where does
+ * it end?
+ *
+ * This file: the options, the order of the tests and the exit status. One test
+ * is in port0-probe-ask.c, the far end in port0-probe-serve.c.
+ */
+#include <err.h>
+#include <errno.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "port0-probe.h"
+
+#define MAX_ADDRESSES 16
+
+static const char usage[] =
+"usage: port0-probe [OPTION...] HOST\n"
+"       port0-probe --serve [--control PORT] [--rate N] [ADDR...]\n"
+"\n"
+"Finds out whether TCP and UDP to and from port 0 pass the network to HOST, on\n"
+"which port0-probe --serve runs, each test beside the same on an ordinary port.\n"
+"See port0-probe(1).\n"
+"\n"
+"  --serve         answer on port 0 and the control port of ADDR (numeric;\n"
+"                  default: of all addresses); needs the kernel module port0\n"
+"  --rate N        answers per second to one address at most (default 50); 20\n"
+"                  times as many in all\n"
+"  --control PORT  the ordinary port (default 7030); HOST must have the same\n"
+"  -4, -6          IPv4 only, IPv6 only\n"
+"  --tcp, --udp    TCP only, UDP only\n"
+"  --to            only tests to port 0 from an ordinary one; they need neither\n"
+"                  the module nor privilege on this machine\n"
+"  --from          only tests from port 0\n"
+"  --trace         find the hop where a test ends that HOST did not answer\n"
+"  --hops N        trace that far (1 to 64, default 30)\n"
+"  --timeout SEC   wait so long for each answer (1 to 60, default 4)\n"
+"  --json          say it in JSON\n"
+"  --help, --version\n"
+"\n"
+"The exit status is 0 if all pass, 1 if something does not, 2 if not even one\n"
+"control does, 3 if something could not be tried.\n";
+
+static struct {
+	const char *host;
+	int family, control, hops, timeout;
+	bool tcp, udp, to, from, trace, json;
+} options = { .control = 7030, .hops = 30, .timeout = 4 };
+
+/* What was found, over all addresses. */
+static struct {
+	int untried, failed, controls, good_controls;
+} found;
+
+static void resolve(union address hosts[MAX_ADDRESSES], int *count)
+{
+	struct addrinfo hints = { .ai_family = options.family, .ai_socktype = SOCK_STREAM }, *list;
+	size_t len = strlen(options.host);
+	bool brackets = len > 2 && options.host[0] == '[' && options.host[len - 1] == ']';
+	char *name = strndup(options.host + brackets, len - 2 * brackets);
+	int rc = name && *name ? getaddrinfo(name, NULL, &hints, &list) : EAI_NONAME;
+
+	if (rc)
+		errx(FAILED, "%s: the name does not resolve%s: %s", options.host,
+		     options.family == AF_INET ? " to an IPv4 address" :
+		     options.family == AF_INET6 ? " to an IPv6 address" : "",
+		     rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+	*count = 0;
+	for (struct addrinfo *one = list; one; one = one->ai_next) {
+		union address address = { };
+		bool known = false;
+
+		if (one->ai_family != AF_INET && one->ai_family != AF_INET6)
+			continue;
+		memcpy(&address, one->ai_addr, one->ai_addrlen);
+		if (one->ai_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) {
+			struct in_addr mapped;
+
+			memcpy(&mapped, &address.v6.sin6_addr.s6_addr[12], sizeof(mapped));
+			address = (union address){ .v4 = { .sin_family = AF_INET, .sin_addr = mapped } };
+		}
+		for (int n = 0; n < *count; n++)
+			known |= same_host(&hosts[n], &address);
+		if (known)
+			continue;
+		if (*count == MAX_ADDRESSES) {
+			warnx("%s has more than %d addresses, the others are left out",
+			      options.host, MAX_ADDRESSES);
+			break;
+		}
+		hosts[(*count)++] = address;
+	}
+	freeaddrinfo(list);
+	free(name);
+}
+
+static bool has_module(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool has;
+
+	if (fd < 0)
+		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		err(FAILED, "cannot open a socket");
+	has = is_mark(fd);
+	close(fd);
+	return has;
+}
+
+/*
+ * The address that packets to @host leave from, by a socket that sends none.
+ * Returns why there is no way, or NULL; a control group may forbid to ask.
+ */
+static const char *find_source(const union address *host, union address *source)
+{
+	int fd = socket(host->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	union address to = *host;
+	socklen_t len = sizeof(*source);
+	static char why[100];
+	int error = 0;
+
+	memset(source, 0, sizeof(*source));
+	if (fd < 0)
+		return errno == EAFNOSUPPORT ? "this kernel has no such addresses" : NULL;
+	set_port(&to, options.control);
+	if (connect(fd, &to.sa, address_len(&to)))
+		error = errno;
+	else if (getsockname(fd, &source->sa, &len))
+		source->sa.sa_family = 0;
+	close(fd);
+	if (error == EINVAL && to.sa.sa_family == AF_INET6 && !to.v6.sin6_scope_id &&
+	    IN6_IS_ADDR_LINKLOCAL(&to.v6.sin6_addr))
+		return "a link-local address takes an interface: ADDRESS%INTERFACE";
+	if (!error || error == EPERM || error == EACCES)
+		return NULL;
+	snprintf(why, sizeof(why), "no route: %s", strerror(error));
+	return why;
+}
+
+static void count(const struct test *test, const struct result *result)
+{
+	if (result->verdict == UNTRIED) {
+		found.untried++;
+		return;
+	}
+	if (!passes(result))
+		found.failed++;
+	if (test->way == CONTROL) {
+		found.controls++;
+		found.good_controls += passes(result);
+	}
+}
+
+static bool wants_trace(const struct result *result)
+{
+	return options.trace && (result->verdict == SILENT ||
+				 (result->verdict == REFUSED && result->icmp_type == NO_ICMP));
+}
+
+static bool is_wanted(enum way way)
+{
+	if (way == TO_0)
+		return options.to || !options.from;
+	if (way == FROM_0 || way == FROM_0_TO_0)
+		return options.from || !options.to;
+	return true;
+}
+
+static void probe_protocol(struct test *test)
+{
+	const char *name = test->type == SOCK_STREAM ? "TCP" : "UDP";
+	struct trace traces[2], *control_trace = &traces[0];
+	struct result control;
+
+	memset(traces, 0, sizeof(traces));
+	for (enum way way = CONTROL; way < WAYS; way++) {
+		struct trace *trace = &traces[way != CONTROL];
+		struct result result;
+
+		if (!is_wanted(way))
+			continue;
+		test->way = way;
+		progress("%s: %s, %s ...", text_of(&test->host), name, ways[way]);
+		ask(test, 0, options.timeout * 1000, &result);
+		if (way == CONTROL)
+			control = result;
+		trace->done = false;
+		if (wants_trace(&result)) {
+			progress("%s: %s, trace of %s ...", text_of(&test->host), name, ways[way]);
+			if (!control_trace->done) {
+				test->way = CONTROL;
+				trace_route(test, NULL, passes(&control), options.hops, control_trace);
+				test->way = way;
+			}
+			if (way != CONTROL)
+				trace_route(test, control_trace, false, options.hops, trace);
+		}
+		count(test, &result);
+		report(test, &result, &control, trace, control_trace);
+	}
+}
+
+static int probe(void)
+{
+	union address hosts[MAX_ADDRESSES];
+	bool module = has_module();
+	int count_of_hosts;
+
+	resolve(hosts, &count_of_hosts);
+	report_begin(options.json, options.host, options.control, module);
+	for (int n = 0; n < count_of_hosts; n++) {
+		struct test test = { .host = hosts[n], .control = options.control };
+		const char *trouble = find_source(&hosts[n], &test.source);
+
+		if (trouble) {
+			found.untried++;
+			report_address(&test.host, &test.source, trouble);
+			continue;
+		}
+		report_address(&test.host, &test.source, NULL);
+		if (options.tcp || !options.udp) {
+			test.type = SOCK_STREAM;
+			probe_protocol(&test);
+		}
+		if (options.udp || !options.tcp) {
+			test.type = SOCK_DGRAM;
+			probe_protocol(&test);
+		}
+	}
+	if (!module && (options.from || !options.to))
+		warnx("from port 0 not tried: " NO_MODULE);
+	if (found.controls && !found.good_controls)
+		return NO_CONTROL;
+	if (found.failed)
+		return SOME_FAIL;
+	return found.untried ? FAILED : ALL_PASS;
+}
+
+static int number(const char *option, const char *text, int least, int most)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || value < (unsigned long)least ||
+	    value > (unsigned long)most)
+		errx(FAILED, "%s %s: a number from %d to %d is wanted", option, text, least, most);
+	return (int)value;
+}
+
+int main(int argc, char **argv)
+{
+	enum { SERVE = 1, RATE, PORT, TCP, UDP, TO, FROM, TRACE, HOPS, TIMEOUT, JSON, HELP, VERSION_ };
+	static const struct option list[] = {
+		{ "serve", no_argument, NULL, SERVE },
+		{ "rate", required_argument, NULL, RATE },
+		{ "control", required_argument, NULL, PORT },
+		{ "tcp", no_argument, NULL, TCP },
+		{ "udp", no_argument, NULL, UDP },
+		{ "to", no_argument, NULL, TO },
+		{ "from", no_argument, NULL, FROM },
+		{ "trace", no_argument, NULL, TRACE },
+		{ "hops", required_argument, NULL, HOPS },
+		{ "timeout", required_argument, NULL, TIMEOUT },
+		{ "json", no_argument, NULL, JSON },
+		{ "help", no_argument, NULL, HELP },
+		{ "version", no_argument, NULL, VERSION_ },
+		{ }
+	};
+	bool is_server = false, is_client = false;
+	int option, rate = 0, status;
+
+	while ((option = getopt_long(argc, argv, "46", list, NULL)) > 0) {
+		is_client |= option != SERVE && option != RATE && option != PORT;
+		switch (option) {
+		case '4':
+		case '6':
+			if (options.family && options.family != (option == '4' ? AF_INET : AF_INET6))
+				errx(FAILED, "-4 and -6 are both the default: give one or none");
+			options.family = option == '4' ? AF_INET : AF_INET6;
+			break;
+		case SERVE:
+			is_server = true;
+			break;
+		case RATE:
+			rate = number("--rate", optarg, 1, 10000);
+			break;
+		case PORT:
+			options.control = number("--control", optarg, 1, 65535);
+			break;
+		case TCP:
+			options.tcp = true;
+			break;
+		case UDP:
+			options.udp = true;
+			break;
+		case TO:
+			options.to = true;
+			break;
+		case FROM:
+			options.from = true;
+			break;
+		case TRACE:
+			options.trace = true;
+			break;
+		case HOPS:
+			options.hops = number("--hops", optarg, 1, MAX_HOPS);
+			break;
+		case TIMEOUT:
+			options.timeout = number("--timeout", optarg, 1, 60);
+			break;
+		case JSON:
+			options.json = true;
+			break;
+		case HELP:
+			fputs(usage, stdout);
+			return 0;
+		case VERSION_:
+			puts("port0-probe " VERSION);
+			return 0;
+		default:
+			errx(FAILED, "see port0-probe --help");
+		}
+	}
+	argv += optind;
+	if (is_server && is_client)
+		errx(FAILED, "--serve takes --control, --rate and addresses only, see port0-probe --help");
+	if (is_server)
+		serve(argv, options.control, rate ? (unsigned int)rate : 50);
+	if (rate)
+		errx(FAILED, "--rate goes with --serve");
+	if (!*argv)
+		errx(FAILED, "no HOST, see port0-probe --help");
+	if (argv[1])
+		errx(FAILED, "%s: one HOST at a time", argv[1]);
+	options.host = argv[0];
+	status = probe();
+	progress("%s", "");
+	report_end(status);
+	if (fflush(stdout) || ferror(stdout))
+		err(FAILED, "cannot write");
+	return status;
+}
