@@ -25,6 +25,7 @@ help:
 #help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
 #help make proof      tools, packages, servers, wire, browsers: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
+#help make dist       a tarball of what is committed
 #help make build-matrix   for every kernel header package that Debian offers
 #help Each is a command in scripts/ with its own --help.
 
@@ -124,4 +125,11 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all help modules headers check install clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix
+# a tarball of what is committed; the same commit gives the same bytes
+VERSION = $(shell sed -n 's/.*PORT0_VERSION[[:space:]]*"\(.*\)".*/\1/p' module/main.c)
+dist:
+	mkdir -p build
+	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
+	@echo build/port0-$(VERSION).tar.gz
+
+.PHONY: all help modules headers check install dist clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix
