@@ -452,6 +452,7 @@ struct late_race {
 	int type;
 	void (*call)(struct late_race *race);
 	int fd;
+	int bystander;		/* UDP: bound to @other and port 0 all along */
 	atomic_bool go, over;
 	pthread_t thread;
 };
@@ -561,6 +562,28 @@ static void expect_place(struct __test_metadata *_metadata,
 	}
 }
 
+/*
+ * UDP looks for conflicts among all sockets of the port, so a wrong address shows
+ * in another way: somebody has that one already, and still gets what is sent there.
+ */
+static void expect_bystander(struct __test_metadata *_metadata,
+			     const struct late_race *race, long round,
+			     const char *after)
+{
+	char byte;
+
+	ASSERT_STREQ(race->host, winner_of(race)) {
+		TH_LOG("bound beside another after %ld rounds and %s", round,
+		       after);
+	}
+	ASSERT_EQ(1, send_to(race->bystander, race->other, 0, "x", 0));
+	ASSERT_EQ(1, rc(recv(race->bystander, &byte, 1, 0))) {
+		TH_LOG("another's datagram taken after %ld rounds and %s",
+		       round, after);
+	}
+	ASSERT_EQ(-EADDRINUSE, bind_rival(race, race->host));
+}
+
 /* A call that would move it in the tables if it were not where it says. */
 static const char *move(const struct late_race *race, long round, int peer_port)
 {
@@ -638,7 +661,10 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 	peer = new_socket(_metadata, variant->host, variant->type);
 	ASSERT_EQ(0, bind_to(peer, variant->host, 0));
 	ASSERT_EQ(0, rc(getsockname(peer, &name.sa, &name.len)));
-	if (variant->type == SOCK_STREAM)
+	if (variant->type == SOCK_DGRAM)
+		race.bystander = bound_socket(_metadata, variant->other,
+					      SOCK_DGRAM, 0);
+	else
 		ASSERT_EQ(0, rc(listen(peer, 4)));
 	late_begin(_metadata, &race);
 	for (round = 0; late_goes_on(round, start); round++) {
@@ -648,7 +674,11 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 		if (holds_zero(race.fd)) {
 			held++;
 			after = move(&race, round, port_of(&name));
-			expect_place(_metadata, &race, round, after);
+			if (variant->type == SOCK_DGRAM)
+				expect_bystander(_metadata, &race, round,
+						 after);
+			else
+				expect_place(_metadata, &race, round, after);
 		}
 		if (variant->type == SOCK_STREAM && round / 2 % 4 == 3)
 			close(rc(accept4(peer, NULL, NULL, SOCK_NONBLOCK)));
@@ -657,6 +687,8 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 	}
 	atomic_store(&race.over, true);
 	pthread_join(race.thread, NULL);
+	if (variant->type == SOCK_DGRAM)
+		close(race.bystander);
 	EXPECT_EQ(users, wait_for_users(users));
 	TH_LOG("%ld rounds, %ld on port 0", round, held);
 }
