@@ -132,4 +132,11 @@ dist:
 	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
 	@echo build/port0-$(VERSION).tar.gz
 
-.PHONY: all help modules headers check install dist clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix
+# which of the kernel functions that the module mirrors or hooks have changed in the
+# kernel source TREE, and with OLD=another one, how
+mirrors: python
+	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
+
+
+.PHONY: all help modules headers check install dist clean distclean python test test-all \
+	test-debug fuzz mutate demo bench deb proof build-matrix mirrors

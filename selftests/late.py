@@ -120,12 +120,12 @@ OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
 
 
 @contextlib.contextmanager
-def marked_before(way, host, kind):
-    """A socket that was marked under an earlier load, and a way to refuse."""
+def marked_before(way, host):
+    """A UDP socket that was marked under an earlier load, and a way to refuse."""
     backend, refuse = WAYS[way]
     if backend == "ftrace":
         skip_without_tracer()
-    with without_module(), Namespace(), plain_socket(host, kind) as sock:
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
         load(f"hook={backend}")
         set_mark(sock)
         unload()
@@ -140,7 +140,7 @@ EACH_WAY = [(way, host) for way in WAYS for host in OTHERS]
 @test(*EACH_WAY)
 def bind_of_an_old_mark(way, host):
     """bind() to port 0 brings with it what a UDP socket there needs to send."""
-    with marked_before(way, host, UDP) as (sock, refused):
+    with marked_before(way, host) as (sock, refused):
         with refused():
             since = kernel_log()
             equal("EBUSY", code(sock.bind, (host, 0)))
@@ -152,25 +152,18 @@ def bind_of_an_old_mark(way, host):
             with plain_socket(host, UDP) as other:
                 other.bind((host, 0))
                 equal(True, is_ephemeral(other.getsockname()[1]), "unmarked")
+            # TCP needs nothing of what is refused.
+            with bound_socket(host, TCP, 0) as stream:
+                stream.listen()
         let_in(sock.bind, (host, 0))
         equal((0, 1), (sock.getsockname()[1], holds_zero(sock)))
         sends(sock, host)
 
 
 @test(*EACH_WAY)
-def bind_of_an_old_mark_on_tcp(way, host):
-    """TCP needs nothing of what is refused."""
-    with marked_before(way, host, TCP) as (sock, refused):
-        with refused():
-            sock.bind((host, 0))
-            equal((0, 1), (sock.getsockname()[1], holds_zero(sock)))
-            sock.listen()
-
-
-@test(*EACH_WAY)
 def sendto_of_an_old_mark(way, host):
     """Without a bind(): the datagram is refused as on any other socket."""
-    with marked_before(way, host, UDP) as (sock, refused):
+    with marked_before(way, host) as (sock, refused):
         with refused():
             equal(True, code(sock.sendto, b"x", (host, 0)) in ("EINVAL", "EBUSY"))
             equal(0, users(), "references on the module")
@@ -183,18 +176,14 @@ def sendto_of_an_old_mark(way, host):
             equal(b"x", server.recv(2))
 
 
-@test(*EACH_WAY)
-def sendto_of_another(way, host):
+@test(*OTHERS.items())
+def livepatch_too_late(host, function):
     """Once armed, nobody can take the functions any more."""
-    backend, refuse = WAYS[way]
-    if backend == "ftrace":
-        skip_without_tracer()
+    skip_without_tracer()
     with without_module(), Namespace():
-        load(f"hook={backend}")
+        load("hook=ftrace")
         with bound_socket(host, UDP, 0) as sock:
-            if backend == "ftrace":
-                equal("EBUSY", code(contextlib.ExitStack().enter_context,
-                                    refuse(OTHERS[host])), "a livepatch")
+            equal("EBUSY", code(contextlib.ExitStack().enter_context, livepatch(function)))
             sends(sock, host)
         equal(0, users(), "references on the module")
 

@@ -20,7 +20,7 @@ from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, 
                         plain_socket, read, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
-ROUNDS = 3
+ROUNDS = 2
 # What a function says that a livepatch has.
 PATCHED = "EXFULL"
 # One from each gate and set that a load comes to, early and late.
