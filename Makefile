@@ -84,4 +84,11 @@ build-matrix:
 mirrors: python
 	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
 
-.PHONY: all modules install clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix mirrors
+# a tarball of what is committed; the same commit gives the same bytes
+VERSION = $(shell sed -n 's/.*PORT0_VERSION[[:space:]]*"\(.*\)".*/\1/p' module/main.c)
+dist:
+	mkdir -p build
+	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
+	@echo build/port0-$(VERSION).tar.gz
+
+.PHONY: all modules install dist clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix mirrors

@@ -15,25 +15,29 @@ die()
 	exit 1
 }
 
-# need COMMAND|FILE PACKAGE: have it on this machine, installing PACKAGE if we may.
+# need COMMAND PACKAGE...: have these on this machine, installing what is missing if we
+# may. The Python commands have port0.need().
 need()
 {
-	local log
+	local missing=() log
 
-	if command -v "$1" >/dev/null || [ -e "$1" ]; then
-		return
-	fi
+	while [ $# -gt 0 ]; do
+		command -v "$1" >/dev/null || missing+=("$2")
+		shift 2
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		die "missing $1: apt-get install $2"
+		die "this machine lacks: ${missing[*]} (on Debian and Ubuntu:" \
+			"sudo apt-get install ${missing[*]})"
 	fi
-	say "installing $2, for $1"
+	say "installing ${missing[*]}"
 	log=$(mktemp)
-	if ! { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
-	       apt-get -qq install --no-install-recommends -y "$2"; } \
-	       >"$log" 2>&1 </dev/null; then
+	if ! { apt-get -qq -o DPkg::Lock::Timeout=600 update &&
+	       DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600 \
+	       install --no-install-recommends -y "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
 		tail -5 "$log" >&2
 		rm -f "$log"
-		die "could not install $2: install it by hand and try again"
+		die "could not install ${missing[*]}: install them by hand and try again"
 	fi
 	rm -f "$log"
 }
