@@ -2,11 +2,9 @@
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 PREFIX ?= /usr
-SUITES ?= bookworm trixie trixie-backports
 SUITE ?= trixie
 # MACHINE: amd64 or arm64, for guests of that architecture
 AT := $(if $(MACHINE),@$(MACHINE))
-FOREIGN := $(if $(filter aarch64,$(shell uname -m)),amd64,arm64)
 
 all: modules
 
@@ -22,9 +20,9 @@ install: modules
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
-	rm -rf $(addprefix build/,bench logs matrix proof $(SUITES)) build/*+* build/*@*
+	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
 
-# the roots too, which take minutes to make
+# the roots and kernels too, which take minutes to make
 distclean: clean
 	rm -rf build
 
@@ -32,26 +30,22 @@ distclean: clean
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
-# KERNEL=DIR, alone or with LLVM=1: on the kernel of that tree, see scripts/kernel --help.
-# SUITES=trixie:kprobe hooks by kprobes there. Unless told otherwise, that as well,
-# and the other architecture: what takes longest first.
-ifneq ($(filter-out file,$(origin SUITES)),)
-TEST_SUITES = $(SUITES:%=%$(AT))
-else ifneq ($(KERNEL),)
-TEST_SUITES = trixie$(AT)
-else
-TEST_SUITES = $(if $(MACHINE),,trixie@$(FOREIGN)) $(SUITES:%=%$(AT)) trixie$(AT):kprobe
-endif
-test: python
-	@scripts/test $(if $(TESTS),--tests "$(TESTS)") \
-		$(if $(KERNEL),--kernel "$(KERNEL)" $(if $(LLVM),--llvm)) $(TEST_SUITES)
+# What they run unless told otherwise: scripts/test --help. SUITES=trixie:kprobe hooks
+# by kprobes there. KERNEL=DIR, alone or with LLVM=1: on the kernel of that tree.
+TEST = scripts/test $(if $(TESTS),--tests "$(TESTS)") $(if $(MACHINE),--machine $(MACHINE)) \
+	$(if $(KERNEL),--kernel "$(KERNEL)" $(if $(LLVM),--llvm))
 
-# On a kernel full of sanitizers, with either way of hooking, on one that looks for
-# data races, and on one that has kprobes alone. Where guests are emulated this
-# takes hours.
+test: python
+	@$(TEST) $(SUITES)
+
+# every suite, flavour and architecture: a night
+test-all: python
+	@$(TEST) --all
+
+# On kernels full of sanitizers, on one that looks for data races, and on one that has
+# kprobes alone. Where guests are emulated this takes hours.
 test-debug: python
-	@scripts/test --long --timeout 36000 $(if $(TESTS),--tests "$(TESTS)") \
-		debug$(AT) debug$(AT):kprobe $(if $(MACHINE),,kcsan kprobes:auto)
+	@$(TEST) --long --timeout 36000 --debug
 
 # SEEDS random sequences of socket calls, from seed SEED on
 fuzz: python
@@ -71,7 +65,7 @@ demo: python
 # QUICK=1: a few minutes, on one suite. ACCEL=kvm: in real time too.
 bench: python
 	@scripts/bench $(if $(QUICK),--quick) $(if $(MACHINE),--machine $(MACHINE)) \
-		$(if $(filter-out file,$(origin SUITES)),$(addprefix --suite ,$(SUITES)))
+		$(addprefix --suite ,$(SUITES))
 
 # the packages of SUITE, in build/SUITE+deb/deb
 deb:
@@ -85,4 +79,11 @@ proof: python
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-.PHONY: all modules install clean distclean python test test-debug fuzz mutate demo bench deb proof build-matrix
+# a tarball of what is committed; the same commit gives the same bytes
+VERSION = $(shell sed -n 's/.*PORT0_VERSION[[:space:]]*"\(.*\)".*/\1/p' module/main.c)
+dist:
+	mkdir -p build
+	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
+	@echo build/port0-$(VERSION).tar.gz
+
+.PHONY: all modules install dist clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix

@@ -56,7 +56,8 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	struct sock *sk = sock->sk;
 	int err;
 
-	if (port0_is_draining() && !*port0_sockaddr_port(uaddr))
+	if (port0_is_draining() && !*port0_sockaddr_port(uaddr) &&
+	    !port0_sock_holds(sk))
 		return -EPERM;
 	err = port0_turn_take(&bind->turn, sk);
 	if (err)

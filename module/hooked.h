@@ -4,7 +4,7 @@
  *
  * Where the kernel's headers declare one, the compiler refuses a difference. These
  * are static or declared in private headers, at least on some kernels, and are
- * compared with the kernel's BTF by selftests/prototypes.py:
+ * compared with the kernel's BTF by selftests/module.py:
  * __inet6_bind, inet_autobind, udp_v6_get_port, udpv6_sendmsg.
  */
 #ifndef _PORT0_HOOKED_H

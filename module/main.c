@@ -21,7 +21,7 @@
 #include "turn.h"
 #include "watch.h"
 
-#define PORT0_VERSION	"0.1.0"
+#define PORT0_VERSION	"0.2.0"
 
 /* Parameter "getname": whether the hooks on inet_getname() are installed. */
 static bool port0_getname = true;

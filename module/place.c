@@ -52,8 +52,8 @@ bool port0_place_holds(const struct sock *sk)
  */
 void port0_place_read(struct port0_place *place, const struct sock *sk)
 {
-	place->rcv_saddr = sk->sk_rcv_saddr;
-	place->saddr = inet_sk(sk)->inet_saddr;
+	place->v4_rcv_saddr = sk->sk_rcv_saddr;
+	place->v4_saddr = inet_sk(sk)->inet_saddr;
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6) {
 		place->v6_rcv_saddr = sk->sk_v6_rcv_saddr;
@@ -80,7 +80,7 @@ bool port0_place_has_address(const struct port0_place *place,
 		return ipv6_addr_equal(&place->v6_rcv_saddr,
 				       &sk->sk_v6_rcv_saddr);
 #endif
-	return place->rcv_saddr == sk->sk_rcv_saddr;
+	return place->v4_rcv_saddr == sk->sk_rcv_saddr;
 }
 
 /**
@@ -92,8 +92,8 @@ bool port0_place_has_address(const struct port0_place *place,
  */
 void port0_place_restore(const struct port0_place *place, struct sock *sk)
 {
-	sk->sk_rcv_saddr = place->rcv_saddr;
-	inet_sk(sk)->inet_saddr = place->saddr;
+	sk->sk_rcv_saddr = place->v4_rcv_saddr;
+	inet_sk(sk)->inet_saddr = place->v4_saddr;
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family == AF_INET6) {
 		sk->sk_v6_rcv_saddr = place->v6_rcv_saddr;

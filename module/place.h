@@ -13,16 +13,16 @@ struct sock;
 
 /**
  * struct port0_place - what a bind() writes into a socket, apart from the port
- * @rcv_saddr: the IPv4 address that it receives on
- * @saddr: the IPv4 address that it sends from
+ * @v4_rcv_saddr: the IPv4 address that it receives on
+ * @v4_saddr: the IPv4 address that it sends from
  * @v6_rcv_saddr: the IPv6 address that it receives on, of an AF_INET6 socket
  * @v6_saddr: the IPv6 address that it sends from, of an AF_INET6 socket
  * @v6only: it takes no IPv4 traffic
  * @addr_locked: the address was asked for, and stays when a connection ends
  */
 struct port0_place {
-	__be32 rcv_saddr;
-	__be32 saddr;
+	__be32 v4_rcv_saddr;
+	__be32 v4_saddr;
 	struct in6_addr v6_rcv_saddr;
 	struct in6_addr v6_saddr;
 	bool v6only;

@@ -34,6 +34,7 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#include "buckets.h"
 #include "place.h"
 #include "port0.h"
 #include "saddr.h"
@@ -109,9 +110,9 @@ bool port0_watch_wanted(const struct socket *sock)
 }
 
 /*
- * Whether an address in a UDP socket that is not the one it was filed under has come
- * by connect(), which leaves the socket connected, or by the end of a connection,
- * which leaves no address. A late bind() does neither.
+ * Where the tables do not tell the address: whether it is the same as before, or has
+ * changed by connect(), which leaves the socket connected, or by the end of a
+ * connection, which leaves no address. A late bind() does neither.
  */
 static bool port0_watch_may_move(const struct port0_watch *watch,
 				 const struct sock *sk)
@@ -128,8 +129,8 @@ static bool port0_watch_agrees(const struct port0_watch *watch,
 {
 	if (sk->sk_ipv6only != watch->place.v6only || !port0_place_holds(sk))
 		return false;
-	/* The bucket of a TCP socket has the whole address. */
-	return sk->sk_protocol == IPPROTO_TCP ||
+	/* Where there is bhash2, the bucket of a TCP socket has the address. */
+	return (PORT0_HAVE_BHASH2 && sk->sk_protocol == IPPROTO_TCP) ||
 	       port0_watch_may_move(watch, sk);
 }
 

@@ -6,6 +6,7 @@ PORT0_KO names the module's file; without it modprobe's choice is taken. When
 all is done the module is loaded, or not, as it was before.
 """
 
+import json
 import os
 import re
 import select
@@ -107,6 +108,47 @@ def modinfo_explains_every_parameter():
     equal(set(parameters()), set(texts), "the parameters explained")
     for name, text in texts.items():
         equal(True, len(text.split()) > 3, f"a text for {name}")
+
+
+# Hooked functions that no public header declares, as module/hooked.h has them.
+STATIC = {
+    "__inet6_bind": ["int (sock *, sockaddr *, int, u32)",
+                     "int (sock *, sockaddr_unsized *, int, u32)"],
+    "inet_autobind": ["int (sock *)"],
+    "udp_v6_get_port": ["int (sock *, short unsigned int)"],
+    "udpv6_sendmsg": ["int (sock *, msghdr *, size_t)"],
+}
+
+
+def prototype(types, number):
+    """A type of the kernel's BTF in C, but for "struct" and "const"."""
+    if not number:
+        return "void"
+    kind = types[number]
+    if kind["kind"] == "FUNC_PROTO":
+        params = ", ".join(prototype(types, param["type_id"]) for param in kind["params"])
+        return f"{prototype(types, kind['ret_type_id'])} ({params})"
+    if kind["kind"] == "PTR":
+        return f"{prototype(types, kind['type_id'])} *"
+    if kind["kind"] in ("CONST", "VOLATILE", "RESTRICT"):
+        return prototype(types, kind["type_id"])
+    return kind["name"]
+
+
+@test()
+def static_prototypes_are_the_kernels():
+    btf = "/sys/kernel/btf/vmlinux"
+    if not os.path.exists(btf):
+        raise Skip("this kernel has no BTF")
+    types = {kind["id"]: kind
+             for kind in json.loads(run("bpftool", "-j", "btf", "dump", "file", btf))["types"]}
+    seen = 0
+    for kind in types.values():
+        if kind["kind"] == "FUNC" and kind["name"] in STATIC:
+            found = prototype(types, kind["type_id"])
+            equal(True, found in STATIC[kind["name"]], f"{kind['name']} is {found}")
+            seen += 1
+    equal(True, seen >= 3, "functions found")
 
 
 @test()

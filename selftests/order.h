@@ -97,13 +97,13 @@ static inline void slow_page_is_read(struct __test_metadata *_metadata,
 static inline void slow_page_put(struct __test_metadata *_metadata,
 				 const struct slow_page *slow, const char *text)
 {
-	char *page = aligned_alloc(slow->size, slow->size);
+	char *page = calloc(1, slow->size);
 	struct uffdio_copy copy = {
 		.dst = (uintptr_t)slow->page, .src = (uintptr_t)page,
 		.len = slow->size,
 	};
 
-	strncpy(page, text, slow->size);
+	memcpy(page, text, strlen(text));
 	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_COPY, &copy)));
 	free(page);
 }

@@ -309,6 +309,7 @@ TEST_F(tcp, bind_then_time_wait)
 	struct late *late = &self->late;
 	const struct contest *contest = late->contest;
 	struct call bind_ = { .make = do_bind, .host = contest->late };
+	struct addr from = { .len = sizeof(from.v6) };
 	char byte;
 	int child;
 
@@ -318,8 +319,9 @@ TEST_F(tcp, bind_then_time_wait)
 	win(_metadata, late);
 	call_release(_metadata, &bind_);
 	ASSERT_EQ(0, connect_to(late->fd, contest->dest, PEER_PORT));
-	child = rc(accept(late->peer, NULL, NULL));
+	child = rc(accept(late->peer, &from.sa, &from.len));
 	ASSERT_LE(0, child);
+	expect_address(_metadata, &from, contest->dest, late->about);
 	EXPECT_EQ(0, rc(shutdown(late->fd, SHUT_WR)));
 	EXPECT_EQ(0, rc(read(child, &byte, 1)));
 	close(child);

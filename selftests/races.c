@@ -8,6 +8,8 @@
  * that the socket ends on port 0, on an ephemeral port or on none, and that the
  * port is free and the module unused when all is closed.
  */
+#include <linux/filter.h>
+
 #include "stress.h"
 
 #define MAX_ROLES	3
@@ -450,9 +452,8 @@ struct late_race {
 	int type;
 	void (*call)(struct late_race *race);
 	int fd;
-	atomic_int go;
-	atomic_bool over, in_the_way;
-	pthread_t threads[2];
+	atomic_bool go, begun, over;
+	pthread_t thread;
 };
 
 static void *be_late(void *data)
@@ -460,61 +461,47 @@ static void *be_late(void *data)
 	struct late_race *race = data;
 
 	for (;;) {
-		while (!atomic_load(&race->go)) {
+		while (!atomic_load(&race->go))
 			if (atomic_load(&race->over))
 				return NULL;
-			sched_yield();
-		}
+		atomic_store(&race->begun, true);
 		race->call(race);
-		atomic_store(&race->go, 0);
+		atomic_store(&race->go, false);
 	}
 }
 
 /*
- * Takes the socket lock all the time. Who finds it taken sleeps, and others come
- * first while it wakes up.
+ * A filter that takes the kernel long to compile, with the socket lock held. Who
+ * finds the lock taken sleeps, and others come first while it wakes up.
  */
-static void *be_in_the_way(void *data)
+static void keep_lock(int fd)
 {
-	struct late_race *race = data;
+	static struct sock_filter insns[BPF_MAXINSNS];
+	struct sock_fprog filter = { .len = BPF_MAXINSNS, .filter = insns };
 
-	while (!atomic_load(&race->over)) {
-		atomic_store(&race->in_the_way, true);
-		if (atomic_load(&race->go))
-			set_int(race->fd, SOL_SOCKET, SO_RCVLOWAT, 1);
-		atomic_store(&race->in_the_way, false);
-		if (!atomic_load(&race->go))
-			sched_yield();
-	}
-	return NULL;
+	insns[BPF_MAXINSNS - 1] = (struct sock_filter){
+		.code = BPF_RET | BPF_K, .k = -1,
+	};
+	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
 }
 
-static void late_begin(struct __test_metadata *_metadata,
-		       struct late_race *race)
-{
-	ASSERT_EQ(0, pthread_create(&race->threads[0], NULL, be_late, race));
-	ASSERT_EQ(0, pthread_create(&race->threads[1], NULL, be_in_the_way,
-				    race));
-}
-
-static void late_end(struct late_race *race)
-{
-	atomic_store(&race->over, true);
-	pthread_join(race->threads[0], NULL);
-	pthread_join(race->threads[1], NULL);
-}
-
-/* Both at once, or one a little later. */
+/* The late call begins, and another thread marks the socket and binds it. */
 static void run_late(struct late_race *race, long round)
 {
 	volatile int spin;
 
-	atomic_store(&race->go, 1);
-	for (spin = round * 7 % 600; spin > 0; spin--)
+	atomic_store(&race->begun, false);
+	atomic_store(&race->go, true);
+	while (!atomic_load(&race->begun))
 		;
+	if (round & 1)
+		keep_lock(race->fd);
+	else
+		for (spin = round * 7 % 600; spin > 0; spin--)
+			;
 	set_mark(race->fd, 1);
 	bind_to(race->fd, race->host, 0);
-	while (atomic_load(&race->go) || atomic_load(&race->in_the_way))
+	while (atomic_load(&race->go))
 		sched_yield();
 }
 
@@ -562,7 +549,7 @@ static void expect_place(struct __test_metadata *_metadata,
 /* A call that would move it in the tables if it were not where it says. */
 static const char *move(const struct late_race *race, long round, int peer_port)
 {
-	switch (round % 4) {
+	switch (round / 2 % 4) {
 	case 0:
 		return "nothing else";
 	case 1:
@@ -638,22 +625,23 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 	ASSERT_EQ(0, rc(getsockname(peer, &name.sa, &name.len)));
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(peer, 4)));
-	late_begin(_metadata, &race);
+	ASSERT_EQ(0, pthread_create(&race.thread, NULL, be_late, &race));
 	for (round = 0; late_goes_on(round, start); round++) {
 		race.fd = new_socket(_metadata, variant->host, variant->type);
-		set_int(race.fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, round & 4);
+		set_int(race.fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, round & 8);
 		run_late(&race, round);
 		if (holds_zero(race.fd)) {
 			held++;
 			after = move(&race, round, port_of(&name));
 			expect_place(_metadata, &race, round, after);
 		}
-		if (variant->type == SOCK_STREAM && round % 4 == 3)
+		if (variant->type == SOCK_STREAM && round / 2 % 4 == 3)
 			close(rc(accept4(peer, NULL, NULL, SOCK_NONBLOCK)));
 		reset_on_close(race.fd);
 		close(race.fd);
 	}
-	late_end(&race);
+	atomic_store(&race.over, true);
+	pthread_join(race.thread, NULL);
 	EXPECT_LT(0, held);
 	EXPECT_EQ(users, wait_for_users(users));
 	TH_LOG("%ld rounds, %ld on port 0", round, held);
@@ -696,7 +684,7 @@ TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
 	long round;
 
 	ASSERT_EQ(0, bind_to(rival, "0.0.0.0", 0));
-	late_begin(_metadata, &race);
+	ASSERT_EQ(0, pthread_create(&race.thread, NULL, be_late, &race));
 	for (round = 0; late_goes_on(round, start); round++) {
 		race.fd = new_socket(_metadata, "::", variant->type);
 		set_int(race.fd, SOL_IPV6, IPV6_V6ONLY, 1);
@@ -710,7 +698,8 @@ TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
 		}
 		close(race.fd);
 	}
-	late_end(&race);
+	atomic_store(&race.over, true);
+	pthread_join(race.thread, NULL);
 	TH_LOG("%ld rounds", round);
 }
 

@@ -11,13 +11,19 @@
  *	addr.sin_port = 0;
  *	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)))
  *		...EADDRINUSE, EACCES, EINVAL as for any fixed port; ENOPROTOOPT if
- *		the module is being loaded or unloaded...
+ *		the module is being loaded or unloaded; EPERM while it drains; EBUSY
+ *		as from setsockopt()...
  *
  * Without the module setsockopt() fails with ENOPROTOOPT, so a program that
  * checks it does not end up on an ephemeral port by mistake. (If the module can
  * be unloaded between the two calls, IP_BOUND_PORT_ZERO tells after bind().)
  * Only bind() acts on the mark: a marked socket that listens, connects or sends
- * without bind() gets an ephemeral port as ever.
+ * without bind() gets an ephemeral port as ever. A marked UDP socket may also
+ * sendto() port 0, which is EINVAL on others.
+ *
+ * Port 0 counts as a port below 1024. Landlock sees the bind() with port 0, refuses
+ * it without a rule for port 0, and cannot tell it from one to any free port. SELinux
+ * checks node_bind and not name_bind.
  */
 #ifndef _UAPI_PORT0_H
 #define _UAPI_PORT0_H
@@ -30,7 +36,10 @@
  *	EINVAL		optlen below sizeof(int), or a value other than 0 and 1
  *	EFAULT		bad pointer
  *	ENOPROTOOPT	not a TCP or UDP socket, or the module is not loaded
- *	EBUSY		clearing the mark while the socket holds port 0
+ *	EBUSY		clearing the mark while the socket holds port 0, or somebody
+ *			else redirects a function that has to be hooked: see the log
+ *	EPERM		the administrator has set the module's parameter "drain", or
+ *			"init_userns" outside the initial user namespace
  */
 #define IP_BIND_PORT_ZERO	0x7030
 #define IPV6_BIND_PORT_ZERO	0x7030

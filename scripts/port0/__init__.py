@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,9 +59,35 @@ def lock(path, what):
         yield
 
 
+# Set where we are root only in a user namespace of our own
+UNPRIVILEGED = "PORT0_UNPRIVILEGED"
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork",
+             "--kill-child"]
+
+
+def become_root():
+    """Go on as root of a user namespace, where this machine allows that to anybody."""
+    if os.getuid() == 0:
+        return
+    try:
+        done = subprocess.run([*NAMESPACE, "true"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True, check=False)
+        why = done.stderr.strip()
+    except FileNotFoundError:
+        done, why = None, "no unshare"
+    if done and not done.returncode:
+        os.environ[UNPRIVILEGED] = "1"
+        os.execvp("unshare", [*NAMESPACE, sys.executable, *sys.argv])
+    need_root.why = why.splitlines()[-1] if why else ""
+
+
 def need_root(what):
     if os.getuid():
-        raise Failure(f"{what} needs root: run it with sudo")
+        raise Failure(f"{what} needs root, or user namespaces ({need_root.why}): run it with sudo, "
+                      "or install uidmap and have your user in /etc/subuid and /etc/subgid")
+
+
+need_root.why = ""
 
 
 APT_LOCKS = ("/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock",
@@ -88,7 +115,7 @@ def need(wanted):
                       if not os.path.exists(name) and not shutil.which(name, path=path)})
     if not missing:
         return
-    if os.getuid() or not shutil.which("apt-get"):
+    if os.getuid() or os.environ.get(UNPRIVILEGED) or not shutil.which("apt-get"):
         raise Failure(f"this machine lacks: {' '.join(missing)} (on Debian and Ubuntu: "
                       f"sudo apt-get install {' '.join(missing)})")
     say(f"installing {' '.join(missing)}")
@@ -112,6 +139,11 @@ def need(wanted):
 
 def run_command(main):
     """Run a command's main() and exit as it ends."""
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        become_root()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # So that what is half made is removed
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))
     except Failure as failure:

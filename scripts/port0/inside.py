@@ -7,11 +7,12 @@ import shlex
 ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp"}
 
 
-def inside(tree, argv, layer=None, binds=(), covered=(), env=None):
+def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=None):
     """The command line that runs argv in the root tree.
 
     With a layer, an empty directory, the root can be written to and what is written
-    lands there; without one it is read-only but for /tmp, which is empty. binds are
+    lands there; without one it is read-only but for /tmp, which is empty, unless it is
+    said to be writable. binds are
     (source, place) or (source, place, "ro"); a covered directory is seen at its own
     path, and what is written to it lands in the layer. Every mount goes away with
     the process.
@@ -32,7 +33,7 @@ def inside(tree, argv, layer=None, binds=(), covered=(), env=None):
     if layer:
         root = os.path.join(layer, "root")
         cover(tree, "base", root)
-    else:
+    elif not writable:
         mount("--bind", tree, tree)
         mount("-o", "remount,bind,ro", tree)
         mount("-t", "tmpfs", "tmp", f"{tree}/tmp")

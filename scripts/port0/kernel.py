@@ -9,18 +9,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 
-from . import CACHE, MACHINES, SCRIPTS, TOP, Failure, lock, native, need_root, read, say
+from . import CACHE, SCRIPTS, TOP, Failure, lock, need_root, read, root, say, suites
 from .inside import inside
+from .root import digest
 
 KERNEL_STEPS = os.path.join(SCRIPTS, "port0", "kernel-steps")
-LINUX_SOURCE = os.path.join(SCRIPTS, "port0", "linux-source")
-ROOT_STEPS = os.path.join(SCRIPTS, "port0", "root-steps")
-
-# The suites with a kernel of our own, whose source and root are Debian's RELEASE.
-OWN = ("debug", "kcsan", "kprobes")
-RELEASE = "trixie"
 
 # What the kernel's makefiles are told of each architecture, and where it has its image.
 MAKE = {"amd64": {"ARCH": "x86", "CROSS_COMPILE": "x86_64-linux-gnu-"},
@@ -40,22 +34,6 @@ CONSOLE = {"amd64": "SERIAL_8250_CONSOLE", "arm64": "SERIAL_AMBA_PL011_CONSOLE"}
 Kernel = collections.namedtuple("Kernel", "name base machine tree built llvm configs")
 
 
-def digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def split(suite):
-    """SUITE or SUITE@MACHINE"""
-    name, _, machine = suite.partition("@")
-    if machine and machine not in MACHINES:
-        raise Failure(f"unknown architecture '{machine}': choose one of {' '.join(MACHINES)}")
-    return name, machine or native()
-
-
-def at(name, machine):
-    return name if machine == native() else f"{name}@{machine}"
-
-
 def fragments(name, machine):
     """The configuration of a kernel that is built here, in pieces, the last one wins."""
     files = [os.path.join(TOP, "selftests", "config")]
@@ -65,19 +43,19 @@ def fragments(name, machine):
     return files
 
 
-def own(suite):
+def own(target):
     """The kernel of one of our own suites."""
-    name, machine = split(suite)
-    return Kernel(at(name, machine), at(RELEASE, machine), machine, None, False, False,
-                  fragments(name, machine))
+    base = suites.target(f"{target.suite.release}@{target.machine}")
+    return Kernel(target.name, base, target.machine, None, False, False,
+                  fragments(target.suite.name, target.machine))
 
 
-def of_tree(directory, suite, llvm):
+def of_tree(directory, base, llvm):
     """The kernel of any tree, with the rest of the guest from a suite."""
     directory = os.path.realpath(directory)
-    base, machine = split(suite)
-    if base in OWN:
-        raise Failure(f"'{base}' has a kernel of its own: --kernel goes with a Debian release")
+    machine = base.machine
+    if base.is_own:
+        raise Failure(f"'{base.name}' has a kernel of its own: --kernel goes with Debian's suites")
     config = os.path.join(directory, ".config")
     source = os.path.realpath(os.path.join(directory, "source"))
     makefile = os.path.join(directory, "Makefile")
@@ -104,13 +82,11 @@ def of_tree(directory, suite, llvm):
         raise Failure(f"{directory} was configured in place and not built: finish that, "
                       "or undo it by 'make mrproper' there")
     name = re.sub(r"[^\w.-]", "_", os.path.basename(directory))
-    name = f"{base}-tree-{name}-{digest(directory)[:6]}{'-llvm' if llvm else ''}"
+    name = f"{base.base}-tree-{name}-{digest(directory)[:6]}{'-llvm' if llvm else ''}"
     if llvm:
-        base += "+llvm"
-    # An architecture's place in a suite's name is before its packages.
-    base, plus, packages = base.partition("+")
-    return Kernel(at(name, machine), at(base, machine) + plus + packages, machine, directory,
-                  built, llvm, [] if built else fragments("tree", machine))
+        base = base.plus("llvm")
+    return Kernel(name, base, machine, directory, built, llvm,
+                  [] if built else fragments("tree", machine))
 
 
 def lacking(options, machine):
@@ -132,14 +108,6 @@ def state(directory):
     return found.hexdigest()
 
 
-def sweep(directory):
-    """Remove what nobody has used for two weeks."""
-    for name in os.listdir(directory):
-        used = os.path.join(directory, name, "release")
-        if os.path.exists(used) and time.time() - os.stat(used).st_mtime > 14 * 86400:
-            shutil.rmtree(os.path.dirname(used))
-
-
 def make_dir(kernel, directory, steps, base, binds=()):
     """Have the steps make a directory, all or nothing."""
     log = os.path.join(CACHE, "kernels", f"{kernel.name}.log")
@@ -157,7 +125,7 @@ def make_dir(kernel, directory, steps, base, binds=()):
         with open(os.path.join(new, "wanted"), "w", encoding="ascii") as file:
             file.write("".join(map(read, kernel.configs)))
         with open(os.path.join(new, "steps"), "w", encoding="ascii") as file:
-            file.write("".join(map(read, [LINUX_SOURCE, KERNEL_STEPS, ROOT_STEPS])))
+            file.write("".join(map(read, [KERNEL_STEPS, *root.STEPS])))
         binds = [(new, "/mnt"), (base, "/base"), *binds]
         covered = []
         if kernel.tree:
@@ -195,17 +163,13 @@ def make_dir(kernel, directory, steps, base, binds=()):
         os.rename(new, directory)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    sweep(os.path.dirname(directory))
+    root.sweep(os.path.dirname(directory))
 
 
 def root_of(kernel):
     """The directory of a kernel's root, which is made if it is not there yet."""
     need_root(f"making the {kernel.name} kernel")
-    done = subprocess.run([os.path.join(SCRIPTS, "root"), kernel.base],
-                          stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise Failure(f"no {kernel.base} root to build the kernel in")
-    base = done.stdout.strip()
+    base = root.make(kernel.base)
     if kernel.built:
         compiling = ["tools", "prepare", "keep"]
     elif kernel.tree:
@@ -219,7 +183,7 @@ def root_of(kernel):
     if kernel.tree:
         made_from.append(base)
     there = os.path.join(CACHE, "kernels", f"{kernel.name}-{digest(repr(made_from))}")
-    directory = os.path.join(CACHE, "roots", f"{kernel.name}-{digest(base + there + read(ROOT_STEPS))}")
+    directory = os.path.join(CACHE, "roots", f"{kernel.name}-{digest(repr([base, there, *map(read, root.STEPS)]))}")
     with lock(os.path.join(CACHE, "kernels", f"{kernel.name}.lock"),
               f"the {kernel.name} kernel"):
         if not os.path.exists(os.path.join(there, "release")):

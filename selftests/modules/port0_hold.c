@@ -150,8 +150,10 @@ static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 
 static struct port0_hold_point port0_hold_points[] = {
 	PORT0_HOLD_POINT(lock_sock_nested, false),
+#ifdef HAVE_SOCKOPT_LOCK_SOCK
 	/* Beside it in the same file, so that it may have been inlined here. */
 	PORT0_HOLD_POINT(sockopt_lock_sock, false),
+#endif
 	PORT0_HOLD_POINT(release_sock, true),
 };
 

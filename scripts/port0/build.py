@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Compiling for a suite's kernel, inside the suite's root."""
+
+import os
+import re
+import shutil
+import subprocess
+
+from . import BUILD, TOP, Failure, lock, native, need_root, read, say
+from .inside import inside
+from .kernel import MAKE
+
+SELFTESTS = "/usr/src/kselftest/tools/testing/selftests"
+SOURCE = "/usr/src/port0"
+
+# What is built: its sources, where they are compiled in the root, what is handed out.
+WHATS = {
+    "module": (["Kbuild", "Makefile", "module"], SOURCE, "port0.ko"),
+    "selftests": (["selftests/"], f"{SELFTESTS}/net/port0", ""),
+    "kselftest": (["selftests/"], SOURCE, "installed"),
+    "tools": (["module", "tools"], SOURCE, "tools"),
+    "deb": (["COPYING", "Kbuild", "Makefile", "README.md", "debian", "module", "tools"],
+            SOURCE, ""),
+}
+
+# Debian updates the compiler between two builds of the kernel, and arm64's libc6
+# diverts its own loader: no fault of ours.
+NO_FAULT = re.compile("the compiler differs from the one used to build the kernel"
+                      "|dpkg-shlibdeps: warning: diversions involved")
+
+DEB = """\
+cd "$0/source"
+dpkg-buildpackage -us -uc -b "--host-arch=$2"
+${1:+lintian --fail-on error,warning,info --allow-root ../*.changes}
+rm -r ../source
+"""
+
+
+def compile_in(root, name, what, dest, check, extra, llvm=False):
+    """The commands that compile, in the root."""
+    sources, place, _ = WHATS[what]
+    machine = read(os.path.join(root, "machine")).strip()
+    kdir = f"KDIR=/lib/modules/{read(os.path.join(root, 'release')).strip()}/build"
+    jobs = f"-j{os.cpu_count()}"
+    cross = MAKE[machine]["CROSS_COMPILE"] if machine != native() else ""
+    # Debian's headers know their architecture, a tree of our own has to be told.
+    told = [f"{key}={value}" for key, value in MAKE[machine].items()] if cross else []
+    if llvm:
+        told.append("LLVM=1")
+    # A kernel tree of the build's own
+    kernel_tree = f"{place}/tree/tools/testing/selftests"
+    to = place + {
+        "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
+    # What was built beside the originals is not for this suite.
+    copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --filter=":- .gitignore" "$@" "$to"',
+            to, *sources]
+    steps, env = [copy], {}
+    if what == "kselftest":
+        steps.insert(0, ["cp", "-a", "/usr/src/kselftest", f"{place}/tree"])
+    if what == "module":
+        # Newer headers test for sparse with a script that Debian does not ship, and
+        # skip it: hence KBUILD_CHECKSRC, which no test overrides.
+        checks = ["W=1", "C=1", "KBUILD_CHECKSRC=1", "CHECK=/mnt/scripts/sparse"] if check else []
+        make = ["make", "-C", place, jobs, kdir, *told, *checks, *extra]
+    elif what == "selftests":
+        warnings = " -Wall -Wextra" if check else ""
+        make = ["make", "-C", place, jobs, f"KSELFTEST_DIR={SELFTESTS}", kdir, *told,
+                f"USERCFLAGS=-I/mnt/module/uapi{warnings}", *extra]
+    elif what == "kselftest":
+        make = ["make", "-C", kernel_tree, jobs, "TARGETS=net/port0", "W=1",
+                f"KSFT_INSTALL_PATH={place}/installed", *told, *extra, "install"]
+    elif what == "tools":
+        cc = [f"CC={cross}gcc"] if cross else []
+        make = ["make", "-C", f"{place}/tools", jobs, *cc, "all", "tests", *extra]
+    else:
+        if cross:
+            env = {"CC": f"{cross}gcc", "DEB_BUILD_OPTIONS": "nocheck"}
+        make = ["sh", "-euc", DEB, place, "1" if check else "", machine]
+    for argv in (*steps, make):
+        yield inside(os.path.join(root, "tree"), argv, env=env,
+                     binds=[(TOP, "/mnt", "ro"), (dest, place)])
+
+
+def build(name, root, what, check=False, extra=(), llvm=False):
+    """Compile in a suite's root; returns the path of what was made."""
+    need_root(f"building in the {name} root")
+    dest = os.path.join(BUILD, name, what)
+    log = os.path.join(BUILD, "logs", f"{name}-build-{what}.log")
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    # Two runs of one suite must not write the same objects.
+    with lock(os.path.join(BUILD, name, "lock"), f"the {what} for {name}"):
+        if check or what in ("deb", "kselftest"):
+            shutil.rmtree(dest, ignore_errors=True)
+        os.makedirs(os.path.join(dest, "source") if what == "deb" else dest, exist_ok=True)
+        with open(log, "w", encoding="utf-8") as out:
+            for argv in compile_in(root, name, what, dest, check, extra, llvm):
+                status = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                                        check=False).returncode
+                if status:
+                    break
+        lines = read(log).splitlines()
+        if status:
+            errors = [line for line in lines if re.search(r"error|\*\*\*", line)]
+            for line in errors[:20] or lines[-20:]:
+                say(f"  {line}")
+            raise Failure(f"the {what} for {name} did not build; log: {log}")
+        warnings = [line for line in lines
+                    if "warning" in line.lower() and not NO_FAULT.search(line)]
+        if check and warnings:
+            for line in warnings[:20]:
+                say(f"  {line}")
+            raise Failure(f"the {what} for {name} builds with warnings; log: {log}")
+    return os.path.join(dest, WHATS[what][2]).rstrip("/")

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The suites: which kernels there are, and what is run on them."""
+
+import collections
+import os
+import re
+
+from . import MACHINES, SCRIPTS, Failure, native
+
+# release   the Debian release that compiler and programs are from
+# kernel    what its kernel is about; Debian moves on
+# patience  how many times longer than on a plain kernel everything takes
+# test      the variants that "make test" runs, longest first; CI runs it, too
+# debug     those that "make test-debug" runs
+#
+# A variant is native or foreign, this machine's architecture or the other. Another
+# architecture that is asked for takes the place of the native one, but not of "here".
+# Behind a colon there may be a module parameter.
+Suite = collections.namedtuple("Suite", "name release kernel patience test debug")
+
+SUITES = [Suite(*row) for row in (
+    # name                release     kernel                  patience  test            debug
+    ("bullseye",          "bullseye", "5.10",                        1, "",             ""),
+    ("bookworm",          "bookworm", "6.1",                         1, "native",       ""),
+    ("bookworm-backports", "bookworm", "6.12",                       1, "",             ""),
+    ("trixie",            "trixie",   "6.12",                        1,
+     "foreign native native:kprobe", ""),
+    ("trixie-backports",  "trixie",   "7.3",                         1, "native",       ""),
+    ("sid",               "sid",      "7.2",                         1, "",             ""),
+    ("experimental",      "sid",      "a release candidate",         1, "",             ""),
+    # These have a kernel of their own, see scripts/kernel --help.
+    ("debug",             "trixie",   "6.12, every sanitizer",       5, "",
+     "native native:kprobe"),
+    ("kcsan",             "trixie",   "6.12, KCSAN",                 5, "",             "here"),
+    ("kprobes",           "trixie",   "6.12, no function tracer",    1, "",
+     "here:auto"),
+)]
+BY_NAME = {suite.name: suite for suite in SUITES}
+OWN = [suite.name for suite in SUITES if suite.name in ("debug", "kcsan", "kprobes")]
+DEBIAN = [suite.name for suite in SUITES if suite.name not in OWN]
+
+# Where "make bench" measures
+BENCH = ["bookworm", "trixie", "trixie-backports"]
+
+# Which of a release's kernels: of this many, a guest needs the least.
+FLAVOURS = {"cloud": "cloud-", "plain": "", "rt": "rt-"}
+DEFAULT_FLAVOUR = "cloud"
+# There may be nothing newer in it than elsewhere.
+MAY_BE_ABSENT = ("experimental",)
+
+HOOKS = ("ftrace", "kprobe", "auto")
+
+SYNTAX = f"""\
+SUITE is one of
+{"".join(f"  {suite.name:<19} {suite.kernel}" + chr(10) for suite in SUITES)}\
+SUITE-plain and SUITE-rt have Debian's ordinary and its PREEMPT_RT kernel instead of
+the one for clouds. SUITE@amd64 and SUITE@arm64 are of that architecture.
+"""
+
+
+class Target(collections.namedtuple("Target", "suite flavour machine packages")):
+    """One root: a suite, in a flavour, for an architecture, with lists of packages."""
+
+    @property
+    def base(self):
+        """The name without the lists of packages."""
+        name = self.suite.name
+        if self.flavour != DEFAULT_FLAVOUR:
+            name += f"-{self.flavour}"
+        return name if self.machine == native() else f"{name}@{self.machine}"
+
+    @property
+    def name(self):
+        return self.base + "".join(f"+{name}" for name in self.packages)
+
+    @property
+    def is_own(self):
+        return self.suite.name in OWN
+
+    @property
+    def kernel_archive(self):
+        """The Debian suite that the kernel's packages are from."""
+        return self.suite.name
+
+    def plus(self, packages):
+        return self._replace(packages=(packages,))
+
+    def lists(self):
+        """The files that say which packages the root has."""
+        return [os.path.join(SCRIPTS, "packages"),
+                *(os.path.join(SCRIPTS, f"packages.{name}") for name in self.packages)]
+
+
+def target(text):
+    """What SUITE[-FLAVOUR][@MACHINE][+LIST] says."""
+    match = re.fullmatch(r"([\w-]+?)(?:@(\w+))?((?:\+\w+)*)", text)
+    if not match:
+        raise Failure(f"'{text}' is no suite: SUITE, SUITE-FLAVOUR, SUITE@MACHINE")
+    name, machine, packages = match[1], match[2] or native(), tuple(match[3].split("+")[1:])
+    flavour = DEFAULT_FLAVOUR
+    if name not in BY_NAME and name.rpartition("-")[2] in FLAVOURS:
+        name, _, flavour = name.rpartition("-")
+    if name not in BY_NAME:
+        raise Failure(f"unknown suite '{name}': choose one of {' '.join(BY_NAME)}")
+    if flavour != DEFAULT_FLAVOUR and name in OWN:
+        raise Failure(f"'{name}' has a kernel of its own, in no flavour")
+    if machine not in MACHINES:
+        raise Failure(f"unknown architecture '{machine}': choose one of {' '.join(MACHINES)}")
+    made = Target(BY_NAME[name], flavour, machine, packages)
+    for file in made.lists():
+        if not os.path.exists(file):
+            raise Failure(f"no package list {os.path.relpath(file)} for '{text}'")
+    return made
+
+
+def variants(words, suite, machine=None):
+    """The names, as scripts/test takes them, of a suite's variants."""
+    for word in words.split():
+        where, _, hook = word.partition(":")
+        if machine and (where == "foreign" or where == "here" and machine != native()):
+            continue
+        if where == "foreign":
+            machine_of = next(other for other in MACHINES if other != native())
+        else:
+            machine_of = machine or native()
+        name = suite if machine_of == native() else f"{suite}@{machine_of}"
+        yield name + (f":{hook}" if hook else "")
+
+
+def wanted(which, machine=None):
+    """What "make test" (test), test-debug (debug) or test-all (all) runs."""
+    rows = []
+    for suite in SUITES:
+        if which == "all" and suite.name in DEBIAN:
+            rows += variants("foreign native", suite.name, machine)
+            rows += [name for flavour in FLAVOURS if flavour != DEFAULT_FLAVOUR
+                     for name in variants("native", f"{suite.name}-{flavour}", machine)]
+            rows += [name for name in variants(suite.test, suite.name, machine) if ":" in name]
+        elif which != "all":
+            rows += variants(getattr(suite, which), suite.name, machine)
+    # What takes longest first: where the architecture is emulated.
+    return sorted(rows, key=lambda name: "@" not in name)
