@@ -8,8 +8,49 @@ AT := $(if $(MACHINE),@$(MACHINE))
 
 all: modules
 
-modules:
+help:
+	@sed -n 's/^#help //p' Makefile
+
+#help make            the module, for the kernel that runs (KDIR=DIR: for another)
+#help make install    the module and the header; clean, distclean: remove what was made
+#help make demo       in a guest: what port 0 is without the module, and with it
+#help make test       the selftests on the kernels of Debian, in guests
+#help                   TESTS="bind option"  SUITES="trixie bookworm:kprobe"
+#help                   MACHINE=arm64  KERNEL=DIR LLVM=1: on the kernel of any tree
+#help make test-all   on every suite, flavour and architecture: a night
+#help make test-debug on kernels full of sanitizers: hours
+#help make check      what can be said of the sources without a guest
+#help make fuzz       random calls: SEED=1 SEEDS=1000 SUITE=trixie
+#help make mutate     mistakes put into the module: which tests notice? FILES=tcp.c MUTANT=name
+#help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
+#help make proof      tools, packages, servers, wire, browsers: PROOF="tools wire"
+#help make deb        Debian packages, in build/trixie+deb/deb
+#help make dist       a tarball of what is committed
+#help make build-matrix   for every kernel header package that Debian offers
+#help Each is a command in scripts/ with its own --help.
+
+modules: headers
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
+
+# What is wrong with KDIR, in a line
+headers:
+	@[ ! -e "$(KDIR)/include/config/auto.conf" ] || exit 0; \
+	if [ -e "$(KDIR)/Makefile" ]; then \
+		echo "port0: the kernel in $(KDIR) was not configured: run 'make modules_prepare' there"; \
+	elif [ "$(origin KDIR)" != file ]; then \
+		echo "port0: no kernel headers in KDIR=$(KDIR)"; \
+	else \
+		. /etc/os-release; release=$$(uname -r); \
+		case "$$ID $$ID_LIKE" in \
+		*debian*|*ubuntu*) how="apt-get install linux-headers-$$release" ;; \
+		*fedora*|*rhel*) how="dnf install kernel-devel-$$release" ;; \
+		*suse*) how="zypper install kernel-default-devel" ;; \
+		*arch*) how="pacman -S linux-headers" ;; \
+		*) how="install what your distribution has to build modules for $$release" ;; \
+		esac; \
+		echo "port0: no kernel headers in $(KDIR): $$how (or say KDIR=DIR; guests, as in" \
+			"make demo and make test, need none)"; \
+	fi >&2; exit 1
 
 # Nobody but the kernel's builder has its signing key, and the headers lack what
 # its own depmod wants.
@@ -22,9 +63,10 @@ clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
 
-# the roots and kernels too, which take minutes to make
+# The roots and kernels too, which take minutes to make. Files in a root that an
+# ordinary user has made belong to others.
 distclean: clean
-	rm -rf build
+	rm -rf build 2>/dev/null || unshare --user --map-root-user --map-auto rm -rf build
 
 # These scripts are Python, the one thing they cannot install.
 python:
@@ -67,6 +109,10 @@ bench: python
 	@scripts/bench $(if $(QUICK),--quick) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(addprefix --suite ,$(SUITES))
 
+# What can be said of the sources without a guest
+check: python
+	@scripts/check
+
 # the packages of SUITE, in build/SUITE+deb/deb
 deb:
 	@scripts/build --suite $(SUITE)$(AT) --what deb --check
@@ -86,4 +132,11 @@ dist:
 	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
 	@echo build/port0-$(VERSION).tar.gz
 
-.PHONY: all modules install dist clean distclean python test test-all test-debug fuzz mutate demo bench deb proof build-matrix
+# which of the kernel functions that the module mirrors or hooks have changed in the
+# kernel source TREE, and with OLD=another one, how
+mirrors: python
+	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
+
+
+.PHONY: all help modules headers check install dist clean distclean python test test-all \
+	test-debug fuzz mutate demo bench deb proof build-matrix mirrors

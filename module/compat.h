@@ -5,7 +5,8 @@
  * old a kernel is. What a kernel lacks is supplied under the kernel's own name.
  *
  * checkpatch dislikes the typedefs and the parameter lists in macros: a type or
- * a signature that differs between kernels has no other name to go by.
+ * a signature that differs between kernels has no other name to go by. It dislikes
+ * the weak symbol, too, which a kernel need not export.
  */
 #ifndef _PORT0_COMPAT_H
 #define _PORT0_COMPAT_H

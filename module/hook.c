@@ -373,7 +373,7 @@ static const char *port0_hook_hint(int err)
 {
 	switch (err) {
 	case -EBUSY:
-		return "a livepatch, another module or a kprobe is on it, or kernel.ftrace_enabled is 0";
+		return "a livepatch, a kprobe or another module is on it, or ftrace_enabled is 0";
 	case -EOPNOTSUPP:
 		return "a BPF program is on it that leaves no room for this";
 	case -ENOENT:
@@ -571,7 +571,7 @@ bool port0_hooks_trim(void)
 	gone = !module_refcount(THIS_MODULE);
 	if (gone)
 		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
-	else
+	else	/* Pairs with the load in port0_hooks_arm(). */
 		smp_store_release(&port0_hooks_armed, armed);
 	mutex_unlock(&port0_hook_mutex);
 	return gone;

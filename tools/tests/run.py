@@ -796,13 +796,13 @@ def test_to_short_buffers():
     with Echo():
         code = CALLS + """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-for room in (0, 1, 2, 3, 4, 8, 15, 16, 100):
+for room, fill in ((r, f) for r in (0, 1, 2, 3, 4, 8, 15, 16, 100) for f in (b'\\xaa', b'\\0')):
     s.sendto(b'hello', ('127.0.0.1', 5353))
-    addr, size = ctypes.create_string_buffer(b'\\xaa' * 128, 128), ctypes.c_uint(room)
+    addr, size = ctypes.create_string_buffer(fill * 128, 128), ctypes.c_uint(room)
     data = ctypes.create_string_buffer(100)
     assert libc.recvfrom(s.fileno(), data, 100, 0, addr, ctypes.byref(size)) == 5 and size.value == 16
     written = min(room, 16)
-    assert addr.raw[written:] == b'\\xaa' * (128 - written), (room, addr.raw)
+    assert addr.raw[written:] == fill * (128 - written), (room, addr.raw)
     assert addr.raw[:written] == packed(s.family, '127.0.0.1', 5353)[:written] or room < 4, (room, addr.raw)
 s.sendto(b'hello', ('127.0.0.1', 5353))
 assert libc.recvfrom(s.fileno(), data, 100, 0, None, None) == 5

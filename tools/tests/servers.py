@@ -113,7 +113,7 @@ def steered(port):
 
 def unconnected():
     """What to put before a client that sends its datagrams without connecting."""
-    return () if options.port else (RUN, "--client")
+    return () if options.port else (RUN, "--reply")
 
 
 def url(family, scheme="http"):
@@ -837,6 +837,8 @@ local stratum 8
 port 123
 cmdport 0
 bindcmdaddress /
+bindaddress 127.0.0.1
+bindaddress ::1
 pidfile /run/chronyd.pid
 """)
     serve("chronyd", asks("NTP", ntp_query, is_ntp_answer), "chronyd", "-d", "-x", "-u", "root", "-f", conf,
