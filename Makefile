@@ -137,6 +137,5 @@ dist:
 mirrors: python
 	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
 
-
 .PHONY: all help modules headers check install dist clean distclean python test test-all \
 	test-debug fuzz mutate demo bench deb proof build-matrix mirrors

@@ -4,7 +4,7 @@
 import os
 import subprocess
 
-from . import need
+from . import UNPRIVILEGED, need
 from .root import KEYRING
 
 QEMU = {"amd64": ("qemu-system-x86_64", "qemu-system-x86"),
@@ -16,6 +16,13 @@ VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 def virtiofsd():
     """Where it is, or would be."""
     return next((path for path in VIRTIOFSD if os.access(path, os.X_OK)), VIRTIOFSD[0])
+
+
+def own_run():
+    """What to start it by: as no true root it cannot write in /run, where it must."""
+    if not os.environ.get(UNPRIVILEGED):
+        return []
+    return ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs run /run; exec "$0" "$@"']
 
 
 def virtiofsd_package():
