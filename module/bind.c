@@ -54,24 +54,32 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 {
 	struct port0_watch *watch = NULL;
 	struct sock *sk = sock->sk;
+	bool literal = false;
 	int err;
 
-	if (port0_is_draining() && !*port0_sockaddr_port(uaddr) &&
-	    !port0_sock_holds(sk))
-		return -EPERM;
 	err = port0_turn_take(&bind->turn, sk);
 	if (err)
 		return err;
-	err = port0_hooks_arm(port0_bind_hooks(sk));
-	if (err)
-		goto err_turn;
-	if (port0_watch_wanted(sock)) {
-		watch = port0_watch_make();
-		err = watch ? 0 : -ENOMEM;
+	if (port0_is_draining()) {
+		/* A second bind() of a holder is told so. */
+		err = *port0_sockaddr_port(uaddr) || port0_sock_holds(sk) ?
+			0 : -EPERM;
 		if (err)
 			goto err_turn;
+	} else {
+		err = port0_hooks_arm(port0_bind_hooks(sk));
+		if (err)
+			goto err_turn;
+		if (port0_watch_wanted(sock)) {
+			watch = port0_watch_make();
+			err = watch ? 0 : -ENOMEM;
+			if (err)
+				goto err_turn;
+		}
+		literal = true;
 	}
 	port0_call_begin(&bind->call, sk, PORT0_CALL_BIND);
+	bind->call.literal = literal;
 	bind->call.watch = watch;
 	return 0;
 
@@ -95,13 +103,10 @@ static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	 */
 	if (err && call->claimed) {
 		lock_sock(sk);
-		if (!port0_sock_holds(sk)) {
-			sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
-			if (!inet_sk(sk)->inet_num && sk->sk_state == TCP_CLOSE &&
-			    call->place.addr_locked ==
-			    !!(sk->sk_userlocks & SOCK_BINDADDR_LOCK))
-				inet_reset_saddr(sk);
-		}
+		if (!port0_sock_holds(sk) && !inet_sk(sk)->inet_num &&
+		    sk->sk_state == TCP_CLOSE && call->place.addr_locked ==
+		    !!(sk->sk_userlocks & SOCK_BINDADDR_LOCK))
+			inet_reset_saddr(sk);
 		release_sock(sk);
 	}
 	port0_call_end(call);
@@ -185,7 +190,7 @@ bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
 		return true;
 
 	call = port0_call_find(sk, PORT0_CALL_BIND);
-	if (call && !*port) {
+	if (call && call->literal && !*port) {
 		*port = htons(PORT0_STAND_IN);
 		call->stand_in = true;
 		call->flags = flags;
@@ -362,9 +367,10 @@ void port0_bind_release(struct sock *sk)
 
 	if (!port0_sock_pins(sk))
 		return;
-	if (!port0_place_holds(sk)) {
-		call = port0_call_find(sk, PORT0_CALL_BIND);
-		if (call && call->claimed)
+	call = port0_call_find(sk, PORT0_CALL_BIND);
+	if (call && call->claimed) {
+		sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
+		if (!port0_place_holds(sk))
 			port0_place_restore(&call->place, sk);
 	}
 	if (!port0_watch_stop(sk))

@@ -39,6 +39,7 @@ enum port0_call_kind {
  * @task: the task that makes it
  * @kind: what it is
  * @stand_in: the kernel is being shown PORT0_STAND_IN for port 0
+ * @literal: bind: port 0 means port 0
  * @flags: bind: the flags __inet_bind() was called with
  * @claimed: bind: the socket has been given port 0
  * @place: bind: where the socket has been filed, once @claimed
@@ -54,6 +55,7 @@ struct port0_call {
 	enum port0_call_kind kind;
 	bool stand_in;
 
+	bool literal;
 	u32 flags;
 	bool claimed;
 	struct port0_place place;

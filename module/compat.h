@@ -13,6 +13,7 @@
 
 #include <linux/bpf-cgroup.h>
 #include <linux/ftrace.h>
+#include <linux/irq_work.h>
 #include <net/inet_hashtables.h>
 #include <net/inet_timewait_sock.h>
 #include <net/ipv6.h>
@@ -142,6 +143,15 @@ static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 #define PORT0_FTRACE_OPS_FLAGS		FTRACE_OPS_FL_RECURSION_SAFE
 #else
 #define PORT0_FTRACE_OPS_FLAGS		0
+#endif
+
+/* Run in the interrupt itself, on PREEMPT_RT too, so that it can be waited for. */
+#ifdef IRQ_WORK_INIT_HARD
+#define PORT0_IRQ_WORK_INIT(func)	IRQ_WORK_INIT_HARD(func)
+#else
+#define PORT0_IRQ_WORK_INIT(_func)					\
+	((struct irq_work){ .flags = ATOMIC_INIT(IRQ_WORK_HARD_IRQ),	\
+			    .func = (_func) })
 #endif
 
 /* What a breakpoint adds to preempt_count(), if it counts as an NMI at all. */

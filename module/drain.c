@@ -52,8 +52,10 @@ static int port0_drain_set(const char *val, const struct kernel_param *kp)
 {
 	int err = param_set_bool(val, kp);
 
-	if (!err && port0_drain_ready)
-		mod_delayed_work(system_wq, &port0_drain_work, 0);
+	if (!err && port0_drain_ready) {
+		cancel_delayed_work(&port0_drain_work);
+		schedule_delayed_work(&port0_drain_work, 0);
+	}
 	return err;
 }
 

@@ -62,6 +62,7 @@ void port0_place_read(struct port0_place *place, const struct sock *sk)
 #endif
 	place->v6only = sk->sk_ipv6only;
 	place->addr_locked = sk->sk_userlocks & SOCK_BINDADDR_LOCK;
+	place->bound_dev_if = sk->sk_bound_dev_if;
 }
 
 /**
@@ -105,4 +106,9 @@ void port0_place_restore(const struct port0_place *place, struct sock *sk)
 		sk->sk_userlocks |= SOCK_BINDADDR_LOCK;
 	else
 		sk->sk_userlocks &= ~SOCK_BINDADDR_LOCK;
+	sk->sk_bound_dev_if = place->bound_dev_if;
+
+	/* Moved since, from a timer that reroutes a SYN (net.ipv4.ip_dynaddr). */
+	if (sk->sk_protocol == IPPROTO_TCP && !port0_tcp_is_filed(sk))
+		port0_tcp_readdress(sk);
 }

@@ -19,6 +19,7 @@ struct sock;
  * @v6_saddr: the IPv6 address that it sends from, of an AF_INET6 socket
  * @v6only: it takes no IPv4 traffic
  * @addr_locked: the address was asked for, and stays when a connection ends
+ * @bound_dev_if: the device, which a link-local address brings along
  */
 struct port0_place {
 	__be32 v4_rcv_saddr;
@@ -27,6 +28,7 @@ struct port0_place {
 	struct in6_addr v6_saddr;
 	bool v6only;
 	bool addr_locked;
+	int bound_dev_if;
 };
 
 bool port0_place_holds(const struct sock *sk);

@@ -126,6 +126,7 @@ void port0_bind_release(struct sock *sk);
 
 /* tcp.c */
 bool port0_tcp_is_filed(const struct sock *sk);
+void port0_tcp_readdress(struct sock *sk);
 int port0_tcp_get_port(struct sock *sk, unsigned short snum);
 int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS);
 

@@ -236,9 +236,7 @@ port0_on_bind(const struct socket *sock, const struct sockaddr_in *addr)
 {
 	if (port0_call_find(sock->sk, PORT0_CALL_BIND))
 		return PORT0_PASS;
-	if (!addr->sin_port)
-		return PORT0_ENTER_OR_ANSWER;
-	return port0_is_draining() ? PORT0_PASS : PORT0_ENTER;
+	return addr->sin_port ? PORT0_ENTER : PORT0_ENTER_OR_ANSWER;
 }
 
 static __always_inline enum port0_verdict

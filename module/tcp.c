@@ -248,6 +248,29 @@ bool port0_tcp_is_filed(const struct sock *sk)
 }
 
 /**
+ * port0_tcp_readdress - give a holder the address of the bucket that it is in
+ * @sk: a TCP socket that holds port 0
+ *
+ * Context: as port0_place_holds().
+ */
+void port0_tcp_readdress(struct sock *sk)
+{
+	struct in6_addr addr = port0_tb2_addr(port0_tb2_of(sk));
+
+	if (ipv6_addr_v4mapped(&addr))
+		sk->sk_rcv_saddr = addr.s6_addr32[3];
+	else
+		sk->sk_rcv_saddr = ipv6_addr_any(&addr) ? 0 : LOOPBACK4_IPV6;
+	inet_sk(sk)->inet_saddr = sk->sk_rcv_saddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6) {
+		sk->sk_v6_rcv_saddr = addr;
+		inet6_sk(sk)->saddr = addr;
+	}
+#endif
+}
+
+/**
  * port0_tcp_get_port - take or keep port 0, in place of inet_csk_get_port()
  * @sk: a marked TCP socket
  * @snum: the stand-in when it binds, 0 when it starts to listen; anything from
@@ -262,10 +285,10 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 	int err;
 
 	if (port0_sock_holds(sk)) {
-		err = port0_bind_keep(sk, snum);
-		if (!err && sk->sk_state == TCP_LISTEN)
-			err = port0_tcp_bind(sk);
-		return err;
+		/* The kernel never autobinds TCP: it is listen() or a late bind(). */
+		if (sk->sk_state != TCP_LISTEN)
+			return -EINVAL;
+		return port0_bind_keep(sk, snum) ?: port0_tcp_bind(sk);
 	}
 	call = port0_bind_claim(sk);
 	err = PTR_ERR_OR_ZERO(call) ?: port0_tcp_bind(sk);

@@ -218,14 +218,19 @@ static bool port0_udp_table_any_marked(struct udp_table *table)
  */
 bool port0_udp_any_marked(void)
 {
+	struct udp_table *table, *last = NULL;
 	bool found = false;
 	struct net *net;
 
 	down_read(&net_rwsem);
 	for_each_net(net) {
-		found = port0_udp_table_any_marked(port0_udp_table_of(net));
+		table = port0_udp_table_of(net);
+		/* Namespaces may share one. */
+		if (table != last)
+			found = port0_udp_table_any_marked(table);
 		if (found)
 			break;
+		last = table;
 	}
 	up_read(&net_rwsem);
 	return found;

@@ -58,7 +58,7 @@ struct port0_watch {
 	struct work_struct work;
 };
 
-#define PORT0_WATCH_BITS	8
+#define PORT0_WATCH_BITS	12
 
 /**
  * struct port0_watch_bucket - watches on sockets of one hash
@@ -79,10 +79,11 @@ static struct port0_watch_bucket *port0_watch_bucket(const struct sock *sk)
  * port0_watch_wanted - tell whether another call on a socket may be under way
  * @sock: a marked socket that this task is about to bind
  *
- * A call that is under way keeps the file open: by a reference of its own, or by
- * that of a file table which no other thread shares. So there is none if the file
- * has just the reference of this task's table and, if threads share that, the one
- * that this call has taken. io_uring's calls may do without either.
+ * A call that is under way keeps the file open: by the reference of its task's file
+ * table, if no other thread shares that, else by one of its own. So there is none if
+ * this task's table is its own and the file has the reference of that table alone.
+ * Among threads the count proves nothing, since close() takes the table's reference
+ * away and lets calls go on. io_uring's calls may do without either.
  *
  * Context: process, in bind() of @sock; the mark has been seen, so that calls which
  * begin from now on see it, too.
@@ -92,7 +93,6 @@ bool port0_watch_wanted(const struct socket *sock)
 {
 	const struct files_struct *files = current->files;
 	struct file *file = sock->file;
-	long own;
 
 	/* A kernel socket, which the module has made for itself. */
 	if (!file)
@@ -105,8 +105,7 @@ bool port0_watch_wanted(const struct socket *sock)
 		return true;
 	/* Who takes a reference after this reads the mark after this. */
 	smp_mb();
-	own = atomic_read(&files->count) > 1 ? 2 : 1;
-	return file_count(file) != own;
+	return atomic_read(&files->count) > 1 || file_count(file) != 1;
 }
 
 /*
@@ -146,7 +145,8 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 						 wait);
 	struct sock *sk = watch->sk;
 
-	if (!port0_sock_holds(sk))
+	/* It has ended, and waits for the work item. */
+	if (hlist_unhashed(&watch->node) || !port0_sock_holds(sk))
 		return 0;
 	if (port0_watch_agrees(watch, sk))
 		port0_place_read(&watch->place, sk);
@@ -183,12 +183,12 @@ static void port0_watch_end(struct irq_work *end)
  */
 struct port0_watch *port0_watch_make(void)
 {
-	struct port0_watch *watch = kzalloc(sizeof(*watch), GFP_KERNEL);
+	struct port0_watch *watch = kzalloc(sizeof(*watch), GFP_KERNEL_ACCOUNT);
 
 	if (!watch)
 		return NULL;
 	init_waitqueue_func_entry(&watch->wait, port0_watch_wake);
-	init_irq_work(&watch->end, port0_watch_end);
+	watch->end = PORT0_IRQ_WORK_INIT(port0_watch_end);
 	INIT_WORK(&watch->work, port0_watch_work);
 	return watch;
 }
@@ -231,10 +231,13 @@ void port0_watch_start(struct port0_watch *watch, struct sock *sk)
  * port0_watch_stop - end the watch on a socket, if there is one
  * @sk: a socket that gives port 0 back
  *
+ * A late bind() may be why: one that a post_bind program has refused, after the
+ * kernel has zeroed the address. So the address is restored here, too.
+ *
  * Context: any, as port0_bind_release(): socket locked or no longer in use.
  * Return: true if there was one: it puts the reference on the module.
  */
-bool port0_watch_stop(const struct sock *sk)
+bool port0_watch_stop(struct sock *sk)
 {
 	struct port0_watch_bucket *bucket = port0_watch_bucket(sk);
 	struct port0_watch *watch;
@@ -250,16 +253,19 @@ bool port0_watch_stop(const struct sock *sk)
 		cpu_relax();
 	hlist_for_each_entry(watch, &bucket->head, node) {
 		if (watch->sk == sk) {
-			hlist_del(&watch->node);
+			hlist_del_init(&watch->node);
 			break;
 		}
 	}
 	raw_spin_unlock(&bucket->lock);
 	local_irq_restore(flags);
 
-	if (watch)
-		irq_work_queue(&watch->end);
-	return watch;
+	if (!watch)
+		return false;
+	if (!port0_place_holds(sk))
+		port0_place_restore(&watch->place, sk);
+	irq_work_queue(&watch->end);
+	return true;
 }
 
 /**

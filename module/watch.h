@@ -13,7 +13,7 @@ bool port0_watch_wanted(const struct socket *sock);
 struct port0_watch *port0_watch_make(void);
 void port0_watch_drop(struct port0_watch *watch);
 void port0_watch_start(struct port0_watch *watch, struct sock *sk);
-bool port0_watch_stop(const struct sock *sk);
+bool port0_watch_stop(struct sock *sk);
 void port0_watch_init(void);
 
 #endif /* _PORT0_WATCH_H */
