@@ -163,7 +163,7 @@ class Program:
 
     def __init__(self, family, code_of_program):
         self.type = self.BIND[family]
-        self.code = ctypes.create_string_buffer(code_of_program, len(code_of_program))
+        self.insns = ctypes.create_string_buffer(code_of_program, len(code_of_program))
         self.licence = ctypes.create_string_buffer(b"GPL")
         self.path = f"{CGROUP}/port0-loading-{os.getpid()}"
 
@@ -176,8 +176,8 @@ class Program:
             raise Skip(f"no cgroup2 at {CGROUP}")
         os.mkdir(self.path)
         # Old and new fields up to the expected attach type
-        attr = struct.pack("<IIQQIIQII16sII", self.TYPE, len(self.code.raw) // 8,
-                           ctypes.addressof(self.code), ctypes.addressof(self.licence),
+        attr = struct.pack("<IIQQIIQII16sII", self.TYPE, len(self.insns.raw) // 8,
+                           ctypes.addressof(self.insns), ctypes.addressof(self.licence),
                            0, 0, 0, 0, 0, b"", 0, self.type)
         program = self.bpf(self.LOAD, attr)
         group = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
