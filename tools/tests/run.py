@@ -901,7 +901,7 @@ def make(family, kind, address, options):
     for level, name in options: s.setsockopt(level, name, 1)
     s.bind((address, 0))
     if kind == socket.SOCK_STREAM: s.listen()
-    print(port(s)); return s
+    os.write(1, f"{port(s)}\\n".encode()); return s	# in one piece, beside others
 def tcp(address, *options): return make(socket.AF_INET, socket.SOCK_STREAM, address, options)
 def tcp6(address, *options): return make(socket.AF_INET6, socket.SOCK_STREAM, address, options)
 def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, address, options)
