@@ -58,12 +58,16 @@ FIXTURE_SETUP(landlock)
 	attr = (struct ruleset){ .net = self->right };
 	self->ruleset = rc(syscall(__NR_landlock_create_ruleset, &attr,
 				   sizeof(attr), 0));
-	if (self->ruleset < 0)
-		SKIP(return, "this kernel's Landlock has no such rule");
 	enter_netns(_metadata);
 }
 
 FIXTURE_TEARDOWN(landlock) {}
+
+/* In the test, since older harnesses run it when the setup has skipped it. */
+#define NEED_RULESET(ruleset) do {					\
+	if ((ruleset) < 0)						\
+		SKIP(return, "this kernel's Landlock has no such rule");	\
+} while (0)
 
 static void allow(struct __test_metadata *_metadata, int ruleset,
 		  uint64_t right, int port)
@@ -86,6 +90,7 @@ TEST_F(landlock, bind_with_rule)
 	int fd = socket_for(_metadata, variant->host, variant->type,
 			    variant->port);
 
+	NEED_RULESET(self->ruleset);
 	allow(_metadata, self->ruleset, self->right, variant->port);
 	enter_sandbox(_metadata, self->ruleset);
 	EXPECT_EQ(0, bind_to(fd, variant->host, variant->port));
@@ -97,6 +102,7 @@ TEST_F(landlock, bind_without_rule)
 	int fd = socket_for(_metadata, variant->host, variant->type,
 			    variant->port);
 
+	NEED_RULESET(self->ruleset);
 	allow(_metadata, self->ruleset, self->right, OTHER_PORT);
 	enter_sandbox(_metadata, self->ruleset);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
@@ -117,6 +123,7 @@ TEST_F(landlock, bound_before)
 			      variant->port);
 	struct addr to = addr_of(variant->host, OTHER_PORT);
 
+	NEED_RULESET(self->ruleset);
 	ASSERT_EQ(0, bind_to(peer, variant->host, OTHER_PORT));
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(peer, 1)));
@@ -134,6 +141,7 @@ TEST_F(landlock, bound_before_with_rule)
 			      variant->port);
 	struct addr to = addr_of(variant->host, OTHER_PORT);
 
+	NEED_RULESET(self->ruleset);
 	ASSERT_EQ(0, bind_to(peer, variant->host, OTHER_PORT));
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(peer, 1)));
