@@ -124,17 +124,20 @@ err_undo:
 
 #ifdef PORT0_HAVE_FTRACE
 /*
- * Older kernels do not export it to modules, which no header shows: a weak symbol is
- * NULL there. What they have may want memory.
+ * Older kernels do not export ftrace_free_filter() to modules, which no header shows.
+ * What they have may want memory.
  */
-void ftrace_free_filter(struct ftrace_ops *ops) __weak;
-
 static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 {
-	if (ftrace_free_filter)
-		ftrace_free_filter(ops);
-	else
+	void (*free_filter)(struct ftrace_ops *ops) =
+		symbol_get(ftrace_free_filter);
+
+	if (!free_filter) {
 		ftrace_set_filter(ops, NULL, 0, 1);
+		return;
+	}
+	free_filter(ops);
+	symbol_put(ftrace_free_filter);
 }
 #endif
 
