@@ -36,7 +36,7 @@ def digest(text):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def archive(label, default):
+def archive(label):
     """The address from which this machine's own apt gets packages of a Debian archive."""
     try:
         said = subprocess.run(
@@ -45,20 +45,26 @@ def archive(label, default):
     except FileNotFoundError:
         said = ""
     found = collections.Counter(re.findall(rf"^Debian\|{label}\|Packages\|(.*)", said, re.M))
-    return found.most_common(1)[0][0] if found else default
+    return found.most_common(1)[0][0] if found else ""
 
 
 def sources(target):
     """What apt gets packages from: the release, and the kernel's archive."""
-    main = archive("Debian", "")
-    security = archive("Debian-Security", "")
+    main, security = archive("Debian"), archive("Debian-Security")
     release, kernel = target.suite.release, target.kernel_archive
+    if not main:
+        # Another distribution's machine: mmdebstrap's own default serves.
+        if kernel == release:
+            return []
+        raise Failure(f"no Debian archive in this machine's apt sources: {target.suite.name} "
+                      "cannot be had without; add one to /etc/apt/sources.list.d")
     # What moves every day is no older than its mirror.
     lax = "[check-valid-until=no] " if release == "sid" else ""
     lines = [f"deb {lax}{main} {release} main"]
     if release != "sid" and release not in ENDED:
-        lines += [f"deb {main} {release}-updates main",
-                  f"deb {security} {release}-security main"]
+        lines.append(f"deb {main} {release}-updates main")
+        if security:
+            lines.append(f"deb {security} {release}-security main")
     if kernel != release:
         lines.append(f"deb {lax}{main} {kernel} main")
     return lines
