@@ -515,7 +515,8 @@ int port0_hooks_arm(unsigned int sets)
 				   culprit ? culprit->func : "all together",
 				   port0_backend->name, -err,
 				   port0_hook_hint(err));
-		port0_hooks_refuse(sets, err);
+		/* Who needs other sets alone is not concerned. */
+		port0_hooks_refuse(culprit ? culprit->set : sets, err);
 		goto unlock;
 	}
 	/* Pairs with the acquire above. */

@@ -90,14 +90,15 @@ static int __init port0_init(void)
 	port0_watch_init();
 	port0_loader = current;
 
-	err = port0_rules_learn();
-	if (err)
-		return err;
 	err = port0_hooks_choose(port0_backend_name);
 	if (err)
 		return err;
 	err = port0_hooks_arm(port0_getname ? PORT0_HOOKS_ALL :
 			      PORT0_HOOKS_ALL & ~PORT0_HOOKS_NAME);
+	if (err)
+		goto err_hooks;
+	/* After the hooks: a livepatch of bind() is their refusal, by name. */
+	err = port0_rules_learn();
 	if (err)
 		goto err_hooks;
 	err = port0_selfcheck();
