@@ -22,6 +22,7 @@ help:
 #help make check      what can be said of the sources without a guest
 #help make fuzz       random calls: SEED=1 SEEDS=1000 SUITE=trixie
 #help make mutate     mistakes put into the module: which tests notice? FILES=tcp.c MUTANT=name
+#help make coverage   which lines of the module the selftests run, on the debug kernel: hours
 #help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
 #help make proof      tools, packages, servers, wire, browsers: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
@@ -101,6 +102,10 @@ mutate: python
 	@scripts/mutate $(FILES:%=--file %) $(MUTANT:%=--mutant %) \
 		$(if $(filter-out file,$(origin SUITES)),$(SUITES:%=--suite %))
 
+# which lines of the module the selftests run
+coverage: python
+	@scripts/coverage $(if $(TESTS),--tests "$(TESTS)") $(addprefix --suite ,$(SUITES))
+
 demo: python
 	@scripts/demo
 
@@ -138,4 +143,4 @@ mirrors: python
 	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
 
 .PHONY: all help modules headers check install dist clean distclean python test test-all \
-	test-debug fuzz mutate demo bench deb proof build-matrix mirrors
+	test-debug fuzz mutate coverage demo bench deb proof build-matrix mirrors
