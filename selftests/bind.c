@@ -229,7 +229,7 @@ TEST_F(bind, one_per_namespace)
 
 TEST_F(bind, needs_the_capability)
 {
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, BIND(self->fd));
 
 	/* After EACCES the socket can bind to an unprivileged port. */
@@ -244,7 +244,7 @@ TEST_F(bind, needs_the_capability_below_the_limit)
 	};
 	size_t i;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		int fd = SOCKET();
 
