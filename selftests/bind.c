@@ -102,6 +102,25 @@ TEST_F(bind, taken)
 	EXPECT_EQ(0, LISTEN(other));
 }
 
+/* Port 1, which the kernel is shown in place of 0, is a port like any other. */
+TEST_F(bind, port_1)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type,
+				 variant->port);
+	int other = SOCKET();
+
+	EXPECT_EQ(-EADDRINUSE, BIND(self->fd));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 1));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->host, 1));
+	close(rival);
+	EXPECT_EQ(0, BIND(other));
+	expect_port(_metadata, other, variant->port);
+	close(other);
+}
+
 TEST_F(bind, close_gives_it_back)
 {
 	int late = SOCKET();

@@ -23,6 +23,8 @@
 #define BEFORE_LOCK	"lock"
 /* and when it has decided all, the lock not yet given back. */
 #define BEFORE_UNLOCK	"unlock"
+/* and when it has given the lock back. */
+#define AFTER_UNLOCK	"unlocked"
 /* and when a signal has ended its wait for its turn, before it acts on that. */
 #define AFTER_WAIT	"waited"
 

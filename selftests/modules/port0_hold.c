@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Holds a task that asks for it where it next takes a socket lock, or gives one
- * back, or has ended a killable wait, until it is released: what another task does
- * meanwhile comes first, every time.
+ * back, or has just done so, or has ended a killable wait, until it is released: what
+ * another task does meanwhile comes first, every time.
  *
  * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
- * "unlock" or "waited", and makes a call. A read returns when it is held. Closing
- * the file releases it.
+ * "unlock", "unlocked" or "waited", and makes a call. A read returns when it is held.
+ * Closing the file releases it.
  *
  * That is between what a call asks before it has the lock and what it decides with
  * it, and port0 hooks none of these functions. A kprobe may not sleep, so it sends
- * the call to a function that does and then makes the call. For "waited" it makes
- * the call first.
+ * the call to a function that does and then makes the call, or makes it first.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -36,32 +35,43 @@
 typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
 
 /**
- * enum port0_hold_where - where a task is held
- * @PORT0_HOLD_LOCK: before it takes a socket lock
- * @PORT0_HOLD_UNLOCK: before it gives one back
- * @PORT0_HOLD_WAITED: after a killable wait for a completion
+ * enum port0_hold_what - what a function does that tasks are held at
+ * @PORT0_HOLD_LOCK: it takes a socket lock
+ * @PORT0_HOLD_UNLOCK: it gives one back
+ * @PORT0_HOLD_WAIT: it waits for a completion, and may be killed
  */
-enum port0_hold_where {
+enum port0_hold_what {
 	PORT0_HOLD_LOCK,
 	PORT0_HOLD_UNLOCK,
-	PORT0_HOLD_WAITED,
+	PORT0_HOLD_WAIT,
 };
 
-static const char *const port0_hold_words[] = {
-	[PORT0_HOLD_LOCK] = "lock",
-	[PORT0_HOLD_UNLOCK] = "unlock",
-	[PORT0_HOLD_WAITED] = "waited",
+/**
+ * struct port0_hold_place - a place where a task may be held
+ * @word: its name
+ * @what: what the function there does
+ * @after: it has been done
+ */
+static const struct port0_hold_place {
+	const char *word;
+	enum port0_hold_what what;
+	bool after;
+} port0_hold_places[] = {
+	{ "lock", PORT0_HOLD_LOCK, false },
+	{ "unlock", PORT0_HOLD_UNLOCK, false },
+	{ "unlocked", PORT0_HOLD_UNLOCK, true },
+	{ "waited", PORT0_HOLD_WAIT, true },
 };
 
 /**
  * struct port0_hold_point - a function that tasks can be held at
  * @func: the function
- * @where: what it is
+ * @what: what it does
  * @kp: the kprobe on it
  */
 struct port0_hold_point {
 	port0_hold_func_t func;
-	enum port0_hold_where where;
+	enum port0_hold_what what;
 	struct kprobe kp;
 };
 
@@ -89,13 +99,13 @@ enum port0_hold_state {
  * struct port0_hold - one hold
  * @state: enum port0_hold_state
  * @task: who is to be held; compared, never dereferenced
- * @where: the kind of function where it is to be held
+ * @place: where it is to be held
  * @point: the function where it is held
  */
 static struct port0_hold {
 	atomic_t state;
 	const struct task_struct *task;
-	enum port0_hold_where where;
+	const struct port0_hold_place *place;
 	const struct port0_hold_point *point;
 } port0_holds[PORT0_HOLD_MAX];
 
@@ -134,7 +144,7 @@ static unsigned long port0_hold_call(unsigned long a, unsigned long b)
 	port0_hold_func_t func = hold->point->func;
 	unsigned long ret;
 
-	if (hold->point->where == PORT0_HOLD_WAITED) {
+	if (hold->place->after) {
 		ret = func(a, b);
 		/* It may have been released meanwhile. */
 		atomic_cmpxchg(&hold->state, PORT0_HOLD_CALLING,
@@ -153,11 +163,11 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 	const struct port0_hold_point *point =
 		container_of(kp, struct port0_hold_point, kp);
 	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_ARMED);
-	int state = point->where == PORT0_HOLD_WAITED ? PORT0_HOLD_CALLING :
-							PORT0_HOLD_HELD;
+	int state;
 
-	if (!hold || hold->where != point->where)
+	if (!hold || hold->place->what != point->what)
 		return 0;
+	state = hold->place->after ? PORT0_HOLD_CALLING : PORT0_HOLD_HELD;
 	hold->point = point;
 	__module_get(THIS_MODULE);
 	if (atomic_cmpxchg(&hold->state, PORT0_HOLD_ARMED, state) !=
@@ -175,9 +185,9 @@ static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 {
 }
 
-#define PORT0_HOLD_POINT(_func, _where) {				\
+#define PORT0_HOLD_POINT(_func, _what) {				\
 	.func = (void *)(_func),					\
-	.where = (_where),						\
+	.what = (_what),						\
 	.kp = {								\
 		.symbol_name = #_func,					\
 		.pre_handler = port0_hold_pre,				\
@@ -192,7 +202,7 @@ static struct port0_hold_point port0_hold_points[] = {
 	PORT0_HOLD_POINT(sockopt_lock_sock, PORT0_HOLD_LOCK),
 #endif
 	PORT0_HOLD_POINT(release_sock, PORT0_HOLD_UNLOCK),
-	PORT0_HOLD_POINT(wait_for_completion_killable, PORT0_HOLD_WAITED),
+	PORT0_HOLD_POINT(wait_for_completion_killable, PORT0_HOLD_WAIT),
 };
 
 static int port0_hold_open(struct inode *inode, struct file *file)
@@ -214,21 +224,21 @@ static ssize_t port0_hold_write(struct file *file, const char __user *buf,
 {
 	struct port0_hold *hold = file->private_data;
 	unsigned int where;
-	char text[8] = "";
+	char text[16] = "";
 
 	if (len >= sizeof(text))
 		return -EINVAL;
 	if (copy_from_user(text, buf, len))
 		return -EFAULT;
-	for (where = 0; where < ARRAY_SIZE(port0_hold_words); where++)
-		if (!strcmp(text, port0_hold_words[where]))
+	for (where = 0; where < ARRAY_SIZE(port0_hold_places); where++)
+		if (!strcmp(text, port0_hold_places[where].word))
 			break;
-	if (where == ARRAY_SIZE(port0_hold_words))
+	if (where == ARRAY_SIZE(port0_hold_places))
 		return -EINVAL;
 	if (atomic_read(&hold->state) != PORT0_HOLD_OPEN)
 		return -EBUSY;
 	hold->task = current;
-	hold->where = where;
+	hold->place = &port0_hold_places[where];
 	/* Pairs with the acquire in port0_hold_mine(). */
 	atomic_set_release(&hold->state, PORT0_HOLD_ARMED);
 	return len;
