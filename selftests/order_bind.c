@@ -302,13 +302,19 @@ LATE_BIND(any, connect)
 						    self->contest->other));
 }
 
+/* It has the address again that it had before it was connected. */
+static void expect_back(struct __test_metadata *_metadata, struct late *self)
+{
+	/* The kernel leaves a wildcard in its other form, on any port. */
+	if (strcmp(self->contest->host, MAPPED_ANY))
+		expect_filed(_metadata, self->fd, &self->place);
+}
+
 LATE_BIND(any, disconnect)
 {
 	connect_to_peer(_metadata, self);
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
-	/* The kernel leaves the wildcard in its other form, on any port. */
-	if (strcmp(self->contest->host, MAPPED_ANY))
-		expect_filed(_metadata, self->fd, &self->place);
+	expect_back(_metadata, self);
 }
 
 /* It goes back to the address that bind() has left. */
@@ -423,6 +429,70 @@ TEST_F(link, bind_on_device)
 		reset_on_close(late->fd);
 		close(late->fd);
 	}
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- an address that a timer has changed ---- */
+
+#define VETH		"port0d"
+#define FIRST_ADDRESS	"192.0.2.1"
+#define NEXT_ADDRESS	"192.0.2.2"
+#define NOBODY		"192.0.2.9"
+
+FIXTURE(rerouted) {};
+
+FIXTURE_VARIANT(rerouted) {
+	int type, port;
+};
+
+ON_BOTH_PORTS(rerouted, tcp, .type = SOCK_STREAM);
+
+FIXTURE_SETUP(rerouted)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_dynaddr", "1"));
+	ASSERT_EQ(0, system("ip link add " VETH " type veth peer name port0e &&"
+			    " ip link set port0e up &&"
+			    " ip link set " VETH " arp off up &&"
+			    " ip addr add " FIRST_ADDRESS "/24 dev " VETH));
+}
+
+FIXTURE_TEARDOWN(rerouted) {}
+
+/*
+ * With ip_dynaddr a SYN that is sent again takes another address if the first has
+ * gone, and so does the socket, while nobody has its lock. A bind() that comes after
+ * the connection has failed must leave it there.
+ */
+TEST_F(rerouted, bind_after_syn)
+{
+	int fd = new_socket(_metadata, NOBODY, variant->type);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = "127.0.0.2" };
+	struct place place = {
+		.host = NEXT_ADDRESS, .dest = NEXT_ADDRESS,
+		.other = "127.0.0.2", .type = variant->type,
+		.port = variant->port, .about = "another address for a SYN",
+	};
+	struct pollfd event = { .fd = fd };
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	if (!variant->port)
+		require_mark(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, "0.0.0.0", variant->port));
+	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 1));
+	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, NOBODY, PEER_PORT));
+	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
+			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
+	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
+	ASSERT_EQ(ETIMEDOUT, get_int(fd, SOL_SOCKET, SO_ERROR));
+	EXPECT_EQ(-EINVAL, call_release(_metadata, &bind_));
+	expect_name(_metadata, fd, &place);
+	expect_taken(_metadata, &place);
+	close(fd);
+	expect_free(_metadata, &place);
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
@@ -713,7 +783,7 @@ TEST_F(any, connect)
 	EXPECT_EQ(1, rc(send(late->fd, "c", 1, 0)));
 	expect_peer(_metadata, late);
 	EXPECT_EQ(0, disconnect(late->fd));
-	expect_filed(_metadata, late->fd, &late->place);
+	expect_back(_metadata, late);
 }
 
 static int do_send_whole(struct call *call)
