@@ -102,6 +102,25 @@ TEST_F(bind, taken)
 	EXPECT_EQ(0, LISTEN(other));
 }
 
+/* Port 1, which the kernel is shown in place of 0, is a port like any other. */
+TEST_F(bind, port_1)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type,
+				 variant->port);
+	int other = SOCKET();
+
+	EXPECT_EQ(-EADDRINUSE, BIND(self->fd));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 1));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->host, 1));
+	close(rival);
+	EXPECT_EQ(0, BIND(other));
+	expect_port(_metadata, other, variant->port);
+	close(other);
+}
+
 TEST_F(bind, close_gives_it_back)
 {
 	int late = SOCKET();
@@ -229,7 +248,7 @@ TEST_F(bind, one_per_namespace)
 
 TEST_F(bind, needs_the_capability)
 {
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, BIND(self->fd));
 
 	/* After EACCES the socket can bind to an unprivileged port. */
@@ -244,7 +263,7 @@ TEST_F(bind, needs_the_capability_below_the_limit)
 	};
 	size_t i;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		int fd = SOCKET();
 

@@ -279,7 +279,7 @@ TEST_F(socket, bind_without_the_capability)
 	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
 	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->home, variant->port));
 	ON(type, program);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
@@ -296,7 +296,7 @@ TEST_F(socket, bind_without_the_capability_whatever_the_limit)
 	size_t i;
 	int fd;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		snprintf(text, sizeof(text), "%d", starts[i]);
 		ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
