@@ -910,6 +910,21 @@ TEST_F(choice, sk_lookup_datagrams)
 	expect_recv(_metadata, literal, "word");
 }
 
+/* The kernel gives a program only sockets that are freed after a grace period. */
+TEST_F(choice, sk_lookup_datagrams_to_the_port)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int literal = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = new_socket(_metadata, variant->home, SOCK_DGRAM);
+	int link;
+
+	put_socket(_metadata, map, 0, literal);
+	link = steer(_metadata, OTHER_PORT, map);
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word", 0));
+	expect_recv(_metadata, literal, "word");
+	close(link);
+}
+
 /* ---- sockets in a map ---- */
 
 /* The kernel sends back what a child receives, by way of the map. */
