@@ -102,6 +102,25 @@ TEST_F(bind, taken)
 	EXPECT_EQ(0, LISTEN(other));
 }
 
+/* Port 1, which the kernel is shown in place of 0, is a port like any other. */
+TEST_F(bind, port_1)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type,
+				 variant->port);
+	int other = SOCKET();
+
+	EXPECT_EQ(-EADDRINUSE, BIND(self->fd));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 1));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->host, 1));
+	close(rival);
+	EXPECT_EQ(0, BIND(other));
+	expect_port(_metadata, other, variant->port);
+	close(other);
+}
+
 TEST_F(bind, close_gives_it_back)
 {
 	int late = SOCKET();
@@ -134,6 +153,25 @@ TEST_F(bind, second_bind)
 	EXPECT_EQ(-EINVAL, BIND(self->fd));
 	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, OTHER_PORT));
 	expect_port(_metadata, self->fd, variant->port);
+}
+
+/* It would change what the socket's address is compared with. */
+TEST_F(bind, no_v6only_afterwards)
+{
+	int only, want = is_ip6(variant->host) ? -EINVAL : -ENOPROTOOPT;
+
+	ASSERT_EQ(0, BIND(self->fd));
+	for (only = 0; only < 2; only++)
+		EXPECT_EQ(want, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, only));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(want, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, 1));
+	expect_port(_metadata, self->fd, variant->port);
+
+	/* Other options are, and one of that number at another level. */
+	if (is_ip6(variant->host))
+		EXPECT_EQ(0, set_int(self->fd, SOL_IPV6, IPV6_UNICAST_HOPS, 9));
+	EXPECT_EQ(0, set_int(self->fd, SOL_IP, IPV6_V6ONLY, 1));
+	EXPECT_EQ(1, get_int(self->fd, SOL_IP, IPV6_V6ONLY));
 }
 
 TEST_F(bind, second_bind_after_another_port)
@@ -229,7 +267,7 @@ TEST_F(bind, one_per_namespace)
 
 TEST_F(bind, needs_the_capability)
 {
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, BIND(self->fd));
 
 	/* After EACCES the socket can bind to an unprivileged port. */
@@ -244,7 +282,7 @@ TEST_F(bind, needs_the_capability_below_the_limit)
 	};
 	size_t i;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		int fd = SOCKET();
 

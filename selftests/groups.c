@@ -142,6 +142,16 @@ static void listen_on(struct __test_metadata *_metadata, struct play *play,
 	expect_port(_metadata, play->fd[nth], play->port);
 }
 
+/* Asks for SO_REUSEADDR or SO_REUSEPORT, or no longer, bound as it is. */
+static void change(struct play *play, int nth, int option)
+{
+	int fd = play->fd[nth], value = !get_int(fd, SOL_SOCKET, option);
+
+	note(play, "%s %d to %d: %d; ",
+	     option == SO_REUSEADDR ? "reuse" : "share", nth, value,
+	     set_int(fd, SOL_SOCKET, option, value));
+}
+
 static void leave(struct play *play, int nth)
 {
 	close(play->fd[nth]);
@@ -341,6 +351,32 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 	}
 }
 
+/* The kernel's buckets remember what their sockets asked for when they came. */
+TEST_F_TIMEOUT(groups, options_that_change, 1200)
+{
+	unsigned int nth;
+	int side, i;
+
+	for (nth = 0; nth < KINDS * KINDS * 2; nth++) {
+		struct play plays[2] = { PLAY(0), PLAY(1) };
+
+		for (side = 0; side < 2; side++) {
+			struct play *play = &plays[side];
+
+			join(_metadata, play, nth / 2 / KINDS);
+			change(play, 0, nth & 1 ? SO_REUSEADDR : SO_REUSEPORT);
+			join(_metadata, play, nth / 2 % KINDS);
+			join(_metadata, play, nth / 2 / KINDS);
+			for (i = 0; i < play->members; i++)
+				if (play->type == SOCK_STREAM)
+					listen_on(_metadata, play, i);
+			end(play);
+		}
+		if (!compare(_metadata, &plays[0], &plays[1], "pair", nth))
+			break;
+	}
+}
+
 static unsigned int next_random(unsigned int *state)
 {
 	*state = *state * 1103515245 + 12345;
@@ -353,7 +389,7 @@ static void play_random(struct __test_metadata *_metadata, struct play *play,
 	unsigned int state = seed, step;
 
 	for (step = 0; step < 24; step++) {
-		unsigned int what = next_random(&state) % 16;
+		unsigned int what = next_random(&state) % 17;
 		unsigned int which = next_random(&state);
 
 		if (what < 9 || !play->members) {
@@ -369,6 +405,9 @@ static void play_random(struct __test_metadata *_metadata, struct play *play,
 		which %= play->members;
 		if (what < 11) {
 			leave(play, which);
+		} else if (what > 15) {
+			/* With SO_REUSEPORT, chance would choose among kinds. */
+			change(play, which, SO_REUSEADDR);
 		} else if (play->type == SOCK_DGRAM) {
 			if (what == 15)
 				receive(_metadata, play);
@@ -505,33 +544,61 @@ static int share_on(struct __test_metadata *_metadata, const char *host, int typ
 	return fd;
 }
 
+/* The port can be had, by this one and then by nobody else. */
+static void expect_free_for(struct __test_metadata *_metadata, const char *host,
+			    const char *rival, int type, int port)
+{
+	int fd = bound_socket(_metadata, host, type, port), second;
+
+	second = socket_for(_metadata, rival, type, port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, rival, port));
+	close(second);
+	if (type == SOCK_STREAM) {
+		EXPECT_EQ(0, rc(listen(fd, 1)));
+		expect_port(_metadata, fd, port);
+	}
+	close(fd);
+}
+
+/* Whatever the size of the tables, from 256 to 32768 chains. */
+#define CHAIN_STEP	256
+#define CHAIN_PORTS	(65536 / CHAIN_STEP)
+
 TEST_F(chain, other_ports)
 {
-	int port, fd, err, first, second;
+	const char *hosts[] = { variant->any, variant->home };
+	int others[CHAIN_PORTS], type = variant->type, port = variant->port;
+	int fd, err, i, first, second;
+	size_t host;
 
-	/* Whatever the size of the tables, from 256 to 32768 chains. */
-	for (port = 256; port < 65536; port += 256) {
-		fd = socket_for(_metadata, variant->any, variant->type, 1);
-		ASSERT_EQ(0, bind_to(fd, variant->any, variant->port + port));
-		fd = share_on(_metadata, variant->home, variant->type,
-			      variant->port + port, &err);
-		ASSERT_EQ(-EADDRINUSE, err);
-		close(fd);
+	for (host = 0; host < ARRAY_SIZE(hosts); host++) {
+		for (i = 1; i < CHAIN_PORTS; i++) {
+			int other = port + i * CHAIN_STEP;
+
+			others[i] = socket_for(_metadata, hosts[host], type, 1);
+			ASSERT_EQ(0, bind_to(others[i], hosts[host], other));
+			fd = share_on(_metadata, variant->home, type, other,
+				      &err);
+			ASSERT_EQ(-EADDRINUSE, err);
+			close(fd);
+		}
+		expect_free_for(_metadata, variant->any, variant->home, type,
+				port);
+		expect_free_for(_metadata, variant->home, variant->any, type,
+				port);
+		expect_free_for(_metadata, variant->home, variant->home, type,
+				port);
+		first = share_on(_metadata, variant->home, type, port, &err);
+		EXPECT_EQ(0, err);
+		second = share_on(_metadata, variant->home, type, port, &err);
+		EXPECT_EQ(0, err);
+		expect_port(_metadata, first, port);
+		expect_port(_metadata, second, port);
+		close(first);
+		close(second);
+		for (i = 1; i < CHAIN_PORTS; i++)
+			close(others[i]);
 	}
-	fd = bound_socket(_metadata, variant->home, variant->type, variant->port);
-	EXPECT_EQ(-EADDRINUSE,
-		  bind_to(socket_for(_metadata, variant->any, variant->type,
-				     variant->port), variant->any, variant->port));
-	close(fd);
-
-	first = share_on(_metadata, variant->home, variant->type, variant->port,
-			 &err);
-	EXPECT_EQ(0, err);
-	second = share_on(_metadata, variant->home, variant->type, variant->port,
-			  &err);
-	EXPECT_EQ(0, err);
-	expect_port(_metadata, first, variant->port);
-	expect_port(_metadata, second, variant->port);
 }
 
 /* Groups on other ports of the chain are other groups. */

@@ -23,6 +23,10 @@
 #define BEFORE_LOCK	"lock"
 /* and when it has decided all, the lock not yet given back. */
 #define BEFORE_UNLOCK	"unlock"
+/* and when it has given the lock back. */
+#define AFTER_UNLOCK	"unlocked"
+/* and when a signal has ended its wait for its turn, before it acts on that. */
+#define AFTER_WAIT	"waited"
 
 /*
  * The module is loaded by the first test that needs it and unloaded when the
@@ -153,19 +157,40 @@ static inline void call_start(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, pthread_create(&call->thread, NULL, call_run, call));
 }
 
+static inline int hold_open(struct __test_metadata *_metadata)
+{
+	int hold = open("/dev/port0_hold", O_RDWR | O_CLOEXEC);
+
+	ASSERT_LE(0, hold);
+	return hold;
+}
+
+/* Wait until somebody is held there. */
+static inline void hold_wait(struct __test_metadata *_metadata, int hold,
+			     const char *where)
+{
+	char byte;
+
+	ASSERT_EQ(1, rc(read(hold, &byte, 1))) {
+		TH_LOG("it does not come to a %s", where);
+	}
+}
+
+/* Start a call that is to be held at @where once it gets there. */
+static inline void call_start_held(struct __test_metadata *_metadata,
+				   struct call *call, const char *where)
+{
+	call->where = where;
+	call->hold = hold_open(_metadata);
+	call_start(_metadata, call);
+}
+
 /* Start a call and hold it at @where. */
 static inline void call_hold(struct __test_metadata *_metadata,
 			     struct call *call, const char *where)
 {
-	char byte;
-
-	call->where = where;
-	call->hold = open("/dev/port0_hold", O_RDWR | O_CLOEXEC);
-	ASSERT_LE(0, call->hold);
-	call_start(_metadata, call);
-	ASSERT_EQ(1, rc(read(call->hold, &byte, 1))) {
-		TH_LOG("it does not come to a %s", where);
-	}
+	call_start_held(_metadata, call, where);
+	hold_wait(_metadata, call->hold, where);
 }
 
 /* Wait until a call ends and return its result. */
@@ -206,9 +231,13 @@ static inline char state_of(int tid)
 }
 
 /*
- * Wait until a call has ended or waits for another, and tell which. What waits
- * for a lock or a turn is in state D; so is, for a moment, who waits for memory or
- * for kernel text to be patched, hence more than one look.
+ * What waits for a lock or a turn is in state D; so is, for a moment, who waits for
+ * memory or for kernel text to be patched, hence more than one look.
+ */
+#define LOOKS	25
+
+/*
+ * Wait until a call has ended or waits for another, and tell which.
  */
 static inline bool call_has_ended(struct __test_metadata *_metadata,
 				  struct call *call)
@@ -218,7 +247,24 @@ static inline bool call_has_ended(struct __test_metadata *_metadata,
 
 	while (!atomic_load(&call->ended)) {
 		still = state_of(atomic_load(&call->tid)) == 'D' ? still + 1 : 0;
-		if (still == 25)
+		if (still == LOOKS)
+			return false;
+		nap_ms(10);
+		ASSERT_GT(deadline, now());
+	}
+	return true;
+}
+
+/* The same of a process that makes the call and ends. */
+static inline bool process_has_ended(struct __test_metadata *_metadata, pid_t pid)
+{
+	double deadline = now() + IO_TIMEOUT_SEC;
+	int still = 0;
+	char state;
+
+	while ((state = state_of(pid)) != 'Z') {
+		still = state == 'D' ? still + 1 : 0;
+		if (still == LOOKS)
 			return false;
 		nap_ms(10);
 		ASSERT_GT(deadline, now());

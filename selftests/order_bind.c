@@ -9,6 +9,7 @@
  * socket. On an ordinary port the kernel shows what is right.
  */
 #include <linux/bpf.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -16,6 +17,7 @@
 #include "order.h"
 
 #define PEER_PORT	9
+#define MAPPED_ANY	"::ffff:0.0.0.0"
 
 /* Who wins, who is late, and what else there is. */
 struct contest {
@@ -84,7 +86,9 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
-		"127.0.0.2", NULL, type)
+		"127.0.0.2", NULL, type);				\
+	CONTEST(fixture, mapped_any_##name, MAPPED_ANY,			\
+		"::ffff:127.0.0.1", "::", NULL, type)
 
 LATE(any);
 ON_TYPE(any, tcp, SOCK_STREAM);
@@ -127,6 +131,19 @@ static void win(struct __test_metadata *_metadata, struct late *self)
 /* What is done with the socket after a late bind(). */
 typedef void then_t(struct __test_metadata *_metadata, struct late *self);
 
+/*
+ * Not told that it came too late is who asks for no port at all; and with UDP, who
+ * asks for the same wildcard in its other form, which has the same hash. It has no
+ * effect either.
+ */
+static bool may_miss_it(const struct late *self, const struct call *late)
+{
+	return !self->port && !late->port &&
+	       (self->no_port ||
+		(self->contest->type == SOCK_DGRAM &&
+		 !strcmp(self->contest->host, MAPPED_ANY)));
+}
+
 /* A late bind(), with a port and without, in each of four ways. */
 static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
 			   then_t *then)
@@ -147,10 +164,10 @@ static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
 		hold_late(_metadata, self, &late);
 		win(_metadata, self);
 		result = call_release(_metadata, &late);
-		EXPECT_TRUE(result == -EINVAL ||
-			    (!self->port && !result)) {
-			TH_LOG("%s says %d", self->about, result);
-		}
+		EXPECT_AT(&self->place, may_miss_it(self, &late) ? 0 : -EINVAL,
+			  result);
+		EXPECT_AT(&self->place, 0, get_int(self->fd, SOL_SOCKET,
+						   SO_BINDTOIFINDEX));
 		then(_metadata, self);
 		if (self->fd >= 0) {
 			reset_on_close(self->fd);
@@ -264,10 +281,14 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 static void connect_to_peer(struct __test_metadata *_metadata,
 			    struct late *self)
 {
+	struct addr name = { .len = sizeof(name.v6) };
+
 	EXPECT_AT(&self->place, 0,
 		  connect_to(self->fd, self->contest->dest, PEER_PORT));
 	EXPECT_AT(&self->place, 1, rc(send(self->fd, "c", 1, MSG_NOSIGNAL)));
 	expect_peer(_metadata, self);
+	EXPECT_AT(&self->place, 0, rc(getsockname(self->fd, &name.sa, &name.len)));
+	expect_address(_metadata, &name, self->contest->dest, self->about);
 }
 
 LATE_BIND(any, connect)
@@ -281,11 +302,19 @@ LATE_BIND(any, connect)
 						    self->contest->other));
 }
 
+/* It has the address again that it had before it was connected. */
+static void expect_back(struct __test_metadata *_metadata, struct late *self)
+{
+	/* The kernel leaves a wildcard in its other form, on any port. */
+	if (strcmp(self->contest->host, MAPPED_ANY))
+		expect_filed(_metadata, self->fd, &self->place);
+}
+
 LATE_BIND(any, disconnect)
 {
 	connect_to_peer(_metadata, self);
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
-	expect_filed(_metadata, self->fd, &self->place);
+	expect_back(_metadata, self);
 }
 
 /* It goes back to the address that bind() has left. */
@@ -293,6 +322,26 @@ LATE_BIND(any, disconnect_at_once)
 {
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
 	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* To another address, which by itself would choose another source. */
+LATE_BIND(any, connect_elsewhere)
+{
+	const struct contest *contest = self->contest;
+	int peer = self->peer;
+
+	if (!contest->other)
+		return;
+	self->peer = new_socket(_metadata, contest->other, contest->type);
+	ASSERT_EQ(0, bind_to(self->peer, contest->other, PEER_PORT));
+	if (contest->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(self->peer, 16)));
+	EXPECT_AT(&self->place, 0,
+		  connect_to(self->fd, contest->other, PEER_PORT));
+	EXPECT_AT(&self->place, 1, rc(send(self->fd, "c", 1, MSG_NOSIGNAL)));
+	expect_peer(_metadata, self);
+	close(self->peer);
+	self->peer = peer;
 }
 
 LATE_BIND(udp, send)
@@ -333,6 +382,200 @@ TEST_F(tcp, bind_then_time_wait)
 		EXPECT_AT(&late->place, 0,
 			  try_bind(_metadata, &late->place, contest->other));
 	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- an address with a device ---- */
+
+#define LINK_LOCAL	"fe80::2"
+
+LATE(link);
+CONTEST(link, tcp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_STREAM);
+CONTEST(link, udp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_DGRAM);
+
+static int do_bind_on_lo(struct call *call)
+{
+	struct addr addr = addr_of(call->host, call->port);
+
+	addr.v6.sin6_scope_id = if_nametoindex("lo");
+	return rc(bind(call->fd, &addr.sa, addr.len));
+}
+
+/* A link-local address binds the socket to its device, where it may be already. */
+TEST_F(link, bind_on_device)
+{
+	struct late *late = &self->late;
+	int i, device;
+
+	ASSERT_EQ(0, add_ip6_to_lo(LINK_LOCAL));
+	for (i = 0; i < 4; i++) {
+		struct call bind_ = {
+			.make = do_bind_on_lo, .host = LINK_LOCAL,
+		};
+
+		late->no_port = i & 1;
+		device = i & 2 ? if_nametoindex("lo") : 0;
+		snprintf(late->about, sizeof(late->about),
+			 "a late bind() to a link-local address%s, device %d",
+			 late->no_port ? ", IP_BIND_ADDRESS_NO_PORT" : "",
+			 device);
+		hold_late(_metadata, late, &bind_);
+		ASSERT_EQ(0, set_device(late->fd, device ? "lo" : ""));
+		win(_metadata, late);
+		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+			  call_release(_metadata, &bind_));
+		EXPECT_AT(&late->place, device, get_int(late->fd, SOL_SOCKET,
+							SO_BINDTOIFINDEX));
+		expect_filed(_metadata, late->fd, &late->place);
+		reset_on_close(late->fd);
+		close(late->fd);
+	}
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- an address that a timer has changed ---- */
+
+#define VETH		"port0d"
+#define FIRST_ADDRESS	"192.0.2.1"
+#define NEXT_ADDRESS	"192.0.2.2"
+#define NOBODY		"192.0.2.9"
+
+FIXTURE(rerouted) {};
+
+FIXTURE_VARIANT(rerouted) {
+	int type, port;
+};
+
+ON_BOTH_PORTS(rerouted, tcp, .type = SOCK_STREAM);
+
+FIXTURE_SETUP(rerouted)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_dynaddr", "1"));
+	ASSERT_EQ(0, system("ip link add " VETH " type veth peer name port0e &&"
+			    " ip link set port0e up &&"
+			    " ip link set " VETH " arp off up &&"
+			    " ip addr add " FIRST_ADDRESS "/24 dev " VETH));
+}
+
+FIXTURE_TEARDOWN(rerouted) {}
+
+/*
+ * With ip_dynaddr a SYN that is sent again takes another address if the first has
+ * gone, and so does the socket, while nobody has its lock. A bind() that comes after
+ * the connection has failed must leave it there.
+ */
+TEST_F(rerouted, bind_after_syn)
+{
+	int fd = new_socket(_metadata, NOBODY, variant->type);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = "127.0.0.2" };
+	struct place place = {
+		.host = NEXT_ADDRESS, .dest = NEXT_ADDRESS,
+		.other = "127.0.0.2", .type = variant->type,
+		.port = variant->port, .about = "another address for a SYN",
+	};
+	struct pollfd event = { .fd = fd };
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	if (!variant->port)
+		require_mark(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, "0.0.0.0", variant->port));
+	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 1));
+	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, NOBODY, PEER_PORT));
+	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
+			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
+	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
+	ASSERT_EQ(ETIMEDOUT, get_int(fd, SOL_SOCKET, SO_ERROR));
+	EXPECT_EQ(-EINVAL, call_release(_metadata, &bind_));
+	expect_name(_metadata, fd, &place);
+	expect_taken(_metadata, &place);
+	close(fd);
+	expect_free(_metadata, &place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- many at a time ---- */
+
+#define MANY		2048
+#define HELD		16
+
+FIXTURE(many) {};
+
+FIXTURE_VARIANT(many) {
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(many, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(many, udp) { .type = SOCK_DGRAM };
+
+FIXTURE_SETUP(many)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(many) {}
+
+static int do_nothing(struct call *call)
+{
+	char byte;
+
+	return rc(read(call->fd, &byte, 1));
+}
+
+/*
+ * What undoes a late bind() is found by the socket's hash: among so many pairs some
+ * are of one hash, and the end of one socket is not that of the other.
+ */
+TEST_F(many, bind_then_close_of_others)
+{
+	struct rlimit files = { .rlim_cur = 4096, .rlim_max = 4096 };
+	struct call late[HELD] = {}, thread = { .make = do_nothing };
+	static int crowd[MANY];
+	char host[32], other[HELD][32];
+	int fds[HELD], end[2], i;
+
+	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
+	/* Only where there are threads can a call be late. */
+	ASSERT_EQ(0, rc(pipe(end)));
+	thread.fd = end[0];
+	call_start(_metadata, &thread);
+	for (i = 0; i < MANY; i++) {
+		snprintf(host, sizeof(host), "127.1.%d.%d", i / 200 + 1, i % 200 + 1);
+		crowd[i] = socket_for(_metadata, host, variant->type, 0);
+		ASSERT_EQ(0, bind_to(crowd[i], host, 0));
+	}
+	for (i = 0; i < HELD; i++) {
+		snprintf(other[i], sizeof(other[i]), "127.3.0.%d", i + 1);
+		fds[i] = new_socket(_metadata, "127.0.0.1", variant->type);
+		ASSERT_EQ(0, set_int(fds[i], SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+		late[i].make = do_bind;
+		late[i].fd = fds[i];
+		late[i].host = other[i];
+		call_hold(_metadata, &late[i], BEFORE_LOCK);
+		snprintf(host, sizeof(host), "127.2.0.%d", i + 1);
+		require_mark(_metadata, fds[i]);
+		ASSERT_EQ(0, bind_to(fds[i], host, 0));
+	}
+	for (i = 0; i < MANY; i++)
+		close(crowd[i]);
+	EXPECT_EQ(HELD, wait_for_users(HELD));
+	for (i = 0; i < HELD; i++) {
+		struct addr name = { .len = sizeof(name.v6) };
+
+		EXPECT_EQ(0, call_release(_metadata, &late[i]));
+		snprintf(host, sizeof(host), "127.2.0.%d", i + 1);
+		EXPECT_EQ(0, rc(getsockname(fds[i], &name.sa, &name.len)));
+		expect_address(_metadata, &name, host,
+			       "the close of other sockets");
+		close(fds[i]);
+	}
+	EXPECT_EQ(0, wait_for_users(0));
+	close(end[1]);
+	EXPECT_EQ(0, call_end(_metadata, &thread));
 }
 
 /* ---- a program that refuses what bind() has done ---- */
@@ -469,6 +712,43 @@ TEST_F(any, winner_refused)
 }
 
 /*
+ * The winner is refused, and before it has put everything back the other has chosen
+ * an address, and no port.
+ */
+TEST_F(any, winner_refused_and_late_without_port)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	struct addr name = { .len = sizeof(name.v6) };
+	long users = wait_for_users(0);
+	struct refusal refusal;
+
+	late->no_port = true;
+	refusal_make(_metadata, &refusal, contest->host);
+	tell_about(late, "a bind() that a program has refused, and a late one");
+	hold_late(_metadata, late, &bind_);
+	winner.fd = late->fd;
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+	call_hold(_metadata, &winner, AFTER_UNLOCK);
+	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
+	EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
+	EXPECT_EQ(0, port_of(&name));
+	expect_address(_metadata, &name, contest->late, late->about);
+	expect_free(_metadata, &late->place);
+	close(late->fd);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
  * Other calls that are late: they find a bound socket, and do what they do on
  * one.
  */
@@ -503,7 +783,7 @@ TEST_F(any, connect)
 	EXPECT_EQ(1, rc(send(late->fd, "c", 1, 0)));
 	expect_peer(_metadata, late);
 	EXPECT_EQ(0, disconnect(late->fd));
-	expect_filed(_metadata, late->fd, &late->place);
+	expect_back(_metadata, late);
 }
 
 static int do_send_whole(struct call *call)
@@ -846,6 +1126,56 @@ TEST_F(turn, bind_held_while_bind)
 	expect_filed(_metadata, fd, &place);
 }
 
+/*
+ * Waits for @first in a process of its own, since a thread cannot be killed alone.
+ * It binds an address that is nobody's, which leaves the port to the others; @hold,
+ * if not -1, holds it after the wait for its turn.
+ */
+static pid_t fork_waiter(struct __test_metadata *_metadata,
+			 const struct call *first, int hold)
+{
+	const char *nowhere = is_ip6(first->host) ? "2001:db8::1" : "192.0.2.1";
+
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (hold >= 0 && write(hold, AFTER_WAIT, strlen(AFTER_WAIT)) < 0)
+			_exit(1);
+		/* What the parent closes is to be closed. */
+		close(first->hold);
+		close(hold);
+		bind_to(first->fd, nowhere, 0);
+		_exit(0);
+	}
+	EXPECT_FALSE(process_has_ended(_metadata, pid)) {
+		TH_LOG("a bind() that should wait ends");
+	}
+	return pid;
+}
+
+static void expect_killed(struct __test_metadata *_metadata, pid_t pid)
+{
+	siginfo_t gone = {};
+
+	ASSERT_EQ(0, rc(waitid(P_PID, pid, &gone, WEXITED)));
+	EXPECT_EQ(CLD_KILLED, gone.si_code);
+}
+
+/* Of two that were left one has the port, and the socket is as ever. */
+static void expect_one_bound(struct __test_metadata *_metadata, int fd,
+			     const struct place *place, int one, int other)
+{
+	EXPECT_TRUE((!one && other == -EINVAL) || (one == -EINVAL && !other)) {
+		TH_LOG("one bind() says %d, the other %d", one, other);
+	}
+	expect_filed(_metadata, fd, place);
+	close(fd);
+	settle(_metadata);
+	expect_free(_metadata, place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
 /* One that waits is killed: it goes at once, and the others are none the worse. */
 TEST_F(turn, killed_while_it_waits)
 {
@@ -853,42 +1183,131 @@ TEST_F(turn, killed_while_it_waits)
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);
 	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
 	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
-	double deadline = now() + IO_TIMEOUT_SEC;
-	int results[2];
-	siginfo_t gone = {};
+	int one;
 	pid_t pid;
-	char state;
 
 	call_hold(_metadata, &first, BEFORE_LOCK);
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		/* An address that is nobody's: it leaves the port to the others. */
-		bind_to(fd, is_ip6(variant->host) ? "2001:db8::1" : "192.0.2.1",
-			0);
-		_exit(0);
-	}
-	do {
-		nap_ms(10);
-		state = state_of(pid);
-	} while (state != 'D' && state != 'Z' && now() < deadline);
+	pid = fork_waiter(_metadata, &first, -1);
 	call_start(_metadata, &last);
-	call_has_ended(_metadata, &last);
+	expect_blocked(_metadata, &last);
 	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
-	ASSERT_EQ(0, rc(waitid(P_PID, pid, &gone, WEXITED)));
-	EXPECT_TRUE(state == 'Z' || gone.si_code == CLD_KILLED);
-	results[0] = call_release(_metadata, &first);
-	results[1] = call_end(_metadata, &last);
-	EXPECT_TRUE((!results[0] && results[1] == -EINVAL) ||
-		    (results[0] == -EINVAL && !results[1])) {
-		TH_LOG("one bind() says %d, the other %d", results[0],
-		       results[1]);
+	expect_killed(_metadata, pid);
+	/* The one that it waited for has not moved. */
+	EXPECT_FALSE(atomic_load(&first.ended));
+	EXPECT_FALSE(atomic_load(&last.ended));
+	one = call_release(_metadata, &first);
+	expect_one_bound(_metadata, fd, &place, one,
+			 call_end(_metadata, &last));
+}
+
+/* It is killed, and gets its turn before it has left the queue. */
+TEST_F(turn, killed_and_given_its_turn)
+{
+	struct place place = PLACE_OF(variant, "a bind() killed in its turn");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+	int hold = hold_open(_metadata), one;
+	pid_t pid;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	pid = fork_waiter(_metadata, &first, hold);
+	call_start(_metadata, &last);
+	expect_blocked(_metadata, &last);
+	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
+	hold_wait(_metadata, hold, AFTER_WAIT);
+	one = call_release(_metadata, &first);
+	expect_blocked(_metadata, &last);
+	close(hold);
+	expect_killed(_metadata, pid);
+	expect_one_bound(_metadata, fd, &place, one,
+			 call_end(_metadata, &last));
+}
+
+#define QUEUE	4
+
+/* Who has waited longest is next, one at a time. */
+TEST_F(turn, first_come_first_served)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type, 0);
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call waiters[QUEUE];
+	int i;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	for (i = 0; i < QUEUE; i++) {
+		waiters[i] = (struct call){
+			.make = do_bind, .fd = fd, .host = variant->host,
+		};
+		call_start_held(_metadata, &waiters[i], BEFORE_LOCK);
+		expect_blocked(_metadata, &waiters[i]);
 	}
-	expect_filed(_metadata, fd, &place);
-	close(fd);
-	settle(_metadata);
-	expect_free(_metadata, &place);
+	/* Each finds that the address is taken, so that the next one tries. */
+	EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &first));
+	for (i = 0; i < QUEUE; i++) {
+		hold_wait(_metadata, waiters[i].hold, BEFORE_LOCK);
+		EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &waiters[i]));
+	}
+	close(rival);
 	EXPECT_EQ(0, wait_for_users(0));
+}
+
+#define HELD_BINDS	16
+#define CROWD		512
+#define CROWD_PART	64
+#define CROWD_PORT	20000
+
+static int do_bind_crowd(struct call *call)
+{
+	const int *fds = call->page;
+	int i, err;
+
+	for (i = 0; i < CROWD_PART; i++) {
+		err = bind_to(fds[i], call->host, call->port + i);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * Turns are hashed by socket: among so many pairs some are of one hash. None of
+ * them waits for the other.
+ */
+TEST_F(turn, sockets_do_not_wait_for_each_other)
+{
+	struct rlimit files = { .rlim_cur = 2048, .rlim_max = 2048 };
+	struct call held[HELD_BINDS] = {};
+	static int crowd[CROWD];
+	int i;
+
+	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
+	for (i = 0; i < CROWD; i++)
+		crowd[i] = socket_for(_metadata, variant->host, variant->type,
+				      0);
+	for (i = 0; i < HELD_BINDS; i++) {
+		held[i].make = do_bind;
+		held[i].fd = socket_for(_metadata, variant->host, variant->type,
+					0);
+		held[i].host = variant->host;
+		held[i].port = CROWD_PORT + CROWD + i;
+		call_hold(_metadata, &held[i], BEFORE_LOCK);
+	}
+	for (i = 0; i < CROWD; i += CROWD_PART) {
+		struct call part = {
+			.make = do_bind_crowd, .page = &crowd[i],
+			.host = variant->host, .port = CROWD_PORT + i,
+		};
+
+		call_start(_metadata, &part);
+		ASSERT_TRUE(call_has_ended(_metadata, &part)) {
+			TH_LOG("a bind() waits for that of another socket");
+		}
+		EXPECT_EQ(0, call_end(_metadata, &part));
+	}
+	for (i = 0; i < HELD_BINDS; i++)
+		EXPECT_EQ(0, call_release(_metadata, &held[i]));
 }
 
 /* How often a thread has gone to sleep so far. */

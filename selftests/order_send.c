@@ -386,4 +386,105 @@ TEST_F(stuck, sleepers)
 	EXPECT_LT(crowded, 1.5 * alone);
 }
 
+/* ---- many tasks ---- */
+
+#define SENDERS		192
+
+FIXTURE(many) {
+	struct slow_page slow;
+};
+
+FIXTURE_VARIANT(many) {
+	const char *host;
+};
+
+FIXTURE_VARIANT_ADD(many, ip4) { .host = "127.0.0.1" };
+FIXTURE_VARIANT_ADD(many, ip6) { .host = "::1" };
+
+FIXTURE_SETUP(many)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	slow_page_make(_metadata, &self->slow);
+}
+
+FIXTURE_TEARDOWN(many)
+{
+	close(self->slow.uffd);
+}
+
+static int do_send_together(struct call *call)
+{
+	pthread_barrier_wait(call->page);
+	return do_send(call);
+}
+
+static int receiver(struct __test_metadata *_metadata, const char *host, int port)
+{
+	int fd = bound_socket(_metadata, host, SOCK_DGRAM, port);
+
+	/* Room for all of them */
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20));
+	return fd;
+}
+
+static int count_received(int fd)
+{
+	int count = 0;
+
+	while (recv_now(fd) >= 0)
+		count++;
+	return count;
+}
+
+/*
+ * Calls are hashed by task: among so many pairs some are of one hash. Who sends
+ * to port 1 does so, whoever sends to port 0 from the same socket.
+ */
+TEST_F(many, send_to_either_port)
+{
+	struct call to_zero[SENDERS] = {}, to_one[SENDERS] = {};
+	int zero = receiver(_metadata, variant->host, 0);
+	int one = receiver(_metadata, variant->host, STAND_IN);
+	int fd = socket_for(_metadata, variant->host, SOCK_DGRAM, 0), i;
+	pthread_barrier_t barrier;
+	struct uffd_msg fault;
+
+	ASSERT_EQ(0, pthread_barrier_init(&barrier, NULL, SENDERS));
+	ASSERT_EQ(0, bind_to(fd, is_ip6(variant->host) ? SECOND_IP6 : "127.0.0.2", 0));
+	for (i = 0; i < SENDERS; i++) {
+		to_zero[i] = (struct call){
+			.make = do_send_page, .fd = fd, .host = variant->host,
+			.page = self->slow.page,
+		};
+		call_start(_metadata, &to_zero[i]);
+		slow_page_is_read(_metadata, &self->slow);
+		ASSERT_EQ((int)sizeof(fault),
+			  rc(read(self->slow.uffd, &fault, sizeof(fault))));
+	}
+	for (i = 0; i < SENDERS; i++) {
+		to_one[i] = (struct call){
+			.make = do_send_together, .fd = fd,
+			.host = variant->host, .port = STAND_IN, .text = "x",
+			.page = &barrier,
+		};
+		call_start(_metadata, &to_one[i]);
+	}
+	for (i = 0; i < SENDERS; i++)
+		EXPECT_EQ(1, call_end(_metadata, &to_one[i]));
+	settle(_metadata);
+	EXPECT_EQ(SENDERS, count_received(one));
+	EXPECT_EQ(0, count_received(zero));
+	slow_page_fill(_metadata, &self->slow);
+	for (i = 0; i < SENDERS; i++)
+		EXPECT_EQ(1, call_end(_metadata, &to_zero[i]));
+	settle(_metadata);
+	EXPECT_EQ(0, count_received(one));
+	EXPECT_EQ(SENDERS, count_received(zero));
+}
+
 TEST_HARNESS_MAIN
