@@ -35,12 +35,15 @@ static const char *const names[] = {
 };
 
 #define NAMES		(sizeof(names) / sizeof(names[0]))
-/* the settings, LD_PRELOAD, the sockets, and the end */
+/* the settings, LD_PRELOAD, the sockets, and the final NULL */
 #define MORE		(NAMES + 3)
 #define PRELOAD		"LD_PRELOAD"
 #define SOCKETS_SIZE	8192
 
-/* NAME=VALUE each, kept out of reach of who writes over the environment. */
+/*
+ * NAME=VALUE strings, copied, since programs overwrite their environment's
+ * memory
+ */
 static char kept[3 * PORT0_SET_HEX];
 static char *settings_of[NAMES];
 static char library[PATH_MAX];
@@ -59,7 +62,10 @@ static FILE *(*next_popen)(const char *command, const char *mode);
 
 /* The environment ------------------------------------------------------------ */
 
-/* Find our library among those in LD_PRELOAD; its length, or 0. */
+/*
+ * Find the library in the list LD_PRELOAD; returns the length of its name, or
+ * 0.
+ */
 static size_t find_library(const char *list, const char **where)
 {
 	static const size_t own = sizeof(PORT0_LIBRARY) - 1;
@@ -104,7 +110,7 @@ void exec_settings_read(void)
 	next_popen = (typeof(next_popen))dlsym(RTLD_NEXT, "popen");
 }
 
-/* The value of a variable, if this is it. */
+/* The value in "NAME=VALUE" if the name is that, else NULL */
 static char *value_of(char *entry, const char *name)
 {
 	size_t len = strlen(name);
@@ -130,7 +136,7 @@ static size_t length(char *const envp[])
 	return count;
 }
 
-/* How much memory LD_PRELOAD takes at most. */
+/* The most memory that LD_PRELOAD needs */
 static size_t preload_size(char *const envp[])
 {
 	size_t count = length(envp), n = find(envp, count, PRELOAD);
@@ -183,7 +189,7 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 	return changed ? into : envp;
 }
 
-/* On the stack of who calls exec(): a macro, since it must not be gone before. */
+/* On the caller's stack, where it has to stay until exec(): hence a macro */
 #define COMPLETE(envp)							\
 	({								\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
@@ -214,7 +220,7 @@ static void warn_fd(int fd, const char *name, int depth)
 	}
 }
 
-/* Say what will not be on port 0; errno stays. */
+/* Tell the user which program will not be on port 0. errno is not changed. */
 static void warn_at(int dir, const char *path)
 {
 	int err = errno, fd;
@@ -310,7 +316,7 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp), flags);
 }
 
-/* The arguments behind @first, which end with NULL. */
+/* Collect the arguments after @first, which end with NULL. */
 #define COUNT(count, first, args)					\
 	do {								\
 		va_start(args, first);					\
@@ -389,8 +395,8 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 }
 
 /*
- * These give the shell the environment of this process. A thread that reads it
- * meanwhile sees it complete.
+ * These functions run a shell with the environment of this process. Another
+ * thread that reads the environment meanwhile sees a complete one.
  */
 static void put_back(void *before)
 {
