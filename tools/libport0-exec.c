@@ -333,31 +333,23 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 			argv[n] = va_arg(args, char *);			\
 	} while (0)
 
-EXPORT int execl(const char *path, const char *first, ...)
-{
-	size_t count;
-	va_list args;
-
-	COUNT(count, first, args);
-	char *argv[count + 1];
-
-	COLLECT(argv, count, first, args);
-	va_end(args);
-	return execve(path, argv, environ);
+/* The variants whose arguments are a list: collect them, then make the call. */
+#define EXEC_LIST(name, call)						\
+EXPORT int name(const char *file, const char *first, ...)		\
+{									\
+	size_t count;							\
+	va_list args;							\
+									\
+	COUNT(count, first, args);					\
+	char *argv[count + 1];						\
+									\
+	COLLECT(argv, count, first, args);				\
+	va_end(args);							\
+	return call(file, argv, environ);				\
 }
 
-EXPORT int execlp(const char *file, const char *first, ...)
-{
-	size_t count;
-	va_list args;
-
-	COUNT(count, first, args);
-	char *argv[count + 1];
-
-	COLLECT(argv, count, first, args);
-	va_end(args);
-	return execvpe(file, argv, environ);
-}
+EXEC_LIST(execl, execve)
+EXEC_LIST(execlp, execvpe)
 
 EXPORT int execle(const char *path, const char *first, ...)
 {

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test port0-run and libport0.so; KTAP on stdout.
 
-Each test runs in a network namespace of its own. What needs the module is skipped where
-it is not loaded, what needs it absent where it is.
+Each test runs in its own network namespace. Tests that need the module are skipped if it
+is not loaded, those that need it absent are skipped if it is loaded.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import ftplib
-import importlib.util
 import os
 import shutil
 import signal
@@ -23,29 +22,15 @@ import tempfile
 import threading
 import time
 
+from ktap import (BOUND, MARK, loaded, needs_module, needs_no_module, needs_program, run_tests,
+                  run_command as run)
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 TOOLS = os.path.dirname(HERE)
 RUN = os.environ.get("PORT0_RUN", os.path.join(TOOLS, "port0-run"))
 BINDER = os.path.join(HERE, "binder")
-MARK, BOUND = 0x7030, 0x7031
 NOBODY = 65534
 DROP = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-
-
-def loaded():
-    with socket.socket() as s:
-        try:
-            s.setsockopt(socket.SOL_IP, MARK, 1)
-        except OSError:
-            return False
-    return True
-
-
-def run(*argv, status=0, **kwargs):
-    """Run a command to its end; its exit status is part of every test."""
-    done = subprocess.run(argv, text=True, capture_output=True, timeout=60, check=False, **kwargs)
-    assert done.returncode == status, f"{argv}: exit {done.returncode}: {done.stdout}{done.stderr}"
-    return done
 
 
 def says(text, *words):
@@ -69,23 +54,6 @@ def port(s):
 
 def bound(port, family="AF_INET", kind="SOCK_STREAM"):
     return PROLOGUE + f"s = socket.socket(socket.{family}, socket.{kind})\ns.bind(('', {port}))\nprint(port(s))\n"
-
-
-def needs_module(test):
-    test.needs = "module"
-    return test
-
-
-def needs_no_module(test):
-    test.needs = "no module"
-    return test
-
-
-def needs_program(name):
-    def mark(test):
-        test.program = name
-        return needs_module(test)
-    return mark
 
 
 def wait_for(what, *arguments):
@@ -1557,45 +1525,24 @@ def answer(request):
 
 
 def own_network():
-    """What one test leaves there, as TIME_WAIT, is not in the way of the next."""
+    """A new network namespace: a TIME_WAIT of one test cannot disturb the next one."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x40000000):
         sys.exit(f"run.py: no network namespace: {os.strerror(ctypes.get_errno())}")
     run("ip", "link", "set", "lo", "up")
 
 
-def is_there(program):
-    return not program or shutil.which(program) or importlib.util.find_spec(program)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="tests to run, by how their names begin (default: all)")
-    chosen = tuple(parser.parse_args().names) or ""
+    names = tuple(parser.parse_args().names)
     if os.geteuid():
         sys.exit("run.py: needs root, for a network namespace of its own")
-    have = "module" if loaded() else "no module"
-    tests = [(name[5:], test) for name, test in globals().items()
-             if name.startswith("test_") and name[5:].startswith(chosen)]
-    print(f"TAP version 13\n1..{len(tests)}")
-    failed = 0
-    for number, (name, test) in enumerate(tests, 1):
-        missing = "" if getattr(test, "needs", have) == have else test.needs
-        if not missing and not is_there(getattr(test, "program", "")):
-            missing = test.program
-        if missing:
-            print(f"ok {number} {name} # SKIP needs {missing}", flush=True)
-            continue
-        try:
-            own_network()
-            test()
-            print(f"ok {number} {name}", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError) as problem:
-            failed += 1
-            for line in f"{type(problem).__name__}: {problem}".splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} {name}", flush=True)
-    return bool(failed)
+    chosen = [name[5:] for name in globals()
+              if name.startswith("test_") and name[5:].startswith(names)] if names else ()
+    if names and not chosen:
+        sys.exit(f"run.py: no test's name begins with {' or '.join(names)}")
+    return run_tests(globals(), chosen, before=own_network)
 
 
 if __name__ == "__main__":
