@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What COMMAND starts stays under port0-run, whatever it does to its environment:
- * nginx starts its successor with one of its own, sudo and env -i with next to
- * none. What is missing of our settings is put back on the way to the kernel. A
- * program that cannot load the library is started all the same, but not without a
- * word.
+ * Keeps programs that COMMAND starts under port0-run, whatever it does to its
+ * environment: nginx starts the new program with an environment of its own,
+ * sudo and env -i with a nearly empty one. Missing settings are added when the
+ * program is started. A program that cannot load the library is started
+ * nevertheless, and a message is printed.
  *
- * All of it may run between fork(), or vfork(), and exec(): no memory is allocated.
+ * All of this may run between fork(), or vfork(), and exec(): no memory is
+ * allocated.
  */
 #define _GNU_SOURCE
 #include <alloca.h>

@@ -3,13 +3,14 @@
  * libport0.so - preloaded by port0-run: makes bind() mean port 0 literally.
  *
  * These functions may be called from a signal handler, between fork() and
- * exec(), and before any constructor has run. So they call the kernel itself and
- * not the next library's function, allocate nothing, lock nothing, and leave errno
- * alone where they succeed. Calls that threads can be cancelled in differ: only
- * the C library can do that (libport0-peer.c).
+ * exec(), and before any constructor has run. So they make system calls
+ * directly instead of calling the next library's function, allocate no memory,
+ * take no lock, and do not change errno if they succeed. Calls that are
+ * cancellation points differ: they have to be made by the C library
+ * (libport0-peer.c).
  *
- * No socket ends up on another port than the one that was asked for without a
- * word: where port 0 cannot be had, or the kernel cannot be asked, the call fails.
+ * No socket silently gets another port: if port 0 cannot be had, or the kernel
+ * cannot be asked, the call fails.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -122,9 +123,9 @@ static void read_sockets(const char *text)
 /**
  * settings_read - read what port0-run has asked for
  *
- * At start, because nginx, sshd and others take the environment apart later.
- * Another library's constructor may bind before this one has had its turn, and
- * comes here first. Two at once do the same twice.
+ * Called at start, since nginx, sshd and others overwrite the environment later. Also
+ * called by bind() and others, since the constructor of another library may call these
+ * before this constructor has run. Two threads at once read the same settings twice.
  */
 __attribute__((constructor)) void settings_read(void)
 {
@@ -165,10 +166,9 @@ __attribute__((constructor)) void settings_read(void)
  * @what: what went wrong
  * @reason: why
  *
- * Nobody reads this but a person: not written where stderr is another file now,
- * or nobody reads it. A full pipe is not waited for, a broken one kills nobody,
- * and no thread is cancelled in here, which write() and poll() would allow. errno
- * stays.
+ * The message is for people: it is not written if the program has replaced stderr.
+ * It neither waits for a full pipe nor raises SIGPIPE, and is no cancellation point,
+ * as write() and poll() would be. errno is not changed.
  */
 void report(const char *what, const char *reason)
 {
@@ -190,8 +190,8 @@ void report(const char *what, const char *reason)
 
 /**
  * report_option - tell the user that a socket cannot be marked
- * @what: what for
- * @err: the errno; it is errno afterwards
+ * @what: what it should have been marked for
+ * @err: the errno, which errno is set to
  */
 void report_option(const char *what, int err)
 {
@@ -243,7 +243,7 @@ int ask(int fd, int level, int name)
 }
 
 /**
- * cookie_of - the name that the kernel has for a socket
+ * cookie_of - get the kernel's unique number of a socket
  * @fd: the socket
  *
  * Return: a number that no other socket has or will have; 0 if unknown.
@@ -272,11 +272,11 @@ int mark(int fd, int value)
 }
 
 /**
- * kind_of - see whose ports a socket has
+ * kind_of - find out which protocol's ports a socket has
  * @fd: the socket, or something else
  *
- * Return: KIND_NONE if the port in its address is none, as in that of raw and ping
- * sockets.
+ * Return: the kind; KIND_NONE if its address has no TCP or UDP port, as with raw and
+ * ping sockets.
  */
 enum kind kind_of(int fd)
 {
