@@ -41,6 +41,7 @@ enum port0_call_kind {
  * @stand_in: the kernel is being shown PORT0_STAND_IN for port 0
  * @literal: bind: port 0 means port 0
  * @flags: bind: the flags __inet_bind() was called with
+ * @denied: bind: port 0 is privileged and the caller is not
  * @claimed: bind: the socket has been given port 0
  * @place: bind: where the socket has been filed, once @claimed
  * @watch: bind: for port0_watch_start(), if other calls on the socket may be under
@@ -57,6 +58,7 @@ struct port0_call {
 
 	bool literal;
 	u32 flags;
+	bool denied;
 	bool claimed;
 	struct port0_place place;
 	struct port0_watch *watch;
