@@ -155,6 +155,25 @@ TEST_F(bind, second_bind)
 	expect_port(_metadata, self->fd, variant->port);
 }
 
+/* It would change what the socket's address is compared with. */
+TEST_F(bind, no_v6only_afterwards)
+{
+	int only, want = is_ip6(variant->host) ? -EINVAL : -ENOPROTOOPT;
+
+	ASSERT_EQ(0, BIND(self->fd));
+	for (only = 0; only < 2; only++)
+		EXPECT_EQ(want, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, only));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(want, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, 1));
+	expect_port(_metadata, self->fd, variant->port);
+
+	/* Other options are, and one of that number at another level. */
+	if (is_ip6(variant->host))
+		EXPECT_EQ(0, set_int(self->fd, SOL_IPV6, IPV6_UNICAST_HOPS, 9));
+	EXPECT_EQ(0, set_int(self->fd, SOL_IP, IPV6_V6ONLY, 1));
+	EXPECT_EQ(1, get_int(self->fd, SOL_IP, IPV6_V6ONLY));
+}
+
 TEST_F(bind, second_bind_after_another_port)
 {
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));

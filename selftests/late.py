@@ -7,16 +7,18 @@ when the other has gone the same call succeeds.
 """
 
 import contextlib
+import errno
 import os
+import re
 import time
 
-from port0_module import is_loaded, livepatch, load, unload, users, without_module
-from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, code,
+from port0_module import (HAS_TRACER, KPROBES, REFUSAL, hooked, is_loaded, livepatch, load,
+                          refused, unload, users, without_module)
+from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
                         equal, get_mark, holds_zero, is_ephemeral, kernel_log, main,
                         plain_socket, read, set_mark, test, write)
 
 TRACING = "/sys/kernel/tracing"
-KPROBES = "/sys/kernel/debug/kprobes/list"
 HOSTS = [(host,) for host in LOOPBACK.values()]
 # For how long a refusal is remembered, and some.
 FORGOTTEN = 1.5
@@ -41,7 +43,7 @@ def kprobe(function):
 
 
 def skip_without_tracer():
-    if not os.path.exists("/proc/sys/kernel/ftrace_enabled"):
+    if not HAS_TRACER:
         raise Skip("this kernel has no function tracer")
 
 
@@ -53,9 +55,7 @@ def named(lines, function):
 def let_in(call, *args):
     """A refusal is remembered for a second at most."""
     deadline = time.monotonic() + FORGOTTEN + 10
-    while (answer := code(call, *args)) == "EBUSY":
-        if time.monotonic() > deadline:
-            raise TimeoutError("still refused")
+    while (answer := code(call, *args)) in ("EBUSY", REFUSAL) and time.monotonic() < deadline:
         time.sleep(0.1)
     equal("ok", answer, "when the other has gone")
 
@@ -174,6 +174,144 @@ def sendto_of_an_old_mark(way, host):
         with bound_socket(host, UDP, 0) as server:
             sock.sendto(b"x", (host, 0))
             equal(b"x", server.recv(2))
+
+
+# What either backend puts hooks in place by, which fails for each step in turn
+PLACE = {"ftrace": "register_ftrace_function", "kprobe": "enable_kprobe"}
+
+
+class Step:
+    """A call on a socket that needs hooks which nobody has needed before."""
+
+    def __init__(self, host, kind, prepare, call):
+        self.sock = plain_socket(host, kind)
+        self.host = host
+        self.kind = kind
+        for what in prepare:
+            what(self)
+        self.try_it = lambda: call(self)
+
+    def mark(self):
+        set_mark(self.sock)
+
+    def bind(self):
+        self.sock.bind((self.host, 0))
+
+    def send(self):
+        self.sock.sendto(b"x", (self.host, 0))
+
+
+STEPS = {
+    "setsockopt": (UDP, [], Step.mark),
+    "bind": (TCP, [Step.mark], Step.bind),
+    "sendto": (UDP, [Step.mark], Step.send),
+    "sendto_bound": (UDP, [Step.mark, Step.bind], Step.send),
+}
+
+
+def state(sock):
+    return get_mark(sock), holds_zero(sock), sock.getsockname()[:2]
+
+
+@contextlib.contextmanager
+def at_step(name, backend, host):
+    kind, prepare, call = STEPS[name]
+    if backend == "ftrace":
+        skip_without_tracer()
+    with without_module(), Namespace():
+        load(f"hook={backend}")
+        step = Step(host, kind, prepare, call)
+        with step.sock:
+            yield step
+        equal(0, users(), "references on the module")
+
+
+EACH_STEP = [(name, backend, host) for name in STEPS
+             for backend, host in (("ftrace", "127.0.0.1"), ("kprobe", "::1"))]
+
+
+def says_which(lines, backend):
+    equal(True, any(re.search(rf"^port0: .*: cannot hook \w+ with {backend}: ", line)
+                    for line in lines), f"a line that says which, in {lines}")
+
+
+def usual_life(step):
+    """What needs nothing of what is refused works as ever."""
+    with bound_socket(step.host, step.kind, OTHER_PORT) as other, \
+            plain_socket(step.host, step.kind) as client:
+        if step.kind == TCP:
+            other.listen()
+        client.connect((step.host, OTHER_PORT))
+        if step.kind == UDP:
+            client.send(b"y")
+            equal(b"y", other.recv(2))
+
+
+@test(*EACH_STEP)
+def step_refused(name, backend, host):
+    """Once and again: the caller is told why, the log as well, and nothing has changed."""
+    with at_step(name, backend, host) as step:
+        with refused(PLACE[backend]) as calls:
+            before, hooks, held = state(step.sock), hooked(), users()
+            since = kernel_log()
+            equal(REFUSAL, code(step.try_it))
+            says_which(since(), backend)
+            if name.startswith("sendto"):
+                # Without a port to send from it has got one, as any socket.
+                equal(before[:2], state(step.sock)[:2])
+            else:
+                equal(before, state(step.sock))
+            equal(hooks, hooked(), "hooks")
+            equal(held, users(), "references on the module")
+            asked = calls()
+            for _ in range(50):
+                equal(REFUSAL, code(step.try_it), "again")
+            # Each try would patch the kernel; there is one each second.
+            equal(True, calls() < asked + 50, f"{calls() - asked} tries")
+            usual_life(step)
+            # Tried again, it is refused again, and says so again.
+            asked, since = calls(), kernel_log()
+            deadline = time.monotonic() + FORGOTTEN + 10
+            while calls() == asked and time.monotonic() < deadline:
+                equal(REFUSAL, code(step.try_it))
+                time.sleep(0.1)
+            equal(True, calls() > asked, "it is tried again")
+            says_which(since(), backend)
+        let_in(step.try_it)
+
+
+@test(*EACH_STEP)
+def step_refused_half_way(name, backend, host):
+    """Some hooks of the set are in place already, and have to go again."""
+    for skip in (1, 2):
+        with at_step(name, backend, host) as step:
+            with refused(PLACE[backend], skip=skip):
+                before, hooks = state(step.sock), hooked()
+                answer = code(step.try_it)
+                equal(True, answer in ("ok", REFUSAL), answer)
+                if answer == "ok":
+                    continue
+                equal(hooks, hooked(), "hooks")
+                equal(before[:2], state(step.sock)[:2])
+            let_in(step.try_it)
+
+
+@test(*[(name, backend, host, error)
+        for name, backend, host in EACH_STEP for error in ("ENOMEM", "EAGAIN")
+        if (backend, error) != ("kprobe", "EAGAIN")])
+def step_refused_for_a_moment(name, backend, host, error):
+    """A shortage may be over in the next moment, so it is no answer to remember."""
+    number = getattr(errno, error)
+    with at_step(name, backend, host) as step:
+        with refused(PLACE[backend], err=number) as calls:
+            equal(error, code(step.try_it))
+            # A BPF program that is being changed is waited for.
+            equal(True, calls() > 10 or error == "ENOMEM", f"{calls()} tries")
+        equal("ok", code(step.try_it), "in the next moment")
+    if error == "EAGAIN":
+        with at_step(name, backend, host) as step:
+            with refused(PLACE[backend], err=number, times=3):
+                equal("ok", code(step.try_it), "when it was waited for")
 
 
 @test(*OTHERS.items())

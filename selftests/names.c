@@ -4,6 +4,7 @@
  * pads it, v4-mapped addresses, and what is left of it after a disconnect.
  */
 #include <stdlib.h>
+#include <sys/un.h>
 
 #include "port0_test.h"
 
@@ -13,6 +14,7 @@
 
 #define DEVICE		"port0a"
 #define LINK_LOCAL	"fe80::1"
+#define GLOBAL		"fd00:2::1"	/* of the same device */
 /* A traffic class without its ECN bits: a flow label would have to be leased. */
 #define FLOW		htonl(0x0e000000)
 
@@ -30,11 +32,28 @@ struct name {
 
 typedef int (*name_call)(int fd, struct sockaddr *addr, socklen_t *len);
 
+/* Leaves a long name where the kernel puts the next one together. */
+static void leave_a_long_name(void)
+{
+	struct sockaddr_un path = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0), peer = socket(AF_UNIX, SOCK_DGRAM, 0);
+	socklen_t len = sizeof(path);
+
+	/* Abstract, so that no file is left */
+	memset(path.sun_path + 1, 0xa5, sizeof(path.sun_path) - 1);
+	if (!rc(bind(peer, (struct sockaddr *)&path, sizeof(path))) &&
+	    !rc(connect(fd, (struct sockaddr *)&path, sizeof(path))))
+		getpeername(fd, (struct sockaddr *)&path, &len);
+	close(peer);
+	close(fd);
+}
+
 static struct name ask(name_call call, int fd)
 {
 	struct name name = { .len = sizeof(name.byte) };
 
 	memset(name.byte, 0xa5, sizeof(name.byte));
+	leave_a_long_name();
 	name.err = rc(call(fd, &name.sa, &name.len));
 	return name;
 }
@@ -270,6 +289,35 @@ TEST_F(names, in_a_short_buffer)
 	close(server);
 }
 
+/* Without ports, they are connected by the kernel's measure to none. */
+TEST(other_protocols)
+{
+	static const struct {
+		int family, type, protocol;
+		const char *host;
+	} kinds[] = {
+		{ AF_INET, SOCK_RAW, IPPROTO_UDP, "127.0.0.1" },
+		{ AF_INET6, SOCK_RAW, IPPROTO_UDP, "::1" },
+		{ AF_INET, SOCK_DGRAM, IPPROTO_ICMP, "127.0.0.1" },
+		{ AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6, "::1" },
+		{ AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, "127.0.0.1" },
+		{ AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, "::1" },
+	};
+	size_t i;
+	int fd;
+
+	enter_netns(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ping_group_range", "0 0"));
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		fd = socket(kinds[i].family, kinds[i].type, kinds[i].protocol);
+		if (fd < 0)
+			continue;
+		EXPECT_EQ(0, connect_to(fd, kinds[i].host, 0));
+		EXPECT_EQ(-ENOTCONN, ask(getpeername, fd).err);
+		close(fd);
+	}
+}
+
 /* Link-local addresses are of a device, which their name tells. */
 FIXTURE(scope) {
 	int index;
@@ -289,6 +337,7 @@ FIXTURE_SETUP(scope)
 			    " ip link add " DEVICE " type veth peer name port0b &&"
 			    " ip link set " DEVICE " up && ip link set port0b up &&"
 			    " ip addr add " LINK_LOCAL "/64 dev " DEVICE " nodad &&"
+			    " ip addr add " GLOBAL "/64 dev " DEVICE " nodad &&"
 			    " while ip addr show dev " DEVICE
 			    " tentative | grep -q " LINK_LOCAL "/; do sleep 0.1; done"));
 	self->index = if_nametoindex(DEVICE);
@@ -387,6 +436,40 @@ TEST_F(scope, of_a_peer_on_the_port)
 		     variant->port, 0, self->index);
 }
 
+/* What counts is the peer's address, and neither its own nor its device. */
+TEST_F(scope, of_the_peer_alone)
+{
+	int server = server_on(_metadata, GLOBAL, variant->type, variant->port);
+	int other = socket_for(_metadata, "::", variant->type, variant->port);
+	int fd;
+
+	ASSERT_EQ(0, bind_scoped(other, variant->port, self->index));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(other, 4)));
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, set_device(fd, DEVICE));
+	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
+	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	close(fd);
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, bind_scoped(fd, OTHER_PORT, self->index));
+	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
+	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	close(fd);
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, bind_to(fd, GLOBAL, OTHER_PORT + 1));
+	ASSERT_EQ(0, connect_scoped(fd, variant->port, self->index));
+	expect_name6(_metadata, ask(getpeername, fd), LINK_LOCAL, variant->port, 0,
+		     self->index);
+	expect_name6(_metadata, ask(getsockname, fd), GLOBAL, OTHER_PORT + 1, 0, 0);
+	close(fd);
+	close(other);
+	close(server);
+}
+
 /* By address, without a connection */
 TEST_F(scope, of_a_destination)
 {
@@ -423,6 +506,10 @@ TEST_F(scope, flow)
 			     with ? FLOW : 0, 0);
 		expect_name6(_metadata, ask(getsockname, fd), "::1",
 			     local_port(fd), 0, 0);
+		/* As it is told when it is asked */
+		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, !with));
+		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
+			     0, 0);
 		close(fd);
 	}
 	close(server);

@@ -14,6 +14,8 @@
 #include "port0_test.h"
 
 #define CGROUP		"/sys/fs/cgroup"
+/* BPF_SK_REUSEPORT_SELECT, which Linux 5.10's header does not have */
+#define SK_REUSEPORT_SELECT	39
 #define LIE		7777	/* what a program says instead of the port */
 
 #define MOV(to, from)		INSN(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0)
@@ -724,7 +726,7 @@ static void second_of_a_group(struct __test_metadata *_metadata, const char *hos
 			      int port)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 8);
-	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
 		STORE_IMM(R10, -4, 1),
 		LOAD_MAP(R2, map),
 		MOV(R3, R10), ADD_IMM(R3, -4),
@@ -766,7 +768,7 @@ static void told_of_any(struct __test_metadata *_metadata, const char *home, con
 			int type, int port, bool late)
 {
 	bool any = !strcmp(host, "::") || !strcmp(host, "0.0.0.0");
-	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
 		LOAD(R2, R1, offsetof(struct sk_reuseport_md, bind_inany)),
 		MOV_IMM(R0, SK_DROP),
 		SKIP_UNLESS(R2, any, 1),
@@ -908,6 +910,21 @@ TEST_F(choice, sk_lookup_datagrams)
 	close(link);
 	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
 	expect_recv(_metadata, literal, "word");
+}
+
+/* The kernel gives a program only sockets that are freed after a grace period. */
+TEST_F(choice, sk_lookup_datagrams_to_the_port)
+{
+	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
+	int literal = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = new_socket(_metadata, variant->home, SOCK_DGRAM);
+	int link;
+
+	put_socket(_metadata, map, 0, literal);
+	link = steer(_metadata, OTHER_PORT, map);
+	EXPECT_EQ(4, send_to(client, variant->home, OTHER_PORT, "word", 0));
+	expect_recv(_metadata, literal, "word");
+	close(link);
 }
 
 /* ---- sockets in a map ---- */
