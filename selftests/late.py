@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Hooks that port0 arms on first need, when somebody else has taken the function.
+"""Hooks that are armed on demand, when a livepatch or a kprobe is on the function.
 
 Who asks first is told EBUSY and has lost nothing; the log names the function; and
 when the other has gone the same call succeeds.
 """
 
 import contextlib
+import errno
 import os
+import re
 import time
 
-from port0_module import is_loaded, livepatch, load, unload, users, without_module
-from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, code,
+from port0_module import (HAS_TRACER, KPROBES, REFUSAL, hooked, is_loaded, livepatch, load,
+                          refused, unload, users, without_module)
+from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
                         equal, get_mark, holds_zero, is_ephemeral, kernel_log, main,
                         plain_socket, read, set_mark, test, write)
 
 TRACING = "/sys/kernel/tracing"
-KPROBES = "/sys/kernel/debug/kprobes/list"
 HOSTS = [(host,) for host in LOOPBACK.values()]
-# For how long a refusal is remembered, and some.
+# Longer than a refusal is remembered
 FORGOTTEN = 1.5
 
 
@@ -41,7 +43,7 @@ def kprobe(function):
 
 
 def skip_without_tracer():
-    if not os.path.exists("/proc/sys/kernel/ftrace_enabled"):
+    if not HAS_TRACER:
         raise Skip("this kernel has no function tracer")
 
 
@@ -53,9 +55,7 @@ def named(lines, function):
 def let_in(call, *args):
     """A refusal is remembered for a second at most."""
     deadline = time.monotonic() + FORGOTTEN + 10
-    while (answer := code(call, *args)) == "EBUSY":
-        if time.monotonic() > deadline:
-            raise TimeoutError("still refused")
+    while (answer := code(call, *args)) in ("EBUSY", REFUSAL) and time.monotonic() < deadline:
         time.sleep(0.1)
     equal("ok", answer, "when the other has gone")
 
@@ -71,7 +71,7 @@ def refused_mark(host):
         equal("ok", code(set_mark, sock, 0), "clearing what is clear")
         sock.bind((host, 0))
         equal(True, is_ephemeral(sock.getsockname()[1]), "unmarked, it binds as ever")
-        # TCP needs none of this.
+        # TCP does not need these hooks.
         set_mark(stream)
         stream.bind((host, 0))
         equal((0, 1), (stream.getsockname()[1], holds_zero(stream)))
@@ -113,7 +113,7 @@ def setsockopt_beside_a_kprobe(function, host):
         equal(0, users(), "references on the module")
 
 
-# Who refuses, and the other family's function: one of the same set that this test
+# The refused function, and the one of the other family: in the same set, but this test
 # does not call itself.
 WAYS = {"livepatch": ("ftrace", livepatch), "kprobe": ("kprobe", kprobe)}
 OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
@@ -152,7 +152,7 @@ def bind_of_an_old_mark(way, host):
             with plain_socket(host, UDP) as other:
                 other.bind((host, 0))
                 equal(True, is_ephemeral(other.getsockname()[1]), "unmarked")
-            # TCP needs nothing of what is refused.
+            # TCP does not need the refused hooks.
             with bound_socket(host, TCP, 0) as stream:
                 stream.listen()
         let_in(sock.bind, (host, 0))
@@ -176,9 +176,147 @@ def sendto_of_an_old_mark(way, host):
             equal(b"x", server.recv(2))
 
 
+# What either backend puts hooks in place by, which fails for each step in turn
+PLACE = {"ftrace": "register_ftrace_function", "kprobe": "enable_kprobe"}
+
+
+class Step:
+    """A call on a socket that needs hooks which are not armed yet."""
+
+    def __init__(self, host, kind, prepare, call):
+        self.sock = plain_socket(host, kind)
+        self.host = host
+        self.kind = kind
+        for what in prepare:
+            what(self)
+        self.try_it = lambda: call(self)
+
+    def mark(self):
+        set_mark(self.sock)
+
+    def bind(self):
+        self.sock.bind((self.host, 0))
+
+    def send(self):
+        self.sock.sendto(b"x", (self.host, 0))
+
+
+STEPS = {
+    "setsockopt": (UDP, [], Step.mark),
+    "bind": (TCP, [Step.mark], Step.bind),
+    "sendto": (UDP, [Step.mark], Step.send),
+    "sendto_bound": (UDP, [Step.mark, Step.bind], Step.send),
+}
+
+
+def state(sock):
+    return get_mark(sock), holds_zero(sock), sock.getsockname()[:2]
+
+
+@contextlib.contextmanager
+def at_step(name, backend, host):
+    kind, prepare, call = STEPS[name]
+    if backend == "ftrace":
+        skip_without_tracer()
+    with without_module(), Namespace():
+        load(f"hook={backend}")
+        step = Step(host, kind, prepare, call)
+        with step.sock:
+            yield step
+        equal(0, users(), "references on the module")
+
+
+EACH_STEP = [(name, backend, host) for name in STEPS
+             for backend, host in (("ftrace", "127.0.0.1"), ("kprobe", "::1"))]
+
+
+def says_which(lines, backend):
+    equal(True, any(re.search(rf"^port0: .*: cannot hook \w+ with {backend}: ", line)
+                    for line in lines), f"a line that says which, in {lines}")
+
+
+def usual_life(step):
+    """Calls that do not need the refused hooks still work."""
+    with bound_socket(step.host, step.kind, OTHER_PORT) as other, \
+            plain_socket(step.host, step.kind) as client:
+        if step.kind == TCP:
+            other.listen()
+        client.connect((step.host, OTHER_PORT))
+        if step.kind == UDP:
+            client.send(b"y")
+            equal(b"y", other.recv(2))
+
+
+@test(*EACH_STEP)
+def step_refused(name, backend, host):
+    """Once and again: the caller is told why, the log as well, and nothing has changed."""
+    with at_step(name, backend, host) as step:
+        with refused(PLACE[backend]) as calls:
+            before, hooks, held = state(step.sock), hooked(), users()
+            since = kernel_log()
+            equal(REFUSAL, code(step.try_it))
+            says_which(since(), backend)
+            if name.startswith("sendto"):
+                # Without a port to send from it has got one, as any socket.
+                equal(before[:2], state(step.sock)[:2])
+            else:
+                equal(before, state(step.sock))
+            equal(hooks, hooked(), "hooks")
+            equal(held, users(), "references on the module")
+            asked = calls()
+            for _ in range(50):
+                equal(REFUSAL, code(step.try_it), "again")
+            # Each try would patch the kernel; there is one each second.
+            equal(True, calls() < asked + 50, f"{calls() - asked} tries")
+            usual_life(step)
+            # After that time, it is tried and refused again, and logged again.
+            asked, since = calls(), kernel_log()
+            deadline = time.monotonic() + FORGOTTEN + 10
+            while calls() == asked and time.monotonic() < deadline:
+                equal(REFUSAL, code(step.try_it))
+                time.sleep(0.1)
+            equal(True, calls() > asked, "it is tried again")
+            says_which(since(), backend)
+        let_in(step.try_it)
+
+
+@test(*EACH_STEP)
+def step_refused_half_way(name, backend, host):
+    """Some hooks of the set are installed already, and have to be removed again."""
+    for skip in (1, 2):
+        with at_step(name, backend, host) as step:
+            with refused(PLACE[backend], skip=skip):
+                before, hooks = state(step.sock), hooked()
+                answer = code(step.try_it)
+                equal(True, answer in ("ok", REFUSAL), answer)
+                if answer == "ok":
+                    continue
+                equal(hooks, hooked(), "hooks")
+                equal(before[:2], state(step.sock)[:2])
+            let_in(step.try_it)
+
+
+@test(*[(name, backend, host, error)
+        for name, backend, host in EACH_STEP for error in ("ENOMEM", "EAGAIN")
+        if (backend, error) != ("kprobe", "EAGAIN")])
+def step_refused_for_a_moment(name, backend, host, error):
+    """A lack of memory is not remembered, since it may be over at once."""
+    number = getattr(errno, error)
+    with at_step(name, backend, host) as step:
+        with refused(PLACE[backend], err=number) as calls:
+            equal(error, code(step.try_it))
+            # While a BPF program is being changed, the module waits and tries again.
+            equal(True, calls() > 10 or error == "ENOMEM", f"{calls()} tries")
+        equal("ok", code(step.try_it), "in the next moment")
+    if error == "EAGAIN":
+        with at_step(name, backend, host) as step:
+            with refused(PLACE[backend], err=number, times=3):
+                equal("ok", code(step.try_it), "when it was waited for")
+
+
 @test(*OTHERS.items())
 def livepatch_too_late(host, function):
-    """Once armed, nobody can take the functions any more."""
+    """When the hooks are armed, a livepatch on the functions is refused."""
     skip_without_tracer()
     with without_module(), Namespace():
         load("hook=ftrace")
@@ -190,7 +328,7 @@ def livepatch_too_late(host, function):
 
 @test()
 def unloads_while_refused():
-    """What was refused leaves nothing behind that would be in an unload's way."""
+    """After a refusal, the module can be unloaded."""
     with without_module(), Namespace():
         load("hook=kprobe")
         with kprobe("udp_sendmsg"), plain_socket("127.0.0.1", UDP) as sock:

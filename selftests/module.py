@@ -17,8 +17,8 @@ import sys
 import time
 import traceback
 
-from port0_module import (HAS_TRACER, SYS, absent, is_loaded, load, module_file, parameters,
-                          present, restored, unload, users)
+from port0_module import (HAS_TRACER, SYS, absent, hooked, is_loaded, load, module_file,
+                          parameters, present, restored, skip_without_list, unload, users)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, is_ephemeral, kernel_log,
                         main, plain_socket, read, reset_on_close, run, set_mark, test, write)
@@ -27,8 +27,6 @@ EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 STRESS_ROUNDS = 3
 
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
-ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
-KPROBES = "/sys/kernel/debug/kprobes/list"
 # What newer kernels answer when FTRACE_ENABLED is set to 0.
 NEVER = "ENOTSUP"
 
@@ -242,19 +240,11 @@ def getname_off_leaves_accept_as_it_was():
             equal(outcome, code(server.accept), args)
 
 
-def hooked():
-    """The functions that somebody traces or probes."""
-    if os.path.exists(ENABLED_FUNCTIONS):
-        return {line.split()[0] for line in read(ENABLED_FUNCTIONS).splitlines() if line}
-    if os.path.exists(KPROBES):
-        return {line.split()[2].split("+")[0] for line in read(KPROBES).splitlines()}
-    raise Skip("neither tracefs nor debugfs is mounted")
-
-
 @test()
 def hooks_on_datagrams_wait_for_need():
     send = {"udp_sendmsg", "udpv6_sendmsg"}
     route = {"ip_route_output_flow", "ip6_sk_dst_lookup_flow"}
+    skip_without_list()
     absent()
     others = hooked()
     load()

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The whole name of a socket and of its peer, byte by byte: scope, flow, what
- * pads it, v4-mapped addresses, and what is left of it after a disconnect.
+ * The complete addresses of a socket and of its peer, byte by byte: scope,
+ * flow, padding, v4-mapped addresses, and what is left after a disconnect.
  */
 #include <stdlib.h>
+#include <sys/un.h>
 
 #include "port0_test.h"
 
@@ -13,10 +14,14 @@
 
 #define DEVICE		"port0a"
 #define LINK_LOCAL	"fe80::1"
-/* A traffic class without its ECN bits: a flow label would have to be leased. */
+#define GLOBAL		"fd00:2::1"	/* of the same device */
+/*
+ * A traffic class without its ECN bits. A flow label would have to be leased
+ * first.
+ */
 #define FLOW		htonl(0x0e000000)
 
-/* Names as the calls give them, in a buffer that was full of something else. */
+/* Addresses as the calls return them, in a buffer that was filled before */
 struct name {
 	union {
 		struct sockaddr sa;
@@ -30,11 +35,28 @@ struct name {
 
 typedef int (*name_call)(int fd, struct sockaddr *addr, socklen_t *len);
 
+/* Fills the kernel's buffer for addresses with a long one. */
+static void leave_a_long_name(void)
+{
+	struct sockaddr_un path = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0), peer = socket(AF_UNIX, SOCK_DGRAM, 0);
+	socklen_t len = sizeof(path);
+
+	/* Abstract, so that no file is left */
+	memset(path.sun_path + 1, 0xa5, sizeof(path.sun_path) - 1);
+	if (!rc(bind(peer, (struct sockaddr *)&path, sizeof(path))) &&
+	    !rc(connect(fd, (struct sockaddr *)&path, sizeof(path))))
+		getpeername(fd, (struct sockaddr *)&path, &len);
+	close(peer);
+	close(fd);
+}
+
 static struct name ask(name_call call, int fd)
 {
 	struct name name = { .len = sizeof(name.byte) };
 
 	memset(name.byte, 0xa5, sizeof(name.byte));
+	leave_a_long_name();
 	name.err = rc(call(fd, &name.sa, &name.len));
 	return name;
 }
@@ -115,7 +137,7 @@ static int server_on(struct __test_metadata *_metadata, const char *host, int ty
 	return fd;
 }
 
-/* accept() with a name, which names the same peer ever after. */
+/* accept() with an address; getpeername() returns the same one afterwards. */
 static int accept_name(struct __test_metadata *_metadata, int listener,
 		       struct name *name)
 {
@@ -170,7 +192,7 @@ TEST_F(names, from_the_port)
 		    variant->port);
 }
 
-/* Disconnected, a socket has its own name if that was bound, and no peer. */
+/* A disconnected socket has its own address if that was bound, and no peer. */
 TEST_F(names, after_disconnect)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -183,7 +205,7 @@ TEST_F(names, after_disconnect)
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	ASSERT_EQ(0, disconnect(client));
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
-	/* TCP tells the port that it has had. */
+	/* TCP still reports its former port. */
 	EXPECT_EQ(variant->type == SOCK_STREAM, is_ephemeral(local_port(client)));
 	expect_name(_metadata, ask(getsockname, client), any, local_port(client));
 
@@ -197,7 +219,10 @@ TEST_F(names, after_disconnect)
 	close(server);
 }
 
-/* Bound to any address, it takes one when it connects and gives it back. */
+/*
+ * Bound to the wildcard, it gets an address when it connects, and loses it
+ * afterwards.
+ */
 TEST_F(names, any_address_after_disconnect)
 {
 	const char *any = !is_ip6(variant->home) ? "0.0.0.0" : "::";
@@ -209,10 +234,10 @@ TEST_F(names, any_address_after_disconnect)
 		ASSERT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
 		expect_name(_metadata, ask(getsockname, fd), variant->home,
 			    variant->port);
-		/* As long as it has one address the others are free ... */
+		/* While it has one address, the others are free ... */
 		ASSERT_EQ(0, disconnect(fd));
 		expect_name(_metadata, ask(getsockname, fd), any, variant->port);
-		/* ... and now none is. */
+		/* ... and after that none is. */
 		again = socket_for(_metadata, variant->second, variant->type,
 				   variant->port);
 		EXPECT_EQ(-EADDRINUSE,
@@ -242,7 +267,7 @@ TEST_F(names, of_a_peer_that_leaves)
 	EXPECT_EQ(0, rc(recv(client, &byte, 1, 0)));
 	expect_name(_metadata, ask(getpeername, client), variant->home,
 		    variant->port);
-	/* Both ways shut is CLOSE, or its antechamber. */
+	/* With both directions shut down the state is CLOSE, or about to be. */
 	reset_on_close(child);
 	close(child);
 	settle(_metadata);
@@ -250,7 +275,10 @@ TEST_F(names, of_a_peer_that_leaves)
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, listener).err);
 }
 
-/* A buffer that is too short gets as much as it holds, and the whole length. */
+/*
+ * A buffer that is too short gets the first bytes, and the full length is
+ * returned.
+ */
 TEST_F(names, in_a_short_buffer)
 {
 	int server = server_on(_metadata, variant->home, variant->type,
@@ -270,7 +298,39 @@ TEST_F(names, in_a_short_buffer)
 	close(server);
 }
 
-/* Link-local addresses are of a device, which their name tells. */
+/* To the kernel, these are connected to port 0, since they have no ports. */
+TEST(other_protocols)
+{
+	static const struct {
+		int family, type, protocol;
+		const char *host;
+	} kinds[] = {
+		{ AF_INET, SOCK_RAW, IPPROTO_UDP, "127.0.0.1" },
+		{ AF_INET6, SOCK_RAW, IPPROTO_UDP, "::1" },
+		{ AF_INET, SOCK_DGRAM, IPPROTO_ICMP, "127.0.0.1" },
+		{ AF_INET6, SOCK_DGRAM, IPPROTO_ICMPV6, "::1" },
+		{ AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, "127.0.0.1" },
+		{ AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE, "::1" },
+	};
+	size_t i;
+	int fd;
+
+	enter_netns(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ping_group_range", "0 0"));
+	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+		fd = socket(kinds[i].family, kinds[i].type, kinds[i].protocol);
+		if (fd < 0)
+			continue;
+		EXPECT_EQ(0, connect_to(fd, kinds[i].host, 0));
+		EXPECT_EQ(-ENOTCONN, ask(getpeername, fd).err);
+		close(fd);
+	}
+}
+
+/*
+ * Link-local addresses belong to a device, which is in the scope of the
+ * address.
+ */
 FIXTURE(scope) {
 	int index;
 };
@@ -289,6 +349,7 @@ FIXTURE_SETUP(scope)
 			    " ip link add " DEVICE " type veth peer name port0b &&"
 			    " ip link set " DEVICE " up && ip link set port0b up &&"
 			    " ip addr add " LINK_LOCAL "/64 dev " DEVICE " nodad &&"
+			    " ip addr add " GLOBAL "/64 dev " DEVICE " nodad &&"
 			    " while ip addr show dev " DEVICE
 			    " tentative | grep -q " LINK_LOCAL "/; do sleep 0.1; done"));
 	self->index = if_nametoindex(DEVICE);
@@ -362,7 +423,9 @@ TEST_F(scope, is_in_the_name)
 	EXPECT_EQ(self->index, (int)from.v6.sin6_scope_id);
 }
 
-/* A peer that really sends from the port, named by accept() and afterwards. */
+/*
+ * A peer that sends from the port; accept() and getpeername() must return that.
+ */
 TEST_F(scope, of_a_peer_on_the_port)
 {
 	int server = new_socket(_metadata, "::", variant->type);
@@ -387,6 +450,43 @@ TEST_F(scope, of_a_peer_on_the_port)
 		     variant->port, 0, self->index);
 }
 
+/*
+ * The scope depends on the peer's address only, not on the own address or
+ * device.
+ */
+TEST_F(scope, of_the_peer_alone)
+{
+	int server = server_on(_metadata, GLOBAL, variant->type, variant->port);
+	int other = socket_for(_metadata, "::", variant->type, variant->port);
+	int fd;
+
+	ASSERT_EQ(0, bind_scoped(other, variant->port, self->index));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(other, 4)));
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, set_device(fd, DEVICE));
+	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
+	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	close(fd);
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, bind_scoped(fd, OTHER_PORT, self->index));
+	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
+	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	close(fd);
+
+	fd = new_socket(_metadata, "::", variant->type);
+	ASSERT_EQ(0, bind_to(fd, GLOBAL, OTHER_PORT + 1));
+	ASSERT_EQ(0, connect_scoped(fd, variant->port, self->index));
+	expect_name6(_metadata, ask(getpeername, fd), LINK_LOCAL, variant->port, 0,
+		     self->index);
+	expect_name6(_metadata, ask(getsockname, fd), GLOBAL, OTHER_PORT + 1, 0, 0);
+	close(fd);
+	close(other);
+	close(server);
+}
+
 /* By address, without a connection */
 TEST_F(scope, of_a_destination)
 {
@@ -407,7 +507,7 @@ TEST_F(scope, of_a_destination)
 	EXPECT_EQ(-EINVAL, rc(sendto(client, "x", 1, 0, &to.sa, 23)));
 }
 
-/* A flow is in the name of a peer if the socket was told to send it. */
+/* The address of a peer has a flow if the socket has IPV6_FLOWINFO_SEND. */
 TEST_F(scope, flow)
 {
 	struct addr to = addr_of("::1", variant->port);
@@ -423,6 +523,10 @@ TEST_F(scope, flow)
 			     with ? FLOW : 0, 0);
 		expect_name6(_metadata, ask(getsockname, fd), "::1",
 			     local_port(fd), 0, 0);
+		/* As getpeername() returns it */
+		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, !with));
+		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
+			     0, 0);
 		close(fd);
 	}
 	close(server);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The module itself: loading it, taking it out and bringing it back.
+"""The module itself: loading and unloading it, and restoring its state.
 
 PORT0_KO names its file; without it the installed one is taken.
 """
@@ -10,11 +10,18 @@ import os
 import subprocess
 import time
 
-from port0_test import IO_TIMEOUT, Skip, check, libc, read, run, write
+from port0_test import IO_TIMEOUT, Skip, check, code, libc, read, run, write
 
 SYS = "/sys/module/port0"
 HERE = os.path.dirname(os.path.realpath(__file__))
 LIVEPATCH = "port0_livepatch"
+REFUSE = "port0_refuse"
+# What a function says that either of them has
+REFUSAL = "EXFULL"
+# How often a function is refused by default
+ALWAYS = 2 ** 31 - 1
+ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
+KPROBES = "/sys/kernel/debug/kprobes/list"
 # Without the function tracer the default, hook=ftrace, is refused.
 HAS_TRACER = os.path.exists("/proc/sys/kernel/ftrace_enabled")
 UNPACK = {".gz": ["gzip", "-dc"], ".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"]}
@@ -35,7 +42,7 @@ def is_loaded(name="port0"):
 
 
 def users(name="port0"):
-    """How many sockets and running calls hold the module."""
+    """The number of sockets and running calls that hold a reference on the module."""
     return int(read(f"/sys/module/{name}/refcnt"))
 
 
@@ -111,15 +118,52 @@ def restored():
 
 @contextlib.contextmanager
 def without_module():
-    """The module is out inside, and back as it was afterwards."""
+    """Unload the module inside "with", and load it again as it was."""
     with restored():
         absent()
         yield
 
 
+def hooked():
+    """The functions that somebody traces or probes."""
+    functions = set()
+    if os.path.exists(ENABLED_FUNCTIONS):
+        functions |= {line.split()[0] for line in read(ENABLED_FUNCTIONS).splitlines() if line}
+    if os.path.exists(KPROBES):
+        functions |= {line.split()[2].split("+")[0] for line in read(KPROBES).splitlines()}
+    return functions
+
+
+def skip_without_list():
+    """Where hooked() could not tell."""
+    if not os.path.exists(ENABLED_FUNCTIONS) and not os.path.exists(KPROBES):
+        raise Skip("neither tracefs nor debugfs is mounted")
+
+
+@contextlib.contextmanager
+def refused(function, **how):
+    """A function that port0 calls fails with EXFULL; says how often it was called.
+
+    skip: so many calls succeed first; times: then so many fail; err: with that;
+    delay: after so many ms.
+    """
+    path = os.path.join(HERE, "modules", f"{REFUSE}.ko")
+    if not os.path.exists(path):
+        raise Skip("no module was built that refuses calls")
+    args = " ".join(f"{name}={value}" for name, value in {"func": function, **how}.items())
+    answer = code(load_file, path, args)
+    if answer != "ok":
+        raise Skip(f"{function} cannot be refused here: {answer}")
+    try:
+        yield lambda: int(read(f"/sys/module/{REFUSE}/parameters/calls"))
+    finally:
+        wait_for("calls that are refused", lambda: not users(REFUSE))
+        unload(REFUSE)
+
+
 @contextlib.contextmanager
 def livepatch(function):
-    """Somebody else has this function, which fails with EXFULL."""
+    """A livepatch on this function, which then fails with EXFULL."""
     path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
     if not os.path.exists(path):
         raise Skip("no livepatch was built for this kernel")
@@ -127,10 +171,10 @@ def livepatch(function):
     load_file(path, f"func={function}")
     try:
         wait_for("the livepatch to come to rest", lambda: read(f"{state}/transition") == "0",
-                 IO_TIMEOUT * 3)
+                 IO_TIMEOUT * 6)
         yield
     finally:
         write(f"{state}/enabled", "0")
         # The patch has left sysfs a moment before it lets go of its module.
-        wait_for("the livepatch to go", lambda: not users(LIVEPATCH), IO_TIMEOUT * 3)
+        wait_for("the livepatch to go", lambda: not users(LIVEPATCH), IO_TIMEOUT * 6)
         unload(LIVEPATCH)

@@ -84,8 +84,8 @@ static inline int bound_socket(struct __test_metadata *_metadata,
 }
 
 /*
- * Does UDP see, from a wildcard, more than ten sockets on one port? It looks for them
- * in its second table then, where kernels without a fix of 2026 find none.
+ * Is a wildcard UDP socket refused beside more than ten sockets on its port? Kernels
+ * whose udp_lib_get_port() does not ask inet_use_hash2_on_bind() let it be bound.
  */
 static inline bool udp_sees_crowds(struct __test_metadata *_metadata)
 {
@@ -146,16 +146,19 @@ static inline bool wait_readable(int fd)
 	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
 }
 
-static inline void drop_bind_service(struct __test_metadata *_metadata)
+/* The capability to bind ports below 1024, in this thread. */
+static inline void keep_bind_service(struct __test_metadata *_metadata, bool keep)
 {
 	struct __user_cap_header_struct head = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
 	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+	__u32 *effective = &caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective;
 
 	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
-	caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective &=
-		~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	*effective &= ~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	if (keep)
+		*effective |= CAP_TO_MASK(CAP_NET_BIND_SERVICE);
 	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
 }
 

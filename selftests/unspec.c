@@ -231,6 +231,36 @@ TEST_F(unspec, sendto_reaches_the_port)
 	expect_recv(_metadata, server, "x");
 }
 
+/*
+ * IPv6 takes it for none, so the datagram goes to the peer: also to one on port 1,
+ * which is the number that the kernel is shown in place of 0.
+ */
+TEST_F(unspec, sendto_beside_a_peer_on_port_1)
+{
+	struct addr to = odd(variant->home, variant->port, AF_UNSPEC);
+	int server, peer, client, wants;
+
+	/* To a mapped peer it then goes as IPv6, which finds no way. */
+	if (variant->type != SOCK_DGRAM || strchr(variant->home, 'f'))
+		return;
+	wants = is_ip6(variant->home) ? 1 : variant->port;
+	server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	peer = server_on(_metadata, variant->home, SOCK_DGRAM, 1);
+	client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, connect_to(client, variant->home, 1));
+	EXPECT_EQ(1, rc(sendto(client, "x", 1, 0, &to.sa, to.len)));
+	settle(_metadata);
+	EXPECT_EQ(wants == 1, got_one(peer));
+	EXPECT_EQ(wants != 1, got_one(server));
+	/* By address it goes there, and connected it goes to the peer. */
+	EXPECT_EQ(1, send_to(client, variant->home, variant->port, "x", 0));
+	expect_recv(_metadata, server, "x");
+	EXPECT_EQ(1, rc(send(client, "x", 1, 0)));
+	expect_recv(_metadata, peer, "x");
+	EXPECT_EQ(1, send_to(client, variant->home, 1, "x", 0));
+	expect_recv(_metadata, peer, "x");
+}
+
 /* bind() to an address of every family, of every length. */
 TEST_F(unspec, bind)
 {
