@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Loads that fail half-way, at each step, among sockets of an earlier load.
+"""Loading that fails at each step, while sockets marked by an earlier load are in use.
 
 Such sockets are marked, so the hooks of the new load fire for them before it is
 sure to stay. None may be taken for bound to port 0 that is not, the load must be
@@ -23,7 +23,7 @@ CGROUP = "/sys/fs/cgroup"
 ROUNDS = 2
 # What a function says that a livepatch has.
 PATCHED = "EXFULL"
-# One from each gate and set that a load comes to, early and late.
+# One function of each gate and set
 FUNCTIONS = ["inet_bind", "__inet_hash_connect", "inet_getname", "udp_sendmsg"]
 
 
@@ -53,7 +53,7 @@ class Crowd:
         return self
 
     def start(self):
-        """From here on, when the module is out."""
+        """Start, while the module is not loaded."""
         self.thread.start()
 
     def __exit__(self, *_):
@@ -103,7 +103,7 @@ class Crowd:
 
 @contextlib.contextmanager
 def crowd():
-    """The module is out, and what it has left behind goes on calling."""
+    """The module is not loaded, and the sockets marked before are still in use."""
     with restored():
         if not is_loaded():
             load()
@@ -130,7 +130,7 @@ def works():
 
 
 def fails(want, says, call=code):
-    """So often that calls of the others fall into each stage of it."""
+    """Often enough that calls of the other threads happen at each stage of loading."""
     for _ in range(ROUNDS):
         since = kernel_log()
         answer = call(load)
