@@ -76,13 +76,13 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 		      .contest.other = _other, .contest.type = _type)
 
 #define ON_TYPE(fixture, name, type)					\
-	CONTEST(fixture, ip4_##name, "127.0.0.1", "127.0.0.1",		\
-		"127.0.0.2", "127.0.0.2", type);			\
+	CONTEST(fixture, ip4_##name, "127.0.0.2", "127.0.0.2",		\
+		"127.0.0.3", "127.0.0.1", type);			\
 	CONTEST(fixture, ip6_##name, "::1", "::1", "fd00::2",		\
 		"fd00::2", type);					\
-	CONTEST(fixture, mapped_##name, "::ffff:127.0.0.1",		\
-		"::ffff:127.0.0.1", "::ffff:127.0.0.2",			\
-		"::ffff:127.0.0.2", type);				\
+	CONTEST(fixture, mapped_##name, "::ffff:127.0.0.2",		\
+		"::ffff:127.0.0.2", "::ffff:127.0.0.3",			\
+		"::ffff:127.0.0.1", type);				\
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
