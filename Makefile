@@ -13,15 +13,15 @@ help:
 
 #help make            the module, for the kernel that runs (KDIR=DIR: for another)
 #help make install    the module and the header; clean, distclean: remove what was made
-#help make demo       in a guest: what port 0 is without the module, and with it
+#help make demo       shows port 0 without the module and with it, in a guest
 #help make test       the selftests on the kernels of Debian, in guests
 #help                   TESTS="bind option"  SUITES="trixie bookworm:kprobe"
 #help                   MACHINE=arm64  KERNEL=DIR LLVM=1: on the kernel of any tree
-#help make test-all   on every suite, flavour and architecture: a night
-#help make test-debug on kernels full of sanitizers: hours
-#help make check      what can be said of the sources without a guest
+#help make test-all   on every suite, flavour and architecture: takes a night
+#help make test-debug on kernels with sanitizers: takes hours
+#help make check      checks of the sources that need no guest
 #help make fuzz       random calls: SEED=1 SEEDS=1000 SUITE=trixie
-#help make mutate     mistakes put into the module: which tests notice? FILES=tcp.c MUTANT=name
+#help make mutate     mutation tests of the module: FILES=tcp.c MUTANT=name
 #help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
 #help make proof      tools, packages, servers, wire, browsers: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
@@ -32,7 +32,7 @@ help:
 modules: headers
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
 
-# What is wrong with KDIR, in a line
+# If there are no kernel headers in KDIR, say in one line what to do.
 headers:
 	@[ ! -e "$(KDIR)/include/config/auto.conf" ] || exit 0; \
 	if [ -e "$(KDIR)/Makefile" ]; then \
@@ -52,8 +52,8 @@ headers:
 			"make demo and make test, need none)"; \
 	fi >&2; exit 1
 
-# Nobody but the kernel's builder has its signing key, and the headers lack what
-# its own depmod wants.
+# modules_install would sign the module with the key of the kernel's builder, which is not
+# in the headers, and its depmod needs a System.map, which is not there either.
 install: modules
 	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) CONFIG_MODULE_SIG_ALL= modules_install
 	$(if $(DESTDIR),,depmod -a "$$(cat $(KDIR)/include/config/kernel.release)")
@@ -63,40 +63,46 @@ clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
 
-# The roots and kernels too, which take minutes to make. Files in a root that an
-# ordinary user has made belong to others.
+# Also removes the roots and kernels, which take minutes to make. In roots made by an
+# ordinary user, files belong to that user's subordinate ids: hence unshare.
 distclean: clean
 	rm -rf build 2>/dev/null || unshare --user --map-root-user --map-auto rm -rf build
 
-# These scripts are Python, the one thing they cannot install.
+# The scripts are in Python, so they cannot install that themselves.
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
-# What they run unless told otherwise: scripts/test --help. SUITES=trixie:kprobe hooks
-# by kprobes there. KERNEL=DIR, alone or with LLVM=1: on the kernel of that tree.
+# Which suites and tests run by default: scripts/test --help. SUITES=trixie:kprobe loads
+# the module with hook=kprobe. KERNEL=DIR, with LLVM=1 or without: on the kernel of that
+# tree.
 TEST = scripts/test $(if $(TESTS),--tests "$(TESTS)") $(if $(MACHINE),--machine $(MACHINE)) \
 	$(if $(KERNEL),--kernel "$(KERNEL)" $(if $(LLVM),--llvm))
 
+# By default, also checks that the selftests build and run as part of a kernel tree. The
+# last line is the count of scripts/test, whatever comes of that.
 test: python
-	@$(TEST) $(SUITES)
+	@status=0; \
+	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest || status=1;) \
+	$(TEST) $(SUITES) || status=$$?; \
+	exit $$status
 
-# every suite, flavour and architecture: a night
+# Every suite, flavour and architecture: takes a night.
 test-all: python
 	@$(TEST) --all
 
-# On kernels full of sanitizers, on one that looks for data races, and on one that has
-# kprobes alone. Where guests are emulated this takes hours.
+# On kernels with many sanitizers, on one with KCSAN, and on one without ftrace. Takes
+# hours where guests are emulated.
 test-debug: python
 	@$(TEST) --long --timeout 36000 --debug
 
-# SEEDS random sequences of socket calls, from seed SEED on
+# SEEDS random sequences of socket calls, starting with seed SEED
 fuzz: python
 	@dir=$$(scripts/build --suite $(SUITE)$(AT) --what selftests) && \
 	scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
 		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
 
-# Mistakes put into the module, one at a time: which tests notice? FILES=tcp.c for
-# those of one file, MUTANT=name for one.
+# Mutation tests: puts one mistake at a time into the module and runs the tests that
+# should fail then. FILES=tcp.c: those of one file, MUTANT=name: one.
 mutate: python
 	@scripts/mutate $(FILES:%=--file %) $(MUTANT:%=--mutant %) \
 		$(if $(filter-out file,$(origin SUITES)),$(SUITES:%=--suite %))
@@ -109,31 +115,31 @@ bench: python
 	@scripts/bench $(if $(QUICK),--quick) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(addprefix --suite ,$(SUITES))
 
-# What can be said of the sources without a guest
+# Style, warnings and manual pages: needs no guest
 check: python
 	@scripts/check
 
-# the packages of SUITE, in build/SUITE+deb/deb
+# The packages for SUITE, in build/SUITE+deb/deb
 deb:
 	@scripts/build --suite $(SUITE)$(AT) --what deb --check
 
-# PROOF: some of them, see scripts/proof --help
+# PROOF="tools wire" runs only these: see scripts/proof --help.
 proof: python
 	@scripts/proof $(PROOF)
 
-# every kernel header package that Debian's releases offer
+# For every kernel header package of Debian's releases
 build-matrix:
 	@scripts/build-matrix $(RELEASES)
 
-# a tarball of what is committed; the same commit gives the same bytes
+# A tarball of HEAD; the same commit gives the same bytes.
 VERSION = $(shell sed -n 's/.*PORT0_VERSION[[:space:]]*"\(.*\)".*/\1/p' module/main.c)
 dist:
 	mkdir -p build
 	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
 	@echo build/port0-$(VERSION).tar.gz
 
-# which of the kernel functions that the module mirrors or hooks have changed in the
-# kernel source TREE, and with OLD=another one, how
+# Which of the kernel functions that the module mirrors or hooks have changed in the
+# kernel source TREE; with OLD=DIR, also how they differ from that source.
 mirrors: python
 	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
 

@@ -2,12 +2,12 @@
 /*
  * bind() on a marked socket.
  *
- * The kernel's own bind does the work. Below port0_inet_bind(), when cgroup
- * programs have run and __inet_bind() is entered, port 0 in the address is
- * covered by PORT0_STAND_IN: that makes __inet_bind() check the privilege, ask
- * for a port even with IP_BIND_ADDRESS_NO_PORT, and lock the port to the
- * socket, all of which it skips for 0. When it then asks the protocol for the
- * stand-in, the protocol's get_port is redirected and takes port 0 instead.
+ * The kernel's own inet_bind() does the work, called by port0_inet_bind(). When it
+ * calls __inet_bind(), after cgroup programs have run, port 0 in the address is
+ * replaced by PORT0_STAND_IN. That makes __inet_bind() check the privilege, ask for
+ * a port even with IP_BIND_ADDRESS_NO_PORT, and lock the port to the socket, all of
+ * which it omits for port 0. Then it calls get_port of the protocol with the
+ * stand-in; that call is redirected to a function that takes port 0.
  */
 #include <linux/capability.h>
 #include <net/sock.h>
@@ -33,9 +33,9 @@ static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 }
 
 /**
- * struct port0_bind - a bind() of a marked socket under way
- * @turn: so that no other bind() of the socket overlaps it
- * @call: what the hooks below it find
+ * struct port0_bind - a bind() of a marked socket in flight
+ * @turn: keeps other calls of bind() on the socket from overlapping it
+ * @call: what the hooks that run below it find
  */
 struct port0_bind {
 	struct port0_turn turn;
@@ -61,7 +61,7 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	if (err)
 		return err;
 	if (port0_is_draining()) {
-		/* A second bind() of a holder is told so. */
+		/* A second bind() has to fail with EINVAL as ever. */
 		err = *port0_sockaddr_port(uaddr) || port0_sock_holds(sk) ?
 			0 : -EPERM;
 		if (err)
@@ -88,8 +88,9 @@ err_turn:
 	return err;
 }
 
-static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
-			   port0_sockaddr_t *uaddr, int err)
+/* Returns what bind() does. */
+static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
+			  port0_sockaddr_t *uaddr, int err)
 {
 	struct port0_call *call = &bind->call;
 
@@ -97,9 +98,10 @@ static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
 		*port0_sockaddr_port(uaddr) = 0;
 
 	/*
-	 * A post_bind program has had the port taken away again. The kernel had
-	 * zeroed the address, which port0_bind_release() had to restore. A bind()
-	 * with IP_BIND_ADDRESS_NO_PORT may have chosen another since.
+	 * A post_bind program has refused the bind(): the kernel zeroed the address,
+	 * port0_bind_release() restored it to give the port back, and here it is
+	 * zeroed again. Not if another bind(), with IP_BIND_ADDRESS_NO_PORT, has
+	 * written an address since.
 	 */
 	if (err && call->claimed) {
 		lock_sock(sk);
@@ -113,18 +115,21 @@ static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	if (!call->claimed)
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
+	/* Before 6.1 __inet_bind() makes -EADDRINUSE of whatever get_port() says. */
+	return err && call->denied ? -EACCES : err;
 }
 
 /**
  * port0_inet_bind - bind() of a marked socket, in place of inet_bind()
  * @sock: the socket
- * @uaddr: the address, in kernel memory; as it was when this returns
+ * @uaddr: the address, in kernel memory; unchanged when this returns
  * @addr_len: its length
  *
- * Context: process, no locks held.
- * Return: what inet_bind() returns, or -ERESTARTSYS if killed while another
- * bind() on the socket was under way, or why the hooks for a bound socket cannot be
- * armed, or -EPERM for port 0 while the administrator drains it.
+ * Context: process, no locks held; may sleep. Takes a turn on the socket, and the
+ * socket lock.
+ * Return: what inet_bind() returns; -ERESTARTSYS if the task was killed while it
+ * waited for another bind() of the socket; -EPERM for port 0 while the parameter
+ * "drain" is set; -ENOMEM; or what port0_hooks_arm() returns.
  */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 {
@@ -135,15 +140,14 @@ int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 	if (err)
 		return err;
 	err = inet_bind(sock, uaddr, addr_len);
-	port0_bind_end(&bind, sock->sk, uaddr, err);
-	return err;
+	return port0_bind_end(&bind, sock->sk, uaddr, err);
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
 /**
  * port0_inet6_bind - bind() of a marked socket, in place of inet6_bind()
  * @sock: the socket
- * @uaddr: the address, in kernel memory; as it was when this returns
+ * @uaddr: the address, in kernel memory; unchanged when this returns
  * @addr_len: its length
  *
  * Context: as port0_inet_bind().
@@ -159,27 +163,27 @@ int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 	if (err)
 		return err;
 	err = inet6_bind(sock, uaddr, addr_len);
-	port0_bind_end(&bind, sock->sk, uaddr, err);
-	return err;
+	return port0_bind_end(&bind, sock->sk, uaddr, err);
 }
 #endif
 
 /**
- * port0_bind_prepare - look at __inet_bind() or __inet6_bind() being entered
+ * port0_bind_prepare - called when __inet_bind() or __inet6_bind() is entered
  * @sk: a marked socket
  * @uaddr: the address, in kernel memory, as cgroup programs have left it
  * @flags: BIND_*
  *
- * The kernel recognises a second bind by inet_num, which is 0 on port 0, so it
- * is told here. Whoever binds without our bind() around it, a cgroup program by
- * bpf_bind(), asks for no literal port.
+ * Replaces port 0 by the stand-in. The kernel recognises a second bind() by inet_num,
+ * which is 0 on port 0, so it is recognised here. A bind that is not called by
+ * port0_inet_bind(), but by a cgroup program with bpf_bind(), gets an ephemeral port
+ * for port 0.
  *
- * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK. Without
- * the lock nobody else can give the socket port 0 meanwhile: who could would have
- * to take the turn that this bind() has. A bind() that finds the socket on port 0
- * here is a second one, even if the socket gives the port back before the lock is
- * free.
- * Return: true if this is a second bind, which must be refused.
+ * Context: process; does not sleep. The caller owns the socket lock if @flags lack
+ * BIND_WITH_LOCK. Without the lock, the socket cannot get port 0 meanwhile, since
+ * only the bind() that has the turn on the socket can give it that. If it holds port
+ * 0 here, this is a second bind(), even if the port is given back before
+ * __inet_bind() gets the lock.
+ * Return: true if this is a second bind(), which must be refused.
  */
 bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
 {
@@ -198,6 +202,7 @@ bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
 	return false;
 }
 
+/* The privilege check of __inet_bind() and __inet6_bind() */
 static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
 {
 	struct net *net = sock_net(sk);
@@ -208,15 +213,17 @@ static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
 }
 
 /**
- * port0_inet_rebind - bind() of a socket that holds port 0 already
+ * port0_inet_rebind - bind() of a socket that holds port 0 already, in place of
+ * __inet_bind()
  * @sk: the socket
  * @uaddr: the address
  * @addr_len: its length, checked by the caller
  * @flags: BIND_*
  *
- * Stands in for __inet_bind(), which would find -EINVAL after these checks.
+ * Mirrors the checks that __inet_bind() makes before it fails with -EINVAL because
+ * the socket is bound.
  *
- * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK.
+ * Context: process; the caller owns the socket lock if @flags lack BIND_WITH_LOCK.
  * Return: -EAFNOSUPPORT, -EADDRNOTAVAIL, -EACCES or -EINVAL.
  */
 int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
@@ -243,15 +250,17 @@ int port0_inet_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 
 #if IS_ENABLED(CONFIG_IPV6)
 /**
- * port0_inet6_rebind - bind() of a socket that holds port 0 already
+ * port0_inet6_rebind - bind() of a socket that holds port 0 already, in place of
+ * __inet6_bind()
  * @sk: the socket
  * @uaddr: the address
  * @addr_len: its length, checked by the caller
  * @flags: BIND_*
  *
- * Stands in for __inet6_bind(), which would find -EINVAL after these checks.
+ * Mirrors the checks that __inet6_bind() makes before it fails with -EINVAL because
+ * the socket is bound.
  *
- * Context: process; the socket is locked if @flags lack BIND_WITH_LOCK.
+ * Context: process; the caller owns the socket lock if @flags lack BIND_WITH_LOCK.
  * Return: -EAFNOSUPPORT, -EACCES or -EINVAL.
  */
 int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
@@ -271,12 +280,12 @@ int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 #endif
 
 /**
- * port0_bind_wants_port - tell whether get_port is asked for the stand-in
+ * port0_bind_wants_port - tell whether get_port is called for port 0
  * @sk: a marked socket that does not hold port 0
- * @snum: the port that is asked for
+ * @snum: the port that get_port is called with
  *
- * Context: process, socket locked.
- * Return: true if @snum has come down from our bind() and stands for port 0.
+ * Context: process, socket locked; does not sleep.
+ * Return: true if @snum is the stand-in, put there by port0_bind_prepare().
  */
 bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 {
@@ -289,13 +298,14 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 }
 
 /**
- * port0_bind_claim - see whether the bind() under way may have port 0
- * @sk: the socket that asks for it
+ * port0_bind_claim - check the privilege of the bind() in flight for port 0
+ * @sk: the socket
  *
- * The kernel has checked the privilege for the stand-in. That is the right
- * answer for 0 as well, but where privileged ports are those below 1.
+ * The kernel has checked the privilege for the stand-in. The result is the same for
+ * port 0, unless ip_unprivileged_port_start is 1.
  *
- * Context: process, socket locked, below port0_inet_bind().
+ * Context: process, socket locked, in get_port called by port0_inet_bind() or
+ * port0_inet6_bind().
  * Return: the call, for port0_bind_claimed(), or ERR_PTR(-EACCES).
  */
 struct port0_call *port0_bind_claim(struct sock *sk)
@@ -303,21 +313,24 @@ struct port0_call *port0_bind_claim(struct sock *sk)
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
 	if (!inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN) &&
-	    !port0_bind_may(sk, htons(0), call->flags))
+	    !port0_bind_may(sk, htons(0), call->flags)) {
+		call->denied = true;
 		return ERR_PTR(-EACCES);
+	}
 	return call;
 }
 
 /**
  * port0_bind_claimed - note that a bind() has taken port 0
- * @sk: the socket, on port 0 now
+ * @sk: the socket, which holds port 0 now
  * @call: as port0_bind_claim() has returned it
  *
- * From here until port0_bind_release() the socket keeps the module loaded. The
- * kernel locks the port to the socket only at the end of __inet_bind(); it is
- * done here so that port0_sock_pins() holds from now on.
+ * Takes the reference on the module that port0_bind_release() drops. The kernel sets
+ * SOCK_BINDPORT_LOCK only at the end of __inet_bind(); it is set here, so that
+ * port0_sock_pins() is true from now on. Starts the watch, if there is to be one.
  *
- * Context: process, socket locked, below port0_inet_bind().
+ * Context: process, socket locked, in get_port called by port0_inet_bind() or
+ * port0_inet6_bind().
  */
 void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 {
@@ -330,15 +343,15 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 }
 
 /**
- * port0_bind_keep - judge a get_port on a socket that holds port 0
+ * port0_bind_keep - answer get_port for a socket that holds port 0
  * @sk: the socket
- * @snum: the port that is asked for
+ * @snum: the port that get_port is called with
  *
- * listen() and autobind ask for the number that the socket has, which is 0. A
- * bind() that began before the socket was marked asks for whatever it was called
- * with, after it has written its address: it has come too late, and is told what a
- * second bind() is told. The kernel then zeroes the address, which watch.c undoes
- * when the lock is released.
+ * listen() and autobind call get_port with inet_num, which is 0: the socket keeps its
+ * port. A bind() that began before the socket was marked (a late one, see watch.c)
+ * calls it with the port of its caller, after it has written its address. It fails
+ * with -EINVAL, as a second bind() does. The kernel then zeroes the address, which
+ * watch.c undoes when the socket lock is released.
  *
  * Context: process, socket locked; does not sleep.
  * Return: 0, or -EINVAL for a late bind().
@@ -352,12 +365,13 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  * port0_bind_release - note that a socket gives its port back
  * @sk: a marked socket, still bound
  *
- * Called as inet_put_port() or udp_lib_unhash() is entered. Each runs once for
- * a bound socket, so the reference of port0_bind_claimed() is put once.
+ * Called when inet_put_port() or udp_lib_unhash() is entered. That happens once for a
+ * bound socket, so the reference of port0_bind_claimed() is dropped once: here, or
+ * after the watch on the socket is removed.
  *
  * If a post_bind program has refused the bind(), the kernel has zeroed the address
- * before this. inet_put_port() finds the chain to lock by the address and cannot
- * fail, so the address is restored for it.
+ * before this call. inet_put_port() chooses the chain to lock by the address and
+ * cannot fail, so the address is restored first.
  *
  * Context: process or softirq, socket locked or no longer in use; does not sleep.
  */

@@ -2,20 +2,24 @@
 /*
  * TCP bind buckets, in the three forms that kernels have had.
  *
- * A bucket (tb) stands for a port in a namespace and a second-level bucket (tb2)
- * for a port and an address.
+ * A bucket (tb) is for one port in a network namespace, and a second-level bucket
+ * (tb2) for one port and one address.
  *
- *	A, before 6.1	there is no tb2; sockets hang on the tb
- *	B, from 6.1	a socket hangs on both; a tb2 keeps its TIME_WAIT sockets
- *			on a list of their own
- *	C, from 6.8	every socket hangs on its tb2 alone, and the tb2s on the tb
+ *	A, before 6.1	there is no tb2; sockets are linked to the tb
+ *	B, from 6.1	a socket is linked to both; a tb2 has a separate list of its
+ *			TIME_WAIT sockets
+ *	C, from 6.8	a socket is linked to its tb2 only, and the tb2s to the tb
  *
- * (The versions are upstream's. What counts is what the headers have.) All three
- * are used through the functions here, so tcp.c does not know which it is; in
- * form A, struct inet_bind2_bucket is a name without a type.
+ * The versions are upstream's; the headers decide which form is compiled. tcp.c uses
+ * the functions below and does not depend on the form. In form A,
+ * struct inet_bind2_bucket is declared and never defined.
  *
- * port0_tb_any() and port0_tb2_any() look for a socket that conflicts in one. They
- * are inlined with the test, since a call for each socket would double the price.
+ * port0_tb_any() and port0_tb2_any() look for a socket that conflicts. They are
+ * inlined together with the test, since a function call for each socket would double
+ * the time.
+ *
+ * Locking: as in the kernel, a tb and its sockets are guarded by the lock of its
+ * chain in bhash, and a tb2 and its sockets by that of its chain in bhash2.
  */
 #ifndef _PORT0_BUCKETS_H
 #define _PORT0_BUCKETS_H
@@ -51,7 +55,7 @@ typedef bool (*port0_conflict_t)(const struct port0_bidder *bidder,
 #error "this kernel's inet_bind_bucket is new to port0: please report it"
 #endif
 
-/* What all forms have in common */
+/* For all forms */
 
 static inline struct inet_bind_hashbucket *port0_bhash(const struct sock *sk)
 {
@@ -82,7 +86,7 @@ port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk)
 	return NULL;
 }
 
-/* Mirrors inet_bind_bucket_create(), but for the memory. */
+/* Mirrors inet_bind_bucket_create(), except that @tb is allocated by the caller. */
 static inline void port0_tb_link(struct inet_bind_bucket *tb,
 				 struct inet_bind_hashbucket *head,
 				 const struct sock *sk)
@@ -97,7 +101,7 @@ static inline void port0_tb_link(struct inet_bind_bucket *tb,
 #else
 	INIT_HLIST_HEAD(&tb->owners);
 #endif
-	/* Newer kernels walk the chain under RCU too. */
+	/* Newer kernels also read the chain under RCU. */
 	hlist_add_head_rcu(&tb->node, &head->chain);
 }
 
@@ -115,7 +119,7 @@ static inline struct inet_bind2_bucket *port0_tb2_of(const struct sock *sk)
 	return NULL;
 }
 
-/* Where a socket hangs does not depend on its address. */
+/* Where a socket is linked does not depend on its address. */
 static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 					const struct sock *sk)
 {
@@ -186,8 +190,8 @@ port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
 #define PORT0_HAVE_BHASH2	1
 
 /*
- * Mirrors inet_use_hash2_on_bind(), which kernels have as inet_use_bhash2_on_bind()
- * or not in a header.
+ * Mirrors inet_use_hash2_on_bind(). On some kernels it is called
+ * inet_use_bhash2_on_bind(), or is not in a header.
  */
 static inline bool port0_uses_hash2(const struct sock *sk)
 {
@@ -238,7 +242,7 @@ static inline struct inet_bind2_bucket *port0_tb2_alloc(const struct sock *sk)
 				GFP_ATOMIC);
 }
 
-/* The kernel that keeps fastreuse in tb2 too reads it when the tb2 goes. */
+/* Newer kernels have fastreuse in tb2, too, and read it when the tb2 is destroyed. */
 static inline void port0_tb2_sync_fastreuse(const struct inet_bind_bucket *tb,
 					    struct inet_bind2_bucket *tb2)
 {
@@ -250,7 +254,7 @@ static inline void port0_tb2_sync_fastreuse(const struct inet_bind_bucket *tb,
 
 #ifdef PORT0_BUCKETS_C
 
-/* Mirrors inet_bind2_bucket_init(), what depends on the form. */
+/* Mirrors the part of inet_bind2_bucket_init() that is specific to this form. */
 static inline void port0_tb2_init(struct inet_bind2_bucket *tb2,
 				  struct inet_bind_bucket *tb,
 				  const struct sock *sk)
@@ -288,7 +292,7 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
 }
 
-/* The IPv6 address of a tb2, that of an IPv4 one mapped. */
+/* The address of a tb2; an IPv4 address as v4-mapped */
 static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
 {
 #if IS_ENABLED(CONFIG_IPV6)
@@ -301,7 +305,7 @@ static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2
 #endif
 }
 
-/* Mirrors inet_bind2_bucket_match_addr_any(), the address part. */
+/* Mirrors the comparison of addresses in inet_bind2_bucket_match_addr_any(). */
 static inline bool port0_tb2_addr_any(const struct inet_bind2_bucket *tb2,
 				      const struct sock *sk)
 {
@@ -339,7 +343,7 @@ port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
 
 #else /* PORT0_BUCKETS_B */
 
-/* Mirrors inet_bind2_bucket_init(), what depends on the form. */
+/* Mirrors the part of inet_bind2_bucket_init() that is specific to this form. */
 static inline void port0_tb2_init(struct inet_bind2_bucket *tb2,
 				  struct inet_bind_bucket *tb,
 				  const struct sock *sk)
@@ -375,7 +379,7 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
 }
 
-/* The IPv6 address of a tb2, that of an IPv4 one mapped. */
+/* The address of a tb2; an IPv4 address as v4-mapped */
 static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
 {
 	struct in6_addr addr;
@@ -388,7 +392,7 @@ static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2
 	return addr;
 }
 
-/* Mirrors inet_bind2_bucket_match_addr_any(), the address part. */
+/* Mirrors the comparison of addresses in inet_bind2_bucket_match_addr_any(). */
 static inline bool port0_tb2_addr_any(const struct inet_bind2_bucket *tb2,
 				      const struct sock *sk)
 {
@@ -458,7 +462,10 @@ static inline void port0_tb2_link(struct inet_bind2_bucket *tb2,
 	hlist_add_head(&tb2->node, &head2->chain);
 }
 
-/* Mirrors inet_bhash2_addr_any_conflict(): looks through the wildcards' tb2s. */
+/*
+ * Mirrors inet_bhash2_addr_any_conflict(): looks for a conflict with sockets that are
+ * bound to the wildcard address. Takes the lock of its chain in bhash2.
+ */
 static __always_inline bool
 port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
 	       const struct port0_bidder *bidder)
@@ -504,8 +511,9 @@ port0_tb_any(struct inet_bind_bucket *tb, port0_conflict_t conflicts,
 }
 
 /*
- * UDP has a second table on every kernel. The fix that brought
- * inet_use_hash2_on_bind() into a header kept wildcards from looking there alone.
+ * Tell whether bind() of a UDP socket may look for conflicts in the second table
+ * only. UDP has that table on every kernel. Kernels without this function in a header
+ * use it for wildcards, too.
  */
 static inline bool port0_udp_uses_hash2(const struct sock *sk)
 {

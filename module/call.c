@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The table of calls in flight, hashed by task: however many calls a user keeps
- * under way, they lengthen the look-ups of next to nobody else.
+ * The table of calls in flight, hashed by task, so that many calls of one user
+ * hardly slow down look-ups for the tasks of others.
  *
  * Locking: each bucket has a raw spinlock, since hooks look calls up with
- * preemption off. Linking, unlinking and finding all happen in task context
- * only: port0_call_find() turns away anything that interrupted a task, which
- * could otherwise spin on a lock that the interrupted task holds. Nobody calls a
- * hooked function with a bucket locked, so no hook spins on its own task either.
+ * preemption disabled. It is taken in task context only, without disabling
+ * interrupts: port0_call_find() returns at once in an interrupt or softirq, which
+ * could otherwise spin on a lock that the interrupted task holds. No hooked function
+ * is called with a bucket locked, so a hook cannot spin on a lock of its own task.
  */
 #include <linux/hash.h>
 #include <linux/preempt.h>
@@ -36,12 +36,12 @@ port0_call_bucket(const struct task_struct *task)
 }
 
 /**
- * port0_call_begin - link a call, so that hooks below it find it
- * @call: on the caller's stack, undefined before
- * @sk: the socket, held by the caller for as long as the call lasts
+ * port0_call_begin - link a call, so that hooks that run below the caller find it
+ * @call: on the caller's stack; need not be initialised
+ * @sk: the socket; the caller must hold a reference on it until port0_call_end()
  * @kind: what the caller is about to do
  *
- * Context: process.
+ * Context: process. Takes the lock of the bucket.
  */
 void port0_call_begin(struct port0_call *call, const struct sock *sk,
 		      enum port0_call_kind kind)
@@ -62,7 +62,8 @@ void port0_call_begin(struct port0_call *call, const struct sock *sk,
  * port0_call_end - unlink a call
  * @call: what port0_call_begin() has linked
  *
- * Context: process, the same task.
+ * Context: process, in the task that called port0_call_begin(). Takes the lock of
+ * the bucket.
  */
 void port0_call_end(struct port0_call *call)
 {
@@ -74,8 +75,8 @@ void port0_call_end(struct port0_call *call)
 }
 
 /*
- * in_task(), but for a breakpoint: where a kprobe that could not be put on ftrace
- * runs its handler as if in an NMI, what counts is the context that it broke.
+ * Like in_task(), but the handler of an int3 kprobe counts as running in the context
+ * that the breakpoint has interrupted, though preempt_count() shows an NMI.
  */
 static bool port0_call_in_task(void)
 {
@@ -88,12 +89,14 @@ static bool port0_call_in_task(void)
 
 /**
  * port0_call_find - find the call that the current task is making
- * @sk: the socket; compared, never dereferenced
- * @kind: what the call must be
+ * @sk: the socket; compared only, never dereferenced
+ * @kind: the kind of call
  *
- * Context: any; from an interrupt or a softirq it finds nothing, since what
- * runs there does not run for the task.
- * Return: the call, valid until the caller returns to it, or NULL.
+ * Context: any, including hooks that run with preemption disabled. In an interrupt
+ * or softirq it finds nothing, since what runs there does not run on behalf of the
+ * task. Takes the lock of the bucket.
+ * Return: the call, or NULL. It is on the stack of the current task, in a function
+ * that has not returned yet, so it stays valid until the hook returns.
  */
 struct port0_call *port0_call_find(const struct sock *sk,
 				   enum port0_call_kind kind)
@@ -104,7 +107,7 @@ struct port0_call *port0_call_find(const struct sock *sk,
 	if (hlist_empty(&bucket->head) || !port0_call_in_task())
 		return NULL;
 
-	/* In an int3 kprobe, which looks like an NMI, lockdep allows only this. */
+	/* An int3 kprobe looks like an NMI, where lockdep allows only trylock. */
 	while (!raw_spin_trylock(&bucket->lock))
 		cpu_relax();
 	hlist_for_each_entry(call, &bucket->head, node) {
@@ -119,9 +122,9 @@ struct port0_call *port0_call_find(const struct sock *sk,
 }
 
 /**
- * port0_call_init - make the table ready
+ * port0_call_init - initialise the locks of the table
  *
- * Context: module load, before the first hook.
+ * Context: process, in module init, before hooks are installed.
  */
 void port0_call_init(void)
 {

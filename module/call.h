@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The context of a task's call: how a hook deep in the kernel knows that it runs
- * below one of our replacements.
+ * Calls in flight: how a hook deep in the kernel knows that it runs below one of the
+ * module's replacements.
  *
- * A replacement puts a struct port0_call on its stack, links it, calls the
- * kernel's own function and unlinks it. A hook that fires meanwhile finds it by
- * task and socket. Only the task that linked a call ever finds it, so what is
- * found stays valid for as long as the hook runs.
+ * A replacement has a struct port0_call on its stack. It links it into a table,
+ * calls the kernel's own function and unlinks it. Hooks that run meanwhile find it
+ * by task and socket. Only the task that has linked a call can find it, so it stays
+ * valid for as long as the hook runs.
  */
 #ifndef _PORT0_CALL_H
 #define _PORT0_CALL_H
@@ -24,7 +24,7 @@ struct sock;
  * enum port0_call_kind - what the replacement is doing
  * @PORT0_CALL_BIND: a bind()
  * @PORT0_CALL_SEND: a sendmsg() to port 0
- * @PORT0_CALL_OPTION: a setsockopt() that a bind() must not overlap
+ * @PORT0_CALL_OPTION: setsockopt(IPV6_V6ONLY)
  */
 enum port0_call_kind {
 	PORT0_CALL_BIND,
@@ -34,19 +34,22 @@ enum port0_call_kind {
 
 /**
  * struct port0_call - one call in flight
- * @node: in the bucket of @task
+ * @node: in the bucket of @task; guarded by the lock of the bucket
  * @sk: the socket that the call is made on
- * @task: the task that makes it
- * @kind: what it is
- * @stand_in: the kernel is being shown PORT0_STAND_IN for port 0
- * @literal: bind: port 0 means port 0
- * @flags: bind: the flags __inet_bind() was called with
+ * @task: the task that makes the call
+ * @kind: what the replacement is doing
+ * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
+ * @literal: bind: port 0 means port 0; false while "drain" is set
+ * @flags: bind: the flags that __inet_bind() was called with
+ * @denied: bind: port 0 is privileged here and the caller lacks the privilege
  * @claimed: bind: the socket has been given port 0
- * @place: bind: where the socket has been filed, once @claimed
- * @watch: bind: for port0_watch_start(), if other calls on the socket may be under
- *	way
- * @name: send: the caller's address, while the stand-in in it is ours
- * @routed: send: the destination port has been set back to 0 in the flow
+ * @place: bind: the address that the socket was filed under; valid if @claimed
+ * @watch: bind: to be started when port 0 is taken; NULL if no other call on the
+ *	socket can be in flight
+ * @name: send: the caller's address, for as long as it has the stand-in
+ * @routed: send: the destination port in the flow has been set back to 0
+ *
+ * Only @task uses the members, so all but @node need no lock.
  */
 struct port0_call {
 	struct hlist_node node;
@@ -57,6 +60,7 @@ struct port0_call {
 
 	bool literal;
 	u32 flags;
+	bool denied;
 	bool claimed;
 	struct port0_place place;
 	struct port0_watch *watch;

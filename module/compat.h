@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The one room for signatures that differ between kernels. PORT0_HAVE_* are the
- * answers of the kernel's headers to probes.c; nothing else in the module asks how
- * old a kernel is. What a kernel lacks is supplied under the kernel's own name.
+ * Differences between kernels, except for bind buckets (buckets.h). PORT0_HAVE_* are
+ * what probes.c has found in the kernel's headers; nothing in the module tests for a
+ * version. A function that a kernel lacks is defined under the kernel's own name.
  *
- * checkpatch dislikes the typedefs and the parameter lists in macros: a type or
- * a signature that differs between kernels has no other name to go by. It dislikes
- * the weak symbol, too, which a kernel need not export.
+ * checkpatch complains about the typedefs and about parameter lists in macros. They
+ * are the only way to name a type or a signature that differs between kernels.
  */
 #ifndef _PORT0_COMPAT_H
 #define _PORT0_COMPAT_H
@@ -43,8 +42,8 @@ typedef struct sockaddr port0_sockaddr_t;
 #endif
 
 /*
- * A cgroup program on addresses. Where it can change the length, @len points to
- * that.
+ * Run a cgroup program on an address. On newer kernels, the program can change the
+ * length of the address, too, which @len points to.
  */
 #if defined(PORT0_HAVE_SA_PROG_LEN)
 #define port0_cgroup_run_sa_prog(sk, uaddr, len, type)			\
@@ -60,9 +59,9 @@ typedef struct sockaddr port0_sockaddr_t;
 #endif
 
 /*
- * ftrace redirects a call where it hands its callbacks the registers to change.
- * A kernel without arguments for callbacks (WITH_ARGS) may have the functions to
- * set one that do nothing, so where there are registers those are used.
+ * ftrace can redirect a call if its callbacks may change the instruction pointer.
+ * Kernels without DYNAMIC_FTRACE_WITH_ARGS may have functions for that which do
+ * nothing, so struct pt_regs is used where there is one.
  */
 #if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) ||				\
 	defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)
@@ -100,7 +99,7 @@ typedef struct ftrace_regs port0_fregs_t;
 #endif /* CONFIG_DYNAMIC_FTRACE_WITH_ARGS || CONFIG_DYNAMIC_FTRACE_WITH_REGS */
 
 #if defined(PORT0_HAVE_FTRACE) && !defined(PORT0_HAVE_FTRACE_SET_FILTER_IPS)
-/* All or none, where the kernel takes one at a time. */
+/* Adds or removes all or none, like the kernel's, by one call for each address. */
 static inline int ftrace_set_filter_ips(struct ftrace_ops *ops,
 					unsigned long *ips, unsigned int cnt,
 					int remove, int reset)
@@ -124,8 +123,9 @@ err_undo:
 
 #ifdef PORT0_HAVE_FTRACE
 /*
- * Older kernels do not export ftrace_free_filter() to modules, which no header shows.
- * What they have may want memory.
+ * Older kernels do not export ftrace_free_filter(), which no header shows, so it is
+ * looked up at run time. Without it, ftrace_set_filter() resets the filter, which may
+ * fail for lack of memory.
  */
 static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 {
@@ -141,14 +141,17 @@ static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 }
 #endif
 
-/* Without it, an older kernel calls us through a guard that we do not need. */
+/* Without this flag, older kernels add a recursion guard that is not needed here. */
 #ifdef PORT0_HAVE_FTRACE_RECURSION_SAFE
 #define PORT0_FTRACE_OPS_FLAGS		FTRACE_OPS_FL_RECURSION_SAFE
 #else
 #define PORT0_FTRACE_OPS_FLAGS		0
 #endif
 
-/* Run in the interrupt itself, on PREEMPT_RT too, so that it can be waited for. */
+/*
+ * Runs in hard interrupt context, on PREEMPT_RT too: there irq_work_sync() can wait for
+ * it on every kernel.
+ */
 #ifdef IRQ_WORK_INIT_HARD
 #define PORT0_IRQ_WORK_INIT(func)	IRQ_WORK_INIT_HARD(func)
 #else
@@ -157,7 +160,7 @@ static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 			    .func = (_func) })
 #endif
 
-/* What a breakpoint adds to preempt_count(), if it counts as an NMI at all. */
+/* What the handler of a breakpoint adds to preempt_count(), if it counts as an NMI */
 #ifdef CONFIG_X86
 #define PORT0_BREAKPOINT_OFFSET		(NMI_OFFSET + HARDIRQ_OFFSET)
 #else
@@ -175,7 +178,7 @@ static inline kuid_t port0_sk_uid(const struct sock *sk)
 #endif
 }
 
-/* A SO_REUSEPORT group that listeners have left while it had connections. */
+/* Tell whether listeners have left a SO_REUSEPORT group that had connections. */
 static inline bool port0_group_has_closed(const struct sock_reuseport *group)
 {
 #ifdef PORT0_HAVE_REUSEPORT_CLOSED
@@ -215,7 +218,7 @@ static inline bool inet_addr_valid_or_nonlocal(struct net *net,
 #define BIND_NO_CAP_NET_BIND_SERVICE	0
 #endif
 
-/* TCP's tables */
+/* The hash tables of TCP */
 static inline struct inet_hashinfo *port0_hashinfo(const struct sock *sk)
 {
 #if defined(PORT0_HAVE_DEATH_ROW_EMBEDDED)
@@ -250,8 +253,9 @@ static inline struct udp_table *port0_udp_table(const struct sock *sk)
 }
 
 /*
- * __inet_hash_connect() and the function it is handed to claim a 4-tuple. The
- * hash of port 0 is the hash it starts from.
+ * The parameters of __inet_hash_connect(), and of its parameter check_established,
+ * which claims a 4-tuple. hash_port0, where the kernel has it, is the hash of the
+ * 4-tuple with local port 0.
  */
 #if defined(PORT0_HAVE_HASH_CONNECT_HASH)
 #define PORT0_CHECK_PARAMS		, bool, u32
@@ -288,7 +292,7 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 #define port0_check_established()					\
 	check_established(death_row, sk, 0, NULL PORT0_CHECK_ARGS)
 
-/* __cgroup_bpf_run_filter_sock_addr(), which is there with CONFIG_CGROUP_BPF */
+/* The parameters of __cgroup_bpf_run_filter_sock_addr(), with CONFIG_CGROUP_BPF */
 #if defined(PORT0_HAVE_CGROUP_SOCK_ADDR_UNSIZED) ||			\
 	defined(PORT0_HAVE_CGROUP_SOCK_ADDR_LEN)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\

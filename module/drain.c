@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The administrator's control: who may mark sockets, and a way to be rid of port 0
- * without ending anybody's program.
+ * The parameters for the administrator: who may mark sockets (init_userns), and a way
+ * to get the module unloaded without killing programs (drain).
  *
- * Both parameters can be written at run time, by root, below
- * /sys/module/port0/parameters.
+ * Root can write both at run time, in /sys/module/port0/parameters.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -17,20 +16,21 @@
 #include "hook.h"
 #include "port0.h"
 
-/* How often it is seen whether the last socket on port 0 has gone. */
+/* How often the drain looks whether the last socket on port 0 is closed */
 #define PORT0_DRAIN_INTERVAL	HZ
 
 static bool port0_drain;
 static bool port0_init_userns;
-/* Guarded by kernel_param_lock(): the work may be queued. */
+/* The work may be queued; guarded by kernel_param_lock(). */
 static bool port0_drain_ready;
 
 static void port0_drain_work_fn(struct work_struct *work);
 static DECLARE_DELAYED_WORK(port0_drain_work, port0_drain_work_fn);
 
 /*
- * Bound UDP sockets that were marked before, by an earlier load or before the hooks
- * were taken out, do nothing that would arm the hooks they send with.
+ * Arm the hooks on sendmsg() for UDP sockets that are bound and marked already, by an
+ * earlier load of the module or before the drain removed the hooks: no call of theirs
+ * arms them.
  */
 static void port0_drain_rearm(void)
 {
@@ -39,7 +39,7 @@ static void port0_drain_rearm(void)
 			__func__);
 }
 
-/* While draining, take out the hooks on first need once nobody needs them. */
+/* While draining, try until PORT0_HOOKS_LATE can be removed; after that, rearm. */
 static void port0_drain_work_fn(struct work_struct *work)
 {
 	if (!port0_is_draining())
@@ -71,7 +71,7 @@ module_param_named(init_userns, port0_init_userns, bool, 0644);
 MODULE_PARM_DESC(init_userns, "let only tasks in the initial user namespace mark sockets, others get EPERM (default: 0)");
 
 /**
- * port0_is_draining - tell whether new marks and literal binds are refused
+ * port0_is_draining - tell whether new marks and new binds to port 0 are refused
  *
  * Context: any.
  * Return: true while the parameter "drain" is set.
@@ -94,9 +94,10 @@ bool port0_may_mark(void)
 }
 
 /**
- * port0_drain_begin - let the parameter have its effect on hooks
+ * port0_drain_begin - let writes to the parameter "drain" arm and remove hooks
  *
- * Context: process, module load, when nothing can fail any more.
+ * Context: process, at the end of module init, when nothing can fail any more; may
+ * sleep. Takes kernel_param_lock().
  */
 void port0_drain_begin(void)
 {
@@ -110,7 +111,8 @@ void port0_drain_begin(void)
 /**
  * port0_drain_end - end what port0_drain_begin() has begun
  *
- * Context: module unload.
+ * Context: process, module exit; may sleep until the work has ended. Takes
+ * kernel_param_lock().
  */
 void port0_drain_end(void)
 {

@@ -2,10 +2,10 @@
 /*
  * Installing and removing hooks.
  *
- * Two backends do the same work: ftrace, ten to twenty nanoseconds a call, and
- * kprobes, for kernels without the function tracer. No two of our registrations
- * share a function, so that each callback is called straight from its own
- * trampoline.
+ * There are two backends: ftrace, which costs 10 to 20 ns per call, and kprobes,
+ * for kernels without the function tracer. Each hooked function belongs to one
+ * ftrace_ops of ours only, so that ftrace calls the callback directly from the
+ * trampoline of that ops and does not walk a list.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -19,12 +19,15 @@
 #include "hook.h"
 
 /**
- * struct port0_backend - a way to get called when a kernel function is entered
- * @name: as in the module parameter
- * @install: put hooks in place, all or none, and say which one could not be;
- *	process context, may sleep; 0 or an errno
- * @remove: take hooks out; returns when no new call can enter those whose
- *	installed it has cleared, and all are cleared if no hook is left
+ * struct port0_backend - a way to run code when a kernel function is entered
+ * @name: as in the module parameter "hook"
+ * @install: install hooks, all or none, and return 0 or an errno; on failure
+ *	*culprit is the hook that could not be installed, or NULL
+ * @remove: remove hooks and clear @installed of each one that is removed; when it
+ *	returns, no new call can enter these. Removing all hooks at once fails only
+ *	if ftrace has disabled itself, removing some of them also without memory
+ *
+ * Both run in process context with port0_hook_mutex held, and may sleep.
  */
 struct port0_backend {
 	const char *name;
@@ -33,7 +36,10 @@ struct port0_backend {
 	void (*remove)(struct port0_hook **hooks, unsigned int n);
 };
 
-/* Guards all below, of port0_hooks_armed the writing, and each @installed. */
+/*
+ * Guards the variables below and @installed of every hook. port0_hooks_armed is
+ * written under it and also read without it.
+ */
 static DEFINE_MUTEX(port0_hook_mutex);
 static unsigned int port0_hooks_armed;
 static struct port0_hook *port0_hooks_chosen[PORT0_HOOKS_MAX];
@@ -41,8 +47,9 @@ static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
 
 /*
- * Sets that somebody else does not let be armed, why, and until when (in jiffies)
- * that is taken for an answer. Anybody may ask, and each try patches the kernel.
+ * The sets whose arming has failed, the errno, and until when (in jiffies) requests
+ * for them get that errno without another try. Any user can cause a try, and each
+ * one patches the kernel's code.
  */
 #define PORT0_REFUSAL_TIME	HZ
 static unsigned int port0_hooks_refused;
@@ -53,7 +60,7 @@ static unsigned long port0_hooks_refused_until;
 
 static unsigned long port0_ftrace_ips[PORT0_HOOKS_MAX];
 
-/* Which of these hooks share @gate, into port0_ftrace_ips. */
+/* Store the addresses of those @hooks that have @gate in port0_ftrace_ips. */
 static unsigned int port0_ftrace_gather(const struct port0_gate *gate,
 					struct port0_hook **hooks,
 					unsigned int n)
@@ -77,7 +84,7 @@ static void port0_ftrace_mark(const struct port0_gate *gate,
 			hooks[i]->installed = installed;
 }
 
-/* How often, and after how long (in ms), a BPF trampoline is asked again. */
+/* Number of retries and pause in ms while a BPF trampoline is being changed */
 #define PORT0_FTRACE_TRIES	20
 #define PORT0_FTRACE_PAUSE	5
 
@@ -89,8 +96,8 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	int err;
 
 	/*
-	 * PERMANENT: kernel.ftrace_enabled=0 is refused while we are there,
-	 * instead of silently leaving sockets on port 0 without their hooks.
+	 * PERMANENT makes the kernel refuse kernel.ftrace_enabled=0, which would
+	 * silently disable the hooks of the sockets that are on port 0.
 	 */
 	*ops = (struct ftrace_ops){
 		.func = gate->callback,
@@ -104,7 +111,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	err = ftrace_set_filter_ips(ops, ips, n, 0, 0);
 	if (!err)
 		err = register_ftrace_function(ops);
-	/* A BPF program on the function is being changed at this moment. */
+	/* A BPF program is just being attached to the function, or detached. */
 	while (err == -EAGAIN && tries-- > 0) {
 		msleep(PORT0_FTRACE_PAUSE);
 		err = register_ftrace_function(ops);
@@ -115,8 +122,8 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 }
 
 /*
- * Fails only after ftrace has found itself broken and switched itself off. The
- * kernel's text still calls us then.
+ * Fails only if ftrace has detected an internal error and disabled itself. The
+ * kernel's code then still calls the hooks.
  */
 static int port0_ftrace_unregister(struct ftrace_ops *ops)
 {
@@ -130,14 +137,17 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 	return err;
 }
 
-/* A registration fails as a whole; each function by itself shows which it is. */
+/*
+ * Find out which hook made a registration fail: register each one alone. Returns
+ * NULL if none of them fails now.
+ */
 static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 					       unsigned int n)
 {
 	static struct ftrace_ops trial;
 	unsigned int i;
 
-	/* Still in use: see port0_ftrace_unregister(). */
+	/* An earlier trial could not be unregistered. */
 	if (trial.func)
 		return NULL;
 
@@ -164,13 +174,13 @@ static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)
 		if (!hooks[i]->installed)
 			continue;
 		found = port0_ftrace_gather(gate, hooks, n);
-		/* An ops without any function left would mean every function. */
+		/* An ops whose filter is empty would trace every function. */
 		if (found == gate->installed) {
 			if (port0_ftrace_unregister(&gate->ops))
 				continue;
 		} else if (ftrace_set_filter_ips(&gate->ops, port0_ftrace_ips,
 						 found, 1, 0)) {
-			/* No memory: they stay, for the next to arm the set. */
+			/* No memory: these hooks stay installed. */
 			continue;
 		}
 		gate->installed -= found;
@@ -191,8 +201,10 @@ static int port0_ftrace_install(struct port0_hook **hooks, unsigned int n,
 			continue;
 		found = port0_ftrace_gather(gate, hooks, n);
 		/*
-		 * Not if it redirects: only registering tells a direct call that
-		 * is there already, a BPF program's, to make room for that.
+		 * Only gates that look on may get functions later. Those that
+		 * redirect have their hooks in one set, see port0_hooks[]:
+		 * only register_ftrace_function() makes a BPF program's direct
+		 * call on a function share it with an IPMODIFY ops.
 		 */
 		if (gate->installed)
 			err = ftrace_set_filter_ips(&gate->ops,
@@ -223,8 +235,8 @@ static const struct port0_backend port0_backend_ftrace = {
 #endif /* PORT0_HAVE_FTRACE */
 
 /*
- * A probe with a post-handler is never jump-optimised, and an optimised probe
- * would ignore that its pre-handler changed the instruction pointer.
+ * Does nothing, but a kprobe with a post-handler is never jump-optimised. An
+ * optimised kprobe ignores that its pre-handler changed the instruction pointer.
  */
 static void port0_kprobe_post(struct kprobe *kp, struct pt_regs *regs,
 			      unsigned long flags)
@@ -232,10 +244,12 @@ static void port0_kprobe_post(struct kprobe *kp, struct pt_regs *regs,
 }
 
 /*
- * A probe that may redirect must not join one that may not: where kprobes sit on
- * ftrace the kernel has armed the first as one that only looks on, takes the pair
- * for one that redirects when it is disarmed, and warns. A probe that joins
- * another is linked to it, which a trial shows.
+ * Tell whether there is no other kprobe on the function.
+ *
+ * With CONFIG_KPROBES_ON_FTRACE, a kprobe that may redirect must not be added to
+ * one that may not: the kernel has armed the first without IPMODIFY, disarms both
+ * as if they had it, and warns. A kprobe that shares its address is linked to the
+ * other by kp->list, so registering one that is not armed shows whether it would.
  */
 static bool port0_kprobe_is_alone(struct port0_hook *hook)
 {
@@ -273,7 +287,7 @@ static int port0_kprobe_arm(struct port0_hook *hook)
 	if (err)
 		return err;
 
-	/* Registering may hide that arming failed; enabling says so. */
+	/* register_kprobe() may hide that arming failed, enable_kprobe() does not. */
 	err = enable_kprobe(kp);
 	if (!err && kprobe_disabled(kp))
 		err = -EBUSY;
@@ -283,10 +297,13 @@ static int port0_kprobe_arm(struct port0_hook *hook)
 }
 
 /*
- * Where kprobes sit on ftrace, the kernel wants memory to disarm one. If it has
- * none, the probe stays in its tables, where it must not outlive us, and has no
- * address any more, which is all that tells. The kernel's count of such probes has
- * gone down all the same, which arming it once more puts right.
+ * Make sure that a kprobe is unregistered: try again until it is.
+ *
+ * With CONFIG_KPROBES_ON_FTRACE, the kernel allocates memory to disarm a kprobe. If
+ * that fails, the kprobe stays in the kernel's tables, which shows only in
+ * kp->addr being NULL, and would be used after the module is gone. The kernel has
+ * also decremented its count of armed kprobes; arming this one again before the
+ * next try corrects that.
  */
 static void port0_kprobe_insist(struct port0_hook *hook)
 {
@@ -305,7 +322,7 @@ static void port0_kprobe_insist(struct port0_hook *hook)
 	}
 }
 
-/* Together, so that they cost one grace period and not one each. */
+/* All at once, which takes one grace period instead of one for each. */
 static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 {
 	unsigned int i, found = 0;
@@ -350,8 +367,9 @@ static const struct port0_backend port0_backend_kprobe = {
 };
 
 /*
- * Find where a function is. Its address is no secret to a kprobe, so a probe
- * that is never armed is asked.
+ * Find the address of a function. kallsyms_lookup_name() is not exported, but
+ * register_kprobe() stores the address in the kprobe, which is never armed here.
+ * port0_hooks_choose() unregisters it.
  */
 static int port0_hook_resolve(struct port0_hook *hook)
 {
@@ -389,10 +407,10 @@ static const char *port0_hook_hint(int err)
  * port0_hooks_choose - choose a backend and find every function
  * @name: "ftrace", "kprobe" or "auto" (ftrace where the kernel has it)
  *
- * Context: module load.
+ * Context: process, in module init; may sleep.
  * Return: 0; -EINVAL for another name; -EOPNOTSUPP if the kernel is built
- * without that backend; what register_kprobe() says of a function that is not
- * there.
+ * without that backend; the errno of register_kprobe() if a function that is not
+ * optional cannot be found.
  */
 int port0_hooks_choose(const char *name)
 {
@@ -445,7 +463,7 @@ int port0_hooks_choose(const char *name)
 /**
  * port0_hooks_backend - name the backend in use
  *
- * Context: after port0_hooks_choose().
+ * Context: any, after port0_hooks_choose() has succeeded.
  * Return: "ftrace" or "kprobe".
  */
 const char *port0_hooks_backend(void)
@@ -453,6 +471,10 @@ const char *port0_hooks_backend(void)
 	return port0_backend->name;
 }
 
+/*
+ * Store the hooks of @sets that are installed, or are not, in port0_hooks_chosen.
+ * Caller holds port0_hook_mutex. Returns how many there are.
+ */
 static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 {
 	unsigned int i, n = 0;
@@ -464,7 +486,7 @@ static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 	return n;
 }
 
-/* What the last try to arm one of these sets said, if that was just now. */
+/* The errno with which arming one of @sets failed during the last second, or 0 */
 static int port0_hooks_refusal(unsigned int sets)
 {
 	if (!(port0_hooks_refused & sets) ||
@@ -475,7 +497,7 @@ static int port0_hooks_refusal(unsigned int sets)
 
 static void port0_hooks_refuse(unsigned int sets, int err)
 {
-	/* What may be otherwise in the next moment is no answer to keep. */
+	/* Temporary errors: the next try may succeed at once. */
 	if (err == -ENOMEM || err == -EAGAIN)
 		return;
 	port0_hooks_refused = sets;
@@ -484,14 +506,14 @@ static void port0_hooks_refuse(unsigned int sets, int err)
 }
 
 /**
- * port0_hooks_arm - put sets of hooks in place, all or none
+ * port0_hooks_arm - install sets of hooks, all or none
  * @sets: which, PORT0_HOOKS_*
  *
- * Context: process, no locks held; may sleep. Once they are in place this costs
- * one load.
- * Return: 0 or the errno of the hook that could not be installed; what went
- * wrong is in the log. But for a shortage of memory, that is the answer for the
- * next second as well.
+ * Context: process, no locks held; may sleep. Takes port0_hook_mutex unless all
+ * @sets are armed already.
+ * Return: 0, or the errno of the hook that could not be installed; the log has
+ * the details. Any errno but -ENOMEM and -EAGAIN is returned for the next second
+ * as well, without another try.
  */
 int port0_hooks_arm(unsigned int sets)
 {
@@ -499,7 +521,7 @@ int port0_hooks_arm(unsigned int sets)
 	unsigned int n;
 	int err = 0;
 
-	/* Pairs with the release below: who sees it armed finds it in place. */
+	/* Pairs with the release below: hooks that are seen armed are installed. */
 	if ((smp_load_acquire(&port0_hooks_armed) & sets) == sets)
 		return 0;
 
@@ -515,7 +537,7 @@ int port0_hooks_arm(unsigned int sets)
 				   culprit ? culprit->func : "all together",
 				   port0_backend->name, -err,
 				   port0_hook_hint(err));
-		/* Who needs other sets alone is not concerned. */
+		/* Only requests that include the culprit's set fail at once. */
 		port0_hooks_refuse(culprit ? culprit->set : sets, err);
 		goto unlock;
 	}
@@ -527,10 +549,10 @@ unlock:
 }
 
 /**
- * port0_hooks_are_armed - tell whether sets of hooks are in place
+ * port0_hooks_are_armed - tell whether sets of hooks are installed
  * @sets: which, PORT0_HOOKS_*
  *
- * Context: any.
+ * Context: any; takes no lock, so the answer may be out of date.
  * Return: true if all are.
  */
 bool port0_hooks_are_armed(unsigned int sets)
@@ -549,15 +571,15 @@ static bool port0_hooks_remove(unsigned int sets)
 }
 
 /**
- * port0_hooks_trim - take out the hooks on first need, if nobody needs them
+ * port0_hooks_trim - remove the hooks of PORT0_HOOKS_LATE if nothing needs them
  *
- * Whoever needs them holds a reference on the module: a socket that is bound to
- * port 0, and each call that a hook has redirected. Such a call asks for the hooks
- * that it needs after it has taken its reference, so it either finds them gone and
- * has them armed anew, or it is counted here.
+ * Whatever needs them holds a reference on the module: each socket that is bound to
+ * port 0, and each call that a hook has redirected. Such a call takes its reference
+ * before it arms the hooks that it needs. So either it finds them disarmed here and
+ * arms them again, or its reference is seen here.
  *
- * Context: process, no locks held; may sleep.
- * Return: true if none is left.
+ * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
+ * Return: true if none of them is installed any more.
  */
 bool port0_hooks_trim(void)
 {
@@ -579,16 +601,16 @@ bool port0_hooks_trim(void)
 }
 
 /**
- * port0_hooks_disarm - take sets of hooks out
- * @sets: which; need not be in place
+ * port0_hooks_disarm - remove sets of hooks
+ * @sets: which; need not be armed
  *
- * Where only some hooks go, and there is no memory to do it, they stay; that costs
- * others time and nothing else.
+ * Removing only some of the hooks may need memory. Without it they stay installed,
+ * which costs other sockets time and has no other effect.
  *
- * Context: process, no locks held; may sleep. Calls that the hooks redirected
- * before may still be under way when it returns.
- * Return: true if all are out. With PORT0_HOOKS_ALL, false means that ftrace has
- * switched itself off and goes on calling us.
+ * Context: process, no locks held; may sleep. Takes port0_hook_mutex. Calls that
+ * have been redirected before may still be running when it returns.
+ * Return: true if all are removed. With PORT0_HOOKS_ALL, false means that ftrace
+ * has disabled itself and that the kernel's code still calls the hooks.
  */
 bool port0_hooks_disarm(unsigned int sets)
 {

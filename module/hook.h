@@ -13,19 +13,19 @@
 #include "compat.h"
 
 /*
- * Sets of hooks that come and go together, as bits:
+ * Sets of hooks that are armed and disarmed together, as bits:
  *
- * BIND	bind(), listen() and connect(), and options that would undo a bind(); from
- *	load to unload
- * NAME	the getpeername() repair; from load to unload, if wanted
- * HELD	what becomes of a socket on port 0, above all where it gives the port
- *	back; from the first bind() of a marked socket, since every close() in the
+ * BIND	bind(), listen(), connect(), and the option that must not change on a
+ *	bound socket; armed from load to unload
+ * NAME	getpeername(), and accept() with an address; armed from load to unload,
+ *	unless the parameter getname=0 is given
+ * HELD	where a socket gives its port back; armed by the first bind() of a marked
+ *	socket, since every close() in the system passes there
+ * SEND	sendmsg() on UDP sockets, and the cgroup program that may change its
+ *	address; armed by the first marked UDP socket, since every datagram in the
  *	system passes there
- * SEND	where sendto() is told to go to port 0, by the caller or by a program;
- *	from the first marked UDP socket, since every datagram in the system passes
- *	there
- * ROUTE what such a datagram then passes; from the first one, since every
- *	connection in the system passes there too
+ * ROUTE what a datagram to port 0 passes after that; armed by the first such
+ *	datagram, since every connection in the system passes there, too
  */
 #define PORT0_HOOKS_BIND	BIT(0)
 #define PORT0_HOOKS_NAME	BIT(1)
@@ -37,24 +37,25 @@
 #define PORT0_HOOKS_ALL							\
 	(PORT0_HOOKS_BIND | PORT0_HOOKS_NAME | PORT0_HOOKS_LATE)
 
-/* More than the table has. */
+/* At least as many as port0_hooks[] has, which table.c checks */
 #define PORT0_HOOKS_MAX		32
 
 /**
  * struct port0_args - the first arguments of a kernel function
- * @arg: as in its registers
+ * @arg: the values of the argument registers
  */
 struct port0_args {
 	unsigned long arg[4];
 };
 
 /**
- * enum port0_verdict - what is to become of a call to a hooked function
- * @PORT0_PASS: it goes on
- * @PORT0_ENTER: it goes to the replacement, which may sleep; if the module is being
- *	loaded or unloaded it goes on
- * @PORT0_ANSWER: it is answered at once
- * @PORT0_ENTER_OR_ANSWER: as PORT0_ENTER, but answered at once instead of going on
+ * enum port0_verdict - what a hook does with a call to the kernel's function
+ * @PORT0_PASS: the kernel's function runs
+ * @PORT0_ENTER: @enter of the hook runs instead, and may sleep; but the kernel's
+ *	function runs while the module is being loaded or unloaded
+ * @PORT0_ANSWER: @answer of the hook runs instead
+ * @PORT0_ENTER_OR_ANSWER: as PORT0_ENTER, but @answer of the hook runs while the
+ *	module is being loaded or unloaded
  */
 enum port0_verdict {
 	PORT0_PASS,
@@ -64,18 +65,18 @@ enum port0_verdict {
 };
 
 /**
- * struct port0_gate - the first question to a call, and the hooks that ask it
- * @redirects: its hooks may send calls elsewhere (else they only look on)
- * @handler: its entry by kprobe
- * @hooks: the first of them
- * @installed: how many are in place; under port0_hook_mutex
- * @callback: its entry by ftrace
- * @ops: the ftrace backend's own
+ * struct port0_gate - a quick test of the arguments, shared by several hooks
+ * @redirects: its hooks may redirect calls; if false, they only look on
+ * @handler: what the kprobe backend has called
+ * @hooks: the first of its hooks, which are linked by their @next
+ * @installed: how many of them are installed; guarded by port0_hook_mutex
+ * @callback: what the ftrace backend has called
+ * @ops: used by the ftrace backend
  *
- * Nearly every call in the system is that of a socket without a mark. A gate
- * turns it away before it is even asked which function was called, so hooks can
- * share a gate, and a gate is what is registered with ftrace: each registration
- * costs grace periods when it ends, and patching each time.
+ * Nearly all calls in the system are made on sockets that the module has nothing to
+ * do with. The gate lets these go on at once, before it is known which function was
+ * called. That is why hooks can share a gate. With ftrace, one gate is one
+ * registration: each costs grace periods when it ends, and code patching.
  */
 struct port0_gate {
 	bool redirects;
@@ -89,19 +90,20 @@ struct port0_gate {
 };
 
 /**
- * struct port0_hook - one kernel function and what we do when it is entered
+ * struct port0_hook - one kernel function and what is done when it is entered
  * @func: its name
- * @set: the set it belongs to
- * @gate: what a call must pass first
+ * @set: the set that the hook belongs to, PORT0_HOOKS_*
+ * @gate: the test that a call must pass before @on is called
  * @next: the next hook of the gate
- * @on: what is to become of a call
- * @enter: stands in for the function; runs with a reference on the module, which
- *	its last act is to put
- * @answer: stands in for the function, without a reference: must not sleep
- * @optional: do without it where the compiler has inlined the function
- * @addr: where the function is, found at load; 0 if it is optional and not there
- * @installed: it is in place; under port0_hook_mutex
- * @kp: the kprobe backend's own
+ * @on: decides what is done with a call; must not sleep
+ * @enter: runs in place of the function, with a reference on the module, which it
+ *	drops as its last action
+ * @answer: runs in place of the function without a reference; must not sleep
+ * @optional: the module works without it, where the compiler has inlined the
+ *	function
+ * @addr: address of the function, found at load; 0 if it is optional and not there
+ * @installed: it is in place; guarded by port0_hook_mutex
+ * @kp: used by the kprobe backend, and to find @addr
  */
 struct port0_hook {
 	const char *func;
@@ -117,7 +119,7 @@ struct port0_hook {
 	struct kprobe kp;
 };
 
-/* table.c: every hook, and how many; what is in them belongs to hook.c */
+/* table.c: all hooks, and how many there are; only hook.c changes them */
 extern struct port0_hook port0_hooks[];
 extern const unsigned int port0_hooks_count;
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The hooked functions, as this module takes them to be.
+ * Declarations of the hooked functions, as this module expects them.
  *
- * Where the kernel's headers declare one, the compiler refuses a difference. These
- * are static or declared in private headers, at least on some kernels, and are
- * compared with the kernel's BTF by selftests/module.py:
+ * Where the kernel's headers declare a function, the compiler reports a difference.
+ * On some kernels these are static or declared in private headers:
  * __inet6_bind, inet_autobind, udp_v6_get_port, udpv6_sendmsg.
+ * selftests/module.py compares them with the kernel's BTF.
  */
 #ifndef _PORT0_HOOKED_H
 #define _PORT0_HOOKED_H

@@ -2,8 +2,9 @@
 /*
  * port0 - bind TCP and UDP sockets to port 0, literally
  *
- * Load and unload. The order at load: hooks, a check that they do what they are
- * for, then the socket options, so that nobody can ask before we can answer.
+ * Load and unload. At load, first the hooks are installed, then the self-check tests
+ * them, and the socket options are registered last, so that no program can mark a
+ * socket before everything works.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -33,19 +34,20 @@ static char *port0_backend_name = "ftrace";
 module_param_named(hook, port0_backend_name, charp, 0444);
 MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto for ftrace where the kernel has it (default: ftrace)");
 
-/* While loading, calls are redirected for the task that loads, and no other. */
+/* The task that loads the module: until that is done, only its calls are redirected */
 static struct task_struct *port0_loader;
 #define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
 /**
  * port0_enter - take a reference on the module for a call to be redirected
  *
- * Sockets may carry a mark from an earlier load, so hooks can fire before the
- * module is sure that it will stay; such calls are let be.
+ * Sockets may have a mark from an earlier load, so hooks may be called while loading
+ * can still fail. Such calls are not redirected.
  *
- * Context: any.
- * Return: true if the call may be redirected: see PORT0_REPLACE() in table.c for
- * who puts the reference. False while the module is being loaded or unloaded.
+ * Context: any; does not sleep.
+ * Return: true if the call may be redirected; the reference is then dropped by what
+ * PORT0_REPLACE() in table.c defines. False while the module is being loaded (by
+ * another task) or unloaded.
  */
 bool port0_enter(void)
 {
@@ -57,24 +59,24 @@ bool port0_enter(void)
 }
 
 /**
- * port0_is_loading - tell whether the module may yet fail to load
+ * port0_is_loading - tell whether loading the module may still fail
  *
  * Context: any.
- * Return: true until it is there to stay.
+ * Return: true until module init can no longer fail.
  */
 bool port0_is_loading(void)
 {
 	return READ_ONCE(port0_loader);
 }
 
-/* Returns false if the kernel still calls us, so that the module must stay. */
+/* Returns false if the kernel still calls the hooks, so that the module must stay. */
 static bool port0_hooks_remove_all(void)
 {
 	bool gone = port0_hooks_disarm(PORT0_HOOKS_ALL);
 
 	/*
-	 * No new call comes in. One that has put its reference may still be on
-	 * its last instructions in here; it does not sleep there.
+	 * No new call is redirected. Tasks that have dropped their reference may
+	 * still run the instructions after module_put(), where they do not sleep.
 	 */
 	synchronize_rcu_tasks();
 	return gone;
@@ -97,7 +99,10 @@ static int __init port0_init(void)
 			      PORT0_HOOKS_ALL & ~PORT0_HOOKS_NAME);
 	if (err)
 		goto err_hooks;
-	/* After the hooks: a livepatch of bind() is their refusal, by name. */
+	/*
+	 * After the hooks: if a livepatch on bind() is in the way, arming them
+	 * fails with a message that names the function.
+	 */
 	err = port0_rules_learn();
 	if (err)
 		goto err_hooks;
@@ -105,7 +110,7 @@ static int __init port0_init(void)
 	if (err)
 		goto err_hooks;
 
-	/* All can be installed; these wait until somebody needs them. */
+	/* They can be installed, and are installed again when they are needed. */
 	port0_hooks_disarm(PORT0_HOOKS_LATE);
 
 	err = port0_sockopt_register();
@@ -123,7 +128,7 @@ static int __init port0_init(void)
 err_hooks:
 	if (port0_hooks_remove_all())
 		return err;
-	/* Nobody is the loader any more, so every call is let be. */
+	/* No task is the loader any more, so no call is redirected. */
 	WRITE_ONCE(port0_loader, PORT0_LOADER_NOBODY);
 	pr_err("%s: the module does nothing and stays until the next boot\n",
 	       __func__);

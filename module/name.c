@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The name of a peer on port 0.
+ * getpeername() and accept() where the peer is on port 0.
  *
- * The kernel takes a destination port of 0 for "not connected". On a connected
- * socket it is the peer's port, and the state tells which sockets are connected.
+ * The kernel takes inet_dport 0 for "not connected". It can be the port of the peer,
+ * and the state of the socket tells whether it is connected.
  */
 #include <linux/bpf-cgroup.h>
 #include <net/ipv6.h>
@@ -11,8 +11,8 @@
 #include "port0.h"
 
 /*
- * What is left of the test in inet_getname() without the port. accept() asks
- * with @peer 2, which takes a connection that is closed already.
+ * The test of inet_getname() for a peer, but without the port. For accept() @peer is
+ * 2, and a connection that is closed already has a peer, too.
  */
 static bool port0_sock_has_peer(const struct sock *sk, int peer)
 {
@@ -22,14 +22,16 @@ static bool port0_sock_has_peer(const struct sock *sk, int peer)
 }
 
 /**
- * port0_inet_getname - getpeername() where the peer's port is 0, in place of
+ * port0_inet_getname - getpeername() where inet_dport is 0, in place of
  * inet_getname()
  * @sock: a TCP or UDP socket, marked or not
- * @uaddr: where the name goes
+ * @uaddr: where to store the peer's address
  * @peer: 1 for getpeername(), 2 for accept()
  *
- * Context: process, no locks held.
- * Return: the length of the name, or -ENOTCONN.
+ * Mirrors inet_getname() with @peer.
+ *
+ * Context: process, no locks held; may sleep. Takes the socket lock.
+ * Return: the length of the address, or -ENOTCONN.
  */
 int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 {
@@ -53,14 +55,16 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 
 #if IS_ENABLED(CONFIG_IPV6)
 /**
- * port0_inet6_getname - getpeername() where the peer's port is 0, in place of
+ * port0_inet6_getname - getpeername() where inet_dport is 0, in place of
  * inet6_getname()
  * @sock: a TCP or UDP socket, marked or not
- * @uaddr: where the name goes
+ * @uaddr: where to store the peer's address
  * @peer: 1 for getpeername(), 2 for accept()
  *
- * Context: process, no locks held.
- * Return: the length of the name, or -ENOTCONN.
+ * Mirrors inet6_getname() with @peer.
+ *
+ * Context: process, no locks held; may sleep. Takes the socket lock.
+ * Return: the length of the address, or -ENOTCONN.
  */
 int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 {

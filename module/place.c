@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The invariant, and how it can be broken.
+ * The invariant of place.h, and how it can be broken.
  *
- * The kernel files a bound TCP socket in bhash2, and a UDP socket in the second
- * table, by its address. It finds the chain to lock by the address in the socket: in
- * connect() and close(), and for TCP once more when TIME_WAIT begins and when it
- * ends, since a TIME_WAIT socket takes over address and bucket. If the address
- * were another than the one that the socket was filed under, all of these would
- * edit one chain under the lock of another.
+ * The kernel files a bound TCP socket in bhash2, and a UDP socket in its second hash
+ * table, by its address. It chooses the chain to lock by the address that the socket
+ * has at that moment: in connect() and close(), and for TCP again when TIME_WAIT
+ * begins and ends, since the TIME_WAIT socket takes over address and bucket. If the
+ * address differed from the one that the socket was filed under, all of these would
+ * change one chain while they hold the lock of another.
  *
- * Two things write an address into a socket that is filed:
+ * Two things write another address into a socket that is filed:
  *
  * - A bind() that began before the socket was marked. It waits for the socket lock
- *   while another bind() takes port 0, then finds inet_num 0, takes the socket for
- *   unbound and writes its own address. It is undone before the lock is free again:
- *   see watch.c.
- * - A bind() that takes port 0 and is refused afterwards, by a post_bind program.
- *   The kernel zeroes the address before it gives the port back: see
+ *   while another bind() takes port 0. Then it finds inet_num 0, takes the socket
+ *   for unbound and writes its own address. watch.c undoes that before the socket
+ *   lock is free again.
+ * - A bind() that takes port 0 and is then refused by a BPF program (post_bind). The
+ *   kernel zeroes the address before it gives the port back: see
  *   port0_bind_release().
  *
- * Both are mended by port0_place_restore() and nothing else.
+ * In both cases port0_place_restore() writes the address back.
  */
 #include <net/inet_sock.h>
 #include <net/ipv6.h>
@@ -29,11 +29,11 @@
 #include "saddr.h"
 
 /**
- * port0_place_holds - tell whether a holder is filed under its address
+ * port0_place_holds - tell whether a socket is filed under the address that it has
  * @sk: a TCP or UDP socket that holds port 0
  *
  * Context: the caller owns the socket lock, which guards the address and the
- * bucket, or nobody else uses the socket any more.
+ * bucket, or nothing else uses the socket any more. Does not sleep.
  * Return: true if the invariant holds.
  */
 bool port0_place_holds(const struct sock *sk)
@@ -44,9 +44,9 @@ bool port0_place_holds(const struct sock *sk)
 }
 
 /**
- * port0_place_read - remember where a socket is filed
+ * port0_place_read - copy what a bind() writes out of a socket
  * @place: what to fill in
- * @sk: a TCP or UDP socket
+ * @sk: a TCP or UDP socket, filed under the address that it has
  *
  * Context: as port0_place_holds().
  */
@@ -66,8 +66,8 @@ void port0_place_read(struct port0_place *place, const struct sock *sk)
 }
 
 /**
- * port0_place_has_address - tell whether a socket has the address it was filed under
- * @place: where it was filed
+ * port0_place_has_address - tell whether a socket has a certain address
+ * @place: what port0_place_read() has filled in
  * @sk: the socket
  *
  * Context: as port0_place_holds().
@@ -85,9 +85,9 @@ bool port0_place_has_address(const struct port0_place *place,
 }
 
 /**
- * port0_place_restore - give a socket back the address it is filed under
+ * port0_place_restore - write the address back that a socket is filed under
  * @place: what port0_place_read() has read while the invariant held
- * @sk: the socket
+ * @sk: a TCP or UDP socket that holds port 0
  *
  * Context: as port0_place_holds().
  */
@@ -108,7 +108,10 @@ void port0_place_restore(const struct port0_place *place, struct sock *sk)
 		sk->sk_userlocks &= ~SOCK_BINDADDR_LOCK;
 	sk->sk_bound_dev_if = place->bound_dev_if;
 
-	/* Moved since, from a timer that reroutes a SYN (net.ipv4.ip_dynaddr). */
+	/*
+	 * With net.ipv4.ip_dynaddr, the timer that repeats a SYN may have moved the
+	 * socket to another address since. Then the bucket has the right one.
+	 */
 	if (sk->sk_protocol == IPPROTO_TCP && !port0_tcp_is_filed(sk))
 		port0_tcp_readdress(sk);
 }

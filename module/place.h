@@ -13,13 +13,13 @@ struct sock;
 
 /**
  * struct port0_place - what a bind() writes into a socket, apart from the port
- * @v4_rcv_saddr: the IPv4 address that it receives on
- * @v4_saddr: the IPv4 address that it sends from
- * @v6_rcv_saddr: the IPv6 address that it receives on, of an AF_INET6 socket
- * @v6_saddr: the IPv6 address that it sends from, of an AF_INET6 socket
- * @v6only: it takes no IPv4 traffic
- * @addr_locked: the address was asked for, and stays when a connection ends
- * @bound_dev_if: the device, which a link-local address brings along
+ * @v4_rcv_saddr: sk_rcv_saddr, the IPv4 address that the socket receives on
+ * @v4_saddr: inet_saddr, the IPv4 address that it sends from
+ * @v6_rcv_saddr: the same for IPv6, if it is an AF_INET6 socket
+ * @v6_saddr: the same for IPv6, if it is an AF_INET6 socket
+ * @v6only: sk_ipv6only, it takes no IPv4 traffic
+ * @addr_locked: SOCK_BINDADDR_LOCK, the address stays when a connection ends
+ * @bound_dev_if: sk_bound_dev_if, which bind() to a link-local address sets
  */
 struct port0_place {
 	__be32 v4_rcv_saddr;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the parts of port0 know of each other.
+ * What the files of the module share.
  *
- * A socket carries no pointer into this module. Its mark is one bit of
- * sk_flags, and whether it holds port 0 is read from the kernel's own state, so
- * a socket can outlive the module, and a child can be cloned from a listener,
- * without anybody telling us.
+ * A socket has no pointer to anything in this module. The mark is a bit of sk_flags,
+ * and whether a socket holds port 0 is read from the kernel's own state. So a socket
+ * can outlive the module, and the kernel can clone one from a listener, without the
+ * module having to be told.
  */
 #ifndef _PORT0_H
 #define _PORT0_H
@@ -21,18 +21,19 @@
 #include "compat.h"
 
 /*
- * The mark: a bit of sk->sk_flags far above those in enum sock_flags. Changed
- * under the socket lock, as every flag there; read without. Clearing the mark sets
- * WAS_MARKED, for sends to port 0 that are in flight: they take no turns.
+ * The mark: a bit of sk->sk_flags far above those of enum sock_flags. It is written
+ * under the socket lock, like all flags there, and read without. Clearing the mark
+ * sets WAS_MARKED, so that the hooks still see sends to port 0 that began before:
+ * clearing does not wait for them, since sends take no turns (turn.h).
  */
 #define PORT0_SOCK_MARK		(BITS_PER_LONG - 2)
 #define PORT0_SOCK_WAS_MARKED	(BITS_PER_LONG - 3)
 
 /*
- * The port that __inet_bind() and udp_sendmsg() are shown in place of 0, since
- * they take 0 for "none". It never reaches a hash table or a packet. The lowest
- * there is: it needs the same privilege as 0, unless ip_unprivileged_port_start
- * is 1, which port0_bind_claim() looks after.
+ * The stand-in: the port that __inet_bind() and udp_sendmsg() get instead of 0, which
+ * they take for "no port". It never gets into a hash table or a packet. Port 1 needs
+ * the same privilege as port 0, unless ip_unprivileged_port_start is 1:
+ * port0_bind_claim() handles that.
  */
 #define PORT0_STAND_IN		1
 
@@ -41,7 +42,7 @@ static inline bool port0_sock_is_marked(const struct sock *sk)
 	return test_bit(PORT0_SOCK_MARK, &sk->sk_flags);
 }
 
-/* It is marked, or a call that began when it was may still be under way. */
+/* Marked now, or marked before, so that a call from then may still be in flight */
 static inline bool port0_sock_is_known(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_flags) &
@@ -58,12 +59,12 @@ static inline bool port0_sock_is_tcp_or_udp(const struct sock *sk)
  * port0_sock_holds - tell whether a TCP or UDP socket holds port 0
  * @sk: a full TCP or UDP socket
  *
- * A bound socket whose number is 0. The bind bucket itself is not looked into:
- * without the lock it may be gone.
+ * That is, it is bound and its inet_num is 0. The bind bucket is not dereferenced,
+ * since it may be freed meanwhile if the socket lock is not held.
  *
- * Context: exact under the socket lock. Without it, a socket that is being bound
- * or closed meanwhile may be taken for either; whoever acts on the answer asks
- * again with the lock held.
+ * Context: any. The answer is exact if the caller owns the socket lock. Without the
+ * lock, it may be wrong for a socket that is being bound or closed; the caller must
+ * then repeat the test under the lock before it acts on the answer.
  * Return: true if it holds port 0.
  */
 static inline bool port0_sock_holds(const struct sock *sk)
@@ -79,10 +80,10 @@ static inline bool port0_sock_holds(const struct sock *sk)
  * port0_sock_pins - tell whether a socket holds port 0 by its own bind()
  * @sk: a full TCP or UDP socket
  *
- * Such a socket needs the hooks for as long as it holds the port: without them
- * a second bind(), a listen() or a connect() would move it inside the kernel's
- * tables. It therefore keeps a reference on the module. An accepted child does
- * not: all that can happen to it is to be closed.
+ * Such a socket needs the hooks for as long as it holds the port: without them, a
+ * second bind(), listen() or connect() would give it another port. So there is a
+ * reference on the module for it. An accepted socket needs none: it can only be
+ * closed.
  *
  * Context: as port0_sock_holds().
  * Return: true if it holds port 0 and keeps the module loaded.

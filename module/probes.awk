@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-# awk -f probes.awk probes.c ERRORS: writes probed.h, from what the compiler says
-# of probes.c. A probe reaches from its PROBE(NAME) to the next.
+# awk -f probes.awk probes.c ERRORS: prints probed.h. ERRORS is what the compiler has
+# printed for probes.c. A probe reaches from its PROBE(NAME) to the next one.
 
 FNR == NR {
 	if (match($0, /^PROBE\([A-Z0-9_]+\)/)) {

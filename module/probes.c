@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Questions to the headers of the kernel that is built for.
+ * Probes: what do the headers of the target kernel have?
  *
- * This file is never linked: Kbuild has it compiled once, and probes.awk writes
- * what came of each function below to probed.h. A function PROBE(NAME) in which
- * the compiler finds no error becomes
+ * This file is compiled but never linked. Each function PROBE(NAME) below is a probe.
+ * If the compiler reports no error in it, probes.awk writes this line to probed.h:
  *
  *	#define PORT0_HAVE_NAME 1
  *
- * A version is never asked for, since distributions backport. What differs is
- * asked for in each form that is known, so that a form nobody has seen yet has
- * none of them; compat.h and buckets.h then refuse to be compiled.
+ * The version of the kernel is not used, since distributions backport changes. There
+ * is a probe for each known form of what differs. If a kernel has a form that is not
+ * known, none of these is defined, and compat.h or buckets.h stops with an error.
  *
- * A question must be an error where the answer is no, and not a warning (those
- * are off): a name that is not declared, a member that is not there, a type that
- * is another. It must not stand in a macro, which would move the error to where
- * the macro is defined.
+ * Where the answer is no, a probe must cause an error and not just a warning (they
+ * are disabled): a name that is not declared, a missing member, a different type. The
+ * code must not be in a macro, since the error would be reported at the macro's
+ * definition.
  */
 #include <linux/bpf-cgroup.h>
 #include <linux/ftrace.h>
@@ -33,8 +32,9 @@
 #include <net/udp.h>
 
 /*
- * Kbuild reads this file twice more: for the names of the headers alone, and for
- * what our own headers say of the answers.
+ * Kbuild also preprocesses this file twice: with PORT0_PROBES_HEADERS, to learn which
+ * headers it depends on, and with PORT0_PROBES_CHECK, to get the errors of compat.h
+ * and buckets.h.
  */
 #if defined(PORT0_PROBES_CHECK)
 #include "buckets.h"
@@ -43,7 +43,7 @@
 #define PROBE(name)	void port0_probe_##name(void);			\
 			void port0_probe_##name(void)
 
-/* Without the right answers to these two, nothing else means anything. */
+/* One probe that must succeed and one that must fail: see probes.awk. */
 
 PROBE(CONTROL_YES)
 {
@@ -73,7 +73,7 @@ PROBE(SOCKADDR_UNSIZED)
 						    typeof(&inet_bind)), "");
 }
 
-/* Cgroup programs on addresses: what they are called by has grown. */
+/* The macro that runs a cgroup program on an address */
 
 PROBE(SA_PROG_OLD)
 {
@@ -100,7 +100,7 @@ PROBE(SA_PROG_LEN)
 	BPF_CGROUP_RUN_SA_PROG(sk, addr, &len, CGROUP_INET4_GETPEERNAME);
 }
 
-/* The function behind it, which is declared with CONFIG_CGROUP_BPF */
+/* The function that it calls, which is declared with CONFIG_CGROUP_BPF */
 
 PROBE(CGROUP_SOCK_ADDR_OLD)
 {
@@ -147,7 +147,7 @@ PROBE(CGROUP_SOCK_ADDR_UNSIZED)
 		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
 }
 
-/* ftrace; some of these names are macros, depending on the architecture */
+/* ftrace. Some of these names are macros on some architectures. */
 
 PROBE(FTRACE_FUNC_REGS)
 {
@@ -244,7 +244,7 @@ PROBE(REUSEPORT_CLOSED)
 	(void)((struct sock_reuseport *)0)->num_closed_socks;
 }
 
-/* Where tables are */
+/* Where the hash tables are */
 
 PROBE(PROTO_UDP_TABLE)
 {
@@ -273,8 +273,8 @@ PROBE(DEATH_ROW_POINTER)
 }
 
 /*
- * __inet_hash_connect(): a 64-bit offset, the walk under RCU and the hash of the
- * 4-tuple without its port came one after another.
+ * __inet_hash_connect(): kernels have changed the offset to 64 bits, then added
+ * rcu_lookup, then the hash of the 4-tuple with local port 0.
  */
 
 PROBE(HASH_CONNECT_U32)
@@ -379,7 +379,7 @@ PROBE(CSK_BIND2_HASH)
 	(void)((struct inet_connection_sock *)0)->icsk_bind2_hash->node;
 }
 
-/* The rule that came with it: UDP's second table is not for wildcards. */
+/* Kernels that have it in a header do not use UDP's second table for wildcards. */
 PROBE(USE_HASH2_ON_BIND)
 {
 	bool (*f)(const struct sock *sk);

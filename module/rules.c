@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Learning the rules that no header shows: see rules.h.
+ * Finding out rules of bind() that no header shows: see rules.h.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -19,8 +19,8 @@ struct port0_rules port0_rules __ro_after_init;
 #if PORT0_HAVE_BHASH2 && IS_ENABLED(CONFIG_IPV6)
 
 /*
- * An address that a question is asked with. All on loopback, which need not be
- * up: 127.0.0.2, since others bind 127.0.0.1.
+ * Addresses that are bound to find out a rule. HOST4 is on loopback, which need not
+ * be up: 127.0.0.2, since programs use 127.0.0.1.
  */
 enum port0_rules_addr {
 	NONE,
@@ -31,11 +31,12 @@ enum port0_rules_addr {
 	HOST4_MAPPED,
 };
 
-/* How often a question is asked, each time on another port. */
+/* How often a refused bind() is tried again, each time on another port */
 #define PORT0_RULES_TRIES	8
 
 #define PORT0_RULES_SOCKETS	3
 
+/* Bind a new socket; *port is 0 for any port, and the port it got after that. */
 static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
 			    __be16 *port)
 {
@@ -72,8 +73,8 @@ static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
 }
 
 /*
- * Whether the kernel lets the last of the addresses be bound where the others are
- * on one port: 1 or 0, or an errno if one of them cannot be bound at all.
+ * Bind one socket to each of the addresses, all on one port. Returns 1 if all could
+ * be bound, 0 if one was refused with -EADDRINUSE, or any other errno.
  */
 static int port0_rules_ask(const enum port0_rules_addr *where)
 {
@@ -91,6 +92,7 @@ static int port0_rules_ask(const enum port0_rules_addr *where)
 	return err ?: 1;
 }
 
+/* Tell in *lets whether these addresses can be bound together; 0 or an errno. */
 static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
 			    enum port0_rules_addr second,
 			    enum port0_rules_addr third)
@@ -109,9 +111,11 @@ static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
 /**
  * port0_rules_learn - find out by which rules this kernel binds
  *
- * Context: module load, before the first socket is marked; in the initial
- * namespace, on ordinary ports.
- * Return: 0, or why sockets could not be made or bound. The log says so then.
+ * Binds sockets to ordinary ports in the initial network namespace.
+ *
+ * Context: process, in module init, before a socket can be marked; may sleep.
+ * Return: 0, or the errno with which a socket could not be created or bound, which
+ * is logged, too.
  */
 int port0_rules_learn(void)
 {
@@ -132,7 +136,10 @@ int port0_rules_learn(void)
 	port0_rules.v6only_blocks_mapped = !spares;
 	port0_rules.first_any_only = first;
 	port0_rules.any4_spares_mapped = any4;
-	/* Form C has never been without that, and refuses it by another rule. */
+	/*
+	 * Only kernels of form B (see buckets.h) may look at all sockets. Form C
+	 * refuses this pair for another reason.
+	 */
 #ifdef PORT0_BUCKETS_B
 	port0_rules.mapped_walks = !mapped;
 #endif
@@ -144,8 +151,9 @@ int port0_rules_learn(void)
 /**
  * port0_rules_learn - find out by which rules this kernel binds
  *
- * Where there is no second-level table, or no IPv6, they have never changed.
+ * Without a second-level table, or without IPv6, all kernels have the same rules.
  *
+ * Context: process, in module init.
  * Return: 0.
  */
 int port0_rules_learn(void)

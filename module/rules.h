@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Rules of bind() in which kernels differ, and this one's.
+ * Rules of bind() in which kernels differ.
  *
- * Fixes have changed when a TCP socket at an address conflicts with one that is
- * there, and no header shows which of them a kernel has. So it is asked: at load
- * a few sockets are bound to an ordinary port, and what the kernel lets pass tells
- * its rule. Only what it lets pass tells, since what it refuses may be another
- * socket's doing.
+ * Bug fixes have changed which TCP sockets conflict with each other, and no header
+ * shows which fixes a kernel has. So a few sockets are bound to ordinary ports when
+ * the module is loaded, and the result shows the rules of the running kernel. A
+ * refused bind() is tried again on other ports, since another program's socket may
+ * be the reason.
  */
 #ifndef _PORT0_RULES_H
 #define _PORT0_RULES_H
@@ -14,14 +14,17 @@
 #include <linux/types.h>
 
 /**
- * struct port0_rules - what this kernel does; all false on a fixed one
- * @mapped_walks: a v4-mapped address is looked for among all sockets of the port,
- *	and not in the second-level table
- * @v6only_blocks_mapped: a v6-only wildcard conflicts with a v4-mapped address in
- *	the second-level table
- * @first_any_only: of several wildcards on the port the first that is found decides
- * @any4_spares_mapped: 0.0.0.0 is no wildcard to a v4-mapped address in the
- *	second-level table
+ * struct port0_rules - how the running kernel binds; all false if it has the fixes
+ * @mapped_walks: for a v4-mapped address, bind() compares with all sockets of the
+ *	port and does not use the second-level table
+ * @v6only_blocks_mapped: in the second-level table, a v6-only wildcard conflicts with
+ *	a v4-mapped address
+ * @first_any_only: if several wildcards are bound to the port, only the first one
+ *	found is tested for a conflict
+ * @any4_spares_mapped: in the second-level table, 0.0.0.0 does not conflict with a
+ *	v4-mapped address
+ *
+ * Written in module init only.
  */
 struct port0_rules {
 	bool mapped_walks;

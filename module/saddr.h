@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Whether two bound addresses meet. The kernel's inet_rcv_saddr_equal() answers
- * this for two sockets, but newer kernels keep it to themselves, and a bind
- * bucket remembers an address without a socket.
+ * Comparing bound addresses: two of them meet if some packet could be for either, so
+ * that they conflict. The kernel's inet_rcv_saddr_equal() tells this for two sockets,
+ * but newer kernels do not export it, and bind buckets have an address without a
+ * socket.
  */
 #ifndef _PORT0_SADDR_H
 #define _PORT0_SADDR_H
@@ -13,9 +14,9 @@
 
 /**
  * struct port0_saddr - the address that a socket is bound to
- * @v6: its IPv6 address, NULL for an IPv4 socket
- * @v4: its IPv4 address; 0 is any, and also what an IPv6 wildcard has
- * @v6only: it takes no IPv4 traffic
+ * @v6: its IPv6 address; NULL for an IPv4 socket
+ * @v4: its IPv4 address; 0 is the wildcard, which IPv6 wildcards have here, too
+ * @v6only: the socket takes no IPv4 traffic
  */
 struct port0_saddr {
 	const struct in6_addr *v6;
@@ -42,15 +43,16 @@ static inline bool port0_saddr4_meets(const struct port0_saddr *a,
 }
 
 /**
- * port0_saddr_meets - mirror of inet_rcv_saddr_equal()
- * @a: the address that is asking
- * @b: the address that is there
+ * port0_saddr_meets - tell whether two addresses meet
+ * @a: the address to be bound
+ * @b: an address that is bound already
  * @wild_a: a wildcard in @a meets every address
  * @wild_b: a wildcard in @b meets every address
  *
- * Not symmetric, as the kernel is not: an IPv4 wildcard meets an IPv6 address
- * that is there, the other way round it does not.
+ * Mirrors inet_rcv_saddr_equal(). Like that, it is not symmetric: an IPv4 wildcard
+ * in @a meets an IPv6 address in @b, but not the other way round.
  *
+ * Context: any.
  * Return: true if they meet.
  */
 static inline bool port0_saddr_meets(const struct port0_saddr *a,
@@ -79,11 +81,12 @@ static inline bool port0_saddr_meets(const struct port0_saddr *a,
 }
 
 /**
- * port0_rcv_saddr_equal - port0_saddr_meets() for two sockets
- * @sk: the socket that is asking
- * @sk2: the socket that is there; may be a TIME_WAIT socket
+ * port0_rcv_saddr_equal - tell whether the addresses of two sockets meet
+ * @sk: the socket to be bound
+ * @sk2: a bound socket; may be a TIME_WAIT socket
  * @wild: a wildcard on either side meets every address
  *
+ * Context: any; the caller keeps @sk2 from going away.
  * Return: true if they meet.
  */
 static inline bool port0_rcv_saddr_equal(const struct sock *sk,
@@ -106,13 +109,13 @@ static inline bool port0_rcv_saddr_any(const struct sock *sk)
 }
 
 /**
- * port0_saddr_hash - the hash of a socket's address with port 0
+ * port0_saddr_hash - compute the hash of a socket's address and port 0
  * @sk: the socket
  *
- * What inet_bhashfn_portaddr() and udp's second table start from. The port is
- * xored in, so for port 0 the address alone remains.
+ * The same value as in inet_bhashfn_portaddr() for bhash2, and in UDP's second table.
  *
- * Return: the hash, to be masked.
+ * Context: any.
+ * Return: the hash, to be masked with the size of the table.
  */
 static inline u32 port0_saddr_hash(const struct sock *sk)
 {
@@ -124,7 +127,7 @@ static inline u32 port0_saddr_hash(const struct sock *sk)
 	return ipv4_portaddr_hash(sock_net(sk), sk->sk_rcv_saddr, 0);
 }
 
-/* The same for a wildcard; both families hash it alike. */
+/* The same for the wildcard address, which has one hash in both families. */
 static inline u32 port0_saddr_hash_any(const struct sock *sk)
 {
 	return ipv4_portaddr_hash(sock_net(sk), htonl(INADDR_ANY), 0);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Does it work? A kernel can have every function that we hook and still call
- * one past its entry, because a compiler inlined it. So once at load each kind of
- * socket takes port 0, connects or sends from there, is sent to, and lets it go.
+ * The self-check at load. A kernel can have every hooked function and still run one
+ * without a hook being called, because the compiler has inlined it somewhere. So one
+ * socket of each kind is bound to port 0, connects or sends from there, receives, and
+ * is closed.
  *
- * The kernel is at fault, and the module does not load, if a socket is not where it
- * should be, or leaves from another port than 0, or sends to another. What does not
- * arrive may have been dropped by the host's own rules, or find no way because IPv6
- * or the loopback device is down: that is no fault, and is said in the log.
+ * The module does not load if a socket is not bound as it should be, or connects or
+ * sends from another port than 0, or to another. If nothing arrives, the host's
+ * firewall may have dropped it, or IPv6 or the loopback device may be down: this is
+ * only logged.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -21,10 +22,10 @@
 
 #include "port0.h"
 
-/* How long what crosses loopback may take, in ms. */
+/* How long to wait for a packet on loopback, in ms */
 #define PORT0_CHECK_PATIENCE	200
 
-/* errno of a check that found the kernel at fault */
+/* The errno if the module does not work on this kernel */
 #define PORT0_FAULT		(-EOPNOTSUPP)
 
 /**
@@ -64,7 +65,7 @@ static int port0_check_fault(const struct port0_check *check, const char *what)
 	return PORT0_FAULT;
 }
 
-/* Not seen, and not to be blamed on anybody. */
+/* This could not be tested, which does not keep the module from loading. */
 static int port0_check_unseen(const struct port0_check *check,
 			      const char *what, int err)
 {
@@ -101,13 +102,13 @@ static int port0_check_socket(const struct port0_check *check, bool mark,
 	lock_sock((*sock)->sk);
 	if (mark)
 		__set_bit(PORT0_SOCK_MARK, &(*sock)->sk->sk_flags);
-	/* What an earlier load has left on the address is no concern here. */
+	/* Ignore sockets on port 0 that are left from an earlier load. */
 	(*sock)->sk->sk_reuse = SK_FORCE_REUSE;
 	release_sock((*sock)->sk);
 	return 0;
 }
 
-/* A socket on an ordinary port of loopback, and its port. */
+/* Create a socket on an ephemeral port of loopback; *port is that port. */
 static int port0_check_peer(const struct port0_check *check,
 			    struct socket **sock, __be16 *port)
 {
@@ -128,7 +129,7 @@ static int port0_check_peer(const struct port0_check *check,
 	return err;
 }
 
-/* A socket on port 0 must look like this. */
+/* What is wrong with a socket that should hold port 0; NULL if nothing is */
 static const char *port0_check_look(const struct sock *sk)
 {
 	if (inet_sk(sk)->inet_num)
@@ -159,7 +160,7 @@ static int port0_check_bind(const struct port0_check *check,
 	return wrong ? port0_check_fault(check, wrong) : 0;
 }
 
-/* connect() from port 0 to an ordinary port */
+/* Connect from port 0 to an ephemeral port. */
 static int port0_check_connect(const struct port0_check *check,
 			       struct socket *sock)
 {
@@ -205,7 +206,7 @@ out:
 	return err;
 }
 
-/* One datagram, and whether it comes from @port. */
+/* Send one datagram, and check that it arrives from @from_port. */
 static int port0_check_datagram(const struct port0_check *check,
 				struct socket *from, struct socket *to,
 				__be16 to_port, __be16 from_port)
@@ -248,7 +249,7 @@ static int port0_check_datagram(const struct port0_check *check,
 	return 0;
 }
 
-/* A datagram to port 0, and its answer */
+/* Send a datagram to port 0, and one back. */
 static int port0_check_send(const struct port0_check *check,
 			    struct socket *sock)
 {
@@ -296,11 +297,13 @@ static int port0_check_run(const struct port0_check *check)
 }
 
 /**
- * port0_selfcheck - have one socket of each kind use port 0 and give it back
+ * port0_selfcheck - use port 0 once with each kind of socket
  *
- * Context: module load, hooks in place; in the initial namespace, on loopback.
- * Return: 0; -EOPNOTSUPP if the kernel is at fault; or why a socket could not be
- * made or bound. The log says which.
+ * In the initial network namespace, on loopback.
+ *
+ * Context: process, in module init, with all hooks installed; may sleep.
+ * Return: 0; -EOPNOTSUPP if the module does not work on this kernel; or the errno
+ * with which a socket could not be created or bound. The log has the details.
  */
 int port0_selfcheck(void)
 {

@@ -2,12 +2,12 @@
 /*
  * sendto() to port 0 on a marked UDP socket.
  *
- * udp_sendmsg() refuses 0 in the address and believes everything else, so it is
- * shown PORT0_STAND_IN, and while it runs the port in its flow is set back to 0
- * at the one place that every datagram passes between the address and the
- * header: the route lookup. Two more places look at the port on the way. A
- * cgroup program gets to see the true 0; and a corked IPv4 socket copies its
- * port once more after routing, where ip_append_data() is next.
+ * udp_sendmsg() refuses port 0 in the address, so it gets PORT0_STAND_IN instead. The
+ * route lookup, which every datagram passes before its header is written, is hooked
+ * to set the port in the flow back to 0. Two more places on the way use the port: a
+ * cgroup program (sendmsg4 or sendmsg6), which is run with port 0 in the address, and
+ * a corked IPv4 socket, which copies the port into the flow again after the route
+ * lookup; for that, ip_append_data() is hooked.
  */
 #include <net/ipv6.h>
 #include <net/udp.h>
@@ -16,26 +16,26 @@
 #include "hook.h"
 #include "port0.h"
 
-/* Whether the last datagram to port 0 that was sent had port 0 in its flow. */
+/* For the self-check: the last datagram to port 0 had port 0 in its flow. */
 static bool port0_send_routed;
 
 /**
- * port0_inet_autobind - give a marked UDP socket a port, in place of
+ * port0_inet_autobind - give a marked UDP socket an ephemeral port, in place of
  * inet_autobind()
- * @sk: a UDP socket with a mark and no port, which is about to send or connect
+ * @sk: a marked UDP socket that is not bound and is about to send or connect
  *
  * Mirrors inet_autobind(). Arms the hooks on sendmsg() first, for a socket that was
  * marked before the module was loaded.
  *
- * Context: process, no locks held.
- * Return: 0, or -EAGAIN if there is no port to be had.
+ * Context: process, no locks held; may sleep. Takes the socket lock.
+ * Return: 0, or -EAGAIN if no port is free.
  */
 int port0_inet_autobind(struct sock *sk)
 {
 	struct inet_sock *inet = inet_sk(sk);
 	int err = 0;
 
-	/* Without them, sendto() to port 0 is -EINVAL, as on other sockets. */
+	/* If this fails, sendto() to port 0 gives EINVAL, as on other sockets. */
 	if (!port0_is_draining())
 		port0_hooks_arm(PORT0_HOOKS_SEND);
 	lock_sock(sk);
@@ -50,11 +50,11 @@ int port0_inet_autobind(struct sock *sk)
 }
 
 /**
- * port0_send_was_routed - tell how the last datagram to port 0 fared
+ * port0_send_was_routed - tell whether the last datagram was sent to port 0
  *
- * Context: process; for the check at load, when nobody else sends to port 0.
- * Return: true if its route was looked up where we are told, so that it has left
- * with port 0 and not with the stand-in.
+ * Context: process, in the self-check, when only its task can send to port 0.
+ * Return: true if a hook on the route lookup has set the port in the flow back, so
+ * that the datagram was sent to port 0 and not to the stand-in.
  */
 bool port0_send_was_routed(void)
 {
@@ -66,11 +66,11 @@ bool port0_send_was_routed(void)
  * @sk: a marked UDP socket
  * @msg: what is being sent, its address in kernel memory
  *
- * An address that the kernel would not look at, or refuse for another reason,
- * is left to it.
+ * False for an address that the kernel ignores, or refuses for another reason.
  *
- * Context: process; udp_sendmsg() or udpv6_sendmsg() is being entered.
- * Return: true if the datagram needs our help.
+ * Context: process, no locks held, when udp_sendmsg() or udpv6_sendmsg() is entered;
+ * does not sleep.
+ * Return: true if the call is to be redirected.
  */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
 {
@@ -88,16 +88,15 @@ bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
  * port0_udp_sendmsg - send a datagram to port 0, in place of udp_sendmsg() and
  * udpv6_sendmsg()
  * @sk: a marked UDP socket
- * @msg: what to send; the address is as it was when this returns, unless a
- * cgroup program has rewritten it
- * @len: how much
+ * @msg: what to send; the address is unchanged when this returns, unless a cgroup
+ * program has rewritten it
+ * @len: how many bytes
  *
- * The kernel's own function is called through the socket's protocol, which
- * IPV6_ADDRFORM may have changed meanwhile; both take either family's socket.
+ * Calls sendmsg of the socket's protocol. That is read again, since IPV6_ADDRFORM may
+ * have changed it meanwhile; either function takes a socket of either family.
  *
- * Context: process, no locks held.
- * Return: what the kernel's function returns, or why the hooks that the datagram
- * needs on its way cannot be armed.
+ * Context: process, no locks held; may sleep.
+ * Return: what the kernel's function returns, or what port0_hooks_arm() returns.
  */
 int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
@@ -122,6 +121,7 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	return err;
 }
 
+/* The call of this task that sends to port 0, if a program has not changed that */
 static struct port0_call *port0_send_find(const struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_SEND);
@@ -130,11 +130,12 @@ static struct port0_call *port0_send_find(const struct sock *sk)
 }
 
 /**
- * port0_send_route4 - put port 0 into the flow of a datagram under way
- * @sk: whose route is looked up; may be NULL or no full socket
+ * port0_send_route4 - put port 0 into the flow of a datagram
+ * @sk: the socket of the route lookup; may be NULL or not a full socket
  * @fl4: the flow
  *
- * Context: any; ip_route_output_flow() is being entered.
+ * Context: process or softirq, when ip_route_output_flow() is entered, with or
+ * without the socket lock; does not sleep.
  */
 void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
 {
@@ -147,12 +148,11 @@ void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
 }
 
 /**
- * port0_send_route6 - put port 0 into the flow of a datagram under way
- * @sk: whose route is looked up
- * @fl6: the flow
+ * port0_send_route6 - put port 0 into the flow of a datagram
+ * @sk: the socket
+ * @fl6: the flow, which a corked socket copies after this
  *
- * Context: process; ip6_sk_dst_lookup_flow() is being entered. A corked socket
- * copies the flow only after this.
+ * Context: process, when ip6_sk_dst_lookup_flow() is entered; does not sleep.
  */
 void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
 {
@@ -165,14 +165,14 @@ void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
 }
 
 /**
- * port0_send_append - put port 0 into the flow of a socket being corked
+ * port0_send_append - put port 0 into the flow of a corked socket
  * @sk: the socket
- * @fl4: its flow, in the socket
+ * @fl4: its flow, which is in the socket
  *
- * A call that has not asked for a route adds to a datagram that was begun
- * before, whose address stands.
+ * If the call has not looked up a route, it appends to a datagram that an earlier
+ * call has begun, and the destination of that one is kept.
  *
- * Context: process, socket locked; ip_append_data() is being entered.
+ * Context: process, socket locked, when ip_append_data() is entered; does not sleep.
  */
 void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
 {
@@ -184,16 +184,16 @@ void port0_send_append(const struct sock *sk, struct flowi4 *fl4)
 
 #ifdef CONFIG_CGROUP_BPF
 /**
- * port0_send_runs_prog - tell whether a cgroup program is to see a datagram
- * under way to port 0
+ * port0_send_runs_prog - tell whether a cgroup program is about to run on an address
+ * that has the stand-in
  * @sk: the socket
  * @uaddr: the address that the program is to be run on
  *
- * False once the stand-in has been taken out of the address: then it is the
- * replacement that makes this call.
+ * False for the call that port0_cgroup_sock_addr_prog() makes itself, which has port
+ * 0 in the address.
  *
- * Context: process, socket locked.
- * Return: true if the program is to be run on port 0.
+ * Context: process, socket locked or not; does not sleep.
+ * Return: true if the call is to be redirected.
  */
 bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
 {
@@ -204,14 +204,15 @@ bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
 }
 
 /**
- * port0_cgroup_sock_addr_prog - run a sendmsg program on the true port 0, in
- * place of __cgroup_bpf_run_filter_sock_addr()
+ * port0_cgroup_sock_addr_prog - run a sendmsg program on port 0, in place of
+ * __cgroup_bpf_run_filter_sock_addr()
  * @PORT0_CGROUP_SOCK_ADDR_PARAMS: that function's parameters; of these, @sk is
- * a socket with a call under way, and @uaddr has the stand-in
+ * a socket with a send in flight, and @uaddr has the stand-in
  *
- * A program may send the datagram to another port, which is then left alone. What
- * it has rewritten may be a copy of the caller's address (a v4-mapped one), which
- * then still has the stand-in.
+ * If the program sends the datagram to another port, the flow is left as it is from
+ * then on. The address that it has rewritten may be a copy of the caller's (for a
+ * v4-mapped one); then the caller's still has the stand-in, which
+ * port0_udp_sendmsg() takes out.
  *
  * Context: process, socket locked or not, as the kernel's function.
  * Return: what the kernel's function returns.

@@ -2,8 +2,8 @@
 /*
  * The socket options, as netfilter's private options at SOL_IP and SOL_IPV6.
  *
- * The kernel calls these handlers, with the module held, for option numbers that
- * it does not know itself, and without the socket lock.
+ * The kernel calls these handlers for option numbers that it does not know itself. It
+ * holds a reference on the module meanwhile, and does not hold the socket lock.
  */
 #include <linux/delay.h>
 #include <linux/netfilter.h>
@@ -17,15 +17,15 @@
 #include "uapi/port0.h"
 
 /*
- * Sockets that the kernel made for itself stay out: the TCP sockets below SMC
- * and MPTCP are such, and half a mark on the pair would be worse than none.
+ * Sockets that the kernel made for itself cannot be marked. Among them are the TCP
+ * sockets of SMC and MPTCP sockets, where a mark would be on one of two sockets only.
  */
 static bool port0_sock_can_be_marked(const struct sock *sk)
 {
 	return port0_sock_is_tcp_or_udp(sk) && !sk->sk_kern_sock;
 }
 
-/* The hooks on udp_sendmsg() wait for the first who may need them. */
+/* The first marked UDP socket arms the hooks on sendmsg(). */
 static int port0_mark_set(struct sock *sk)
 {
 	int err = 0;
@@ -44,8 +44,8 @@ static int port0_mark_set(struct sock *sk)
 }
 
 /*
- * Takes turns with bind(): one that is under way shows the kernel the stand-in
- * and counts on the mark to take it back.
+ * Takes turns with bind(): a bind() in flight may have given the kernel the stand-in,
+ * which is taken back only if the socket is still marked.
  */
 static int port0_mark_clear(struct sock *sk)
 {
@@ -118,13 +118,13 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
  * @optval: as the caller gave it
  * @optlen: its length
  *
- * The kernel refuses this option on a bound socket, which it tells by inet_num. It
- * takes turns with bind(), so that the socket cannot get port 0 between the
- * question and the kernel's own work.
+ * The kernel refuses this option on a bound socket, but takes one whose inet_num is 0
+ * for unbound. This takes turns with bind(), so that the socket cannot get port 0
+ * between the test and the kernel's own work.
  *
- * Context: process, no locks held.
- * Return: -EINVAL on a socket that holds port 0; else what ipv6_setsockopt()
- * returns; -ERESTARTSYS if killed while a bind() of the socket was under way.
+ * Context: process, no locks held; may sleep. Takes the socket lock.
+ * Return: -EINVAL on a socket that holds port 0; -ERESTARTSYS if the task was killed
+ * while it waited for a bind() of the socket; else what ipv6_setsockopt() returns.
  */
 int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 			  sockptr_t optval, unsigned int optlen)
@@ -180,9 +180,9 @@ static struct nf_sockopt_ops port0_sockopts[] = {
 /**
  * port0_sockopt_register - offer the options to user space
  *
- * Context: module load, after everything else works. Nobody gets an answer before
- * port0_is_loading() has ended.
- * Return: 0; -EBUSY if another module has taken one of the numbers.
+ * Context: process, in module init, after everything else works; may sleep. The
+ * options fail with ENOPROTOOPT until port0_is_loading() returns false.
+ * Return: 0; -EBUSY if another module has registered one of the numbers.
  */
 int port0_sockopt_register(void)
 {
@@ -199,7 +199,7 @@ int port0_sockopt_register(void)
 err_unregister:
 	while (i-- > 0)
 		nf_unregister_sockopt(&port0_sockopts[i]);
-	/* Who has been let in holds the module, and is on the way out. */
+	/* Calls that have begun hold a reference each; they end soon. */
 	while (module_refcount(THIS_MODULE) > refs)
 		msleep(20);
 	return err;
@@ -208,7 +208,7 @@ err_unregister:
 /**
  * port0_sockopt_unregister - withdraw the options
  *
- * Context: module unload.
+ * Context: process, in module exit; may sleep.
  */
 void port0_sockopt_unregister(void)
 {

@@ -2,11 +2,13 @@
 /*
  * Which kernel functions are hooked, when, and where their calls go.
  *
- * A call first comes to a gate, which every socket in the system passes by:
- * it asks for the mark, or whatever makes the call one of ours. Each hook is one
- * function below: entered with the arguments of the kernel function, it says what
- * is to become of this call.
- * Context: as the kernel function's, possibly with preemption off; no sleeping.
+ * A call first comes to a gate, which calls of every socket in the system pass: it
+ * tests whether the socket is marked, or whatever else makes the call concern the
+ * module. Then the function of the hook, PORT0_HOOK() below, gets the arguments of
+ * the kernel's function and decides what is done with the call.
+ *
+ * Context: gates and hooks run in the context of the kernel's function, possibly
+ * with preemption disabled, and must not sleep.
  */
 #include <linux/net.h>
 #include <net/flow.h>
@@ -20,7 +22,7 @@
 #define REDIRECTS	true
 #define LOOKS_ON	false
 
-/* Where the call goes instead, or NULL if it goes on. */
+/* The function that is to run instead, or NULL for the kernel's own */
 static __always_inline void *port0_redirect(const struct port0_hook *hook,
 					    const struct port0_args *args)
 {
@@ -99,10 +101,11 @@ static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
 }
 
 /*
- * PORT0_GATE(name, redirects) { ... } defines a gate, true for calls that pass,
- * in which ARG(n) is the n-th argument as a pointer and NUM(n) as a number.
- * PORT0_HOOK(func) { ... } defines the hook on func(), with the same names, and
- * PORT0_ENTRY() is its line in the table.
+ * PORT0_GATE(name, redirects) { ... } defines a gate. It returns true for calls that
+ * its hooks are to see. ARG(n) is the n-th argument, from 0, as a pointer and NUM(n)
+ * the same as a number.
+ * PORT0_HOOK(func) { ... } defines the hook on func(), where ARG(n) and NUM(n) can
+ * be used, too. PORT0_ENTRY() is its line in the table.
  */
 #define ARG(n)	((void *)args->arg[n])
 #define NUM(n)	((u32)args->arg[n])
@@ -147,16 +150,17 @@ static enum port0_verdict port0_on_##func(const struct port0_args *args)
 	}
 
 /*
- * PORT0_REPLACE(func, replacement, type, (parameters), (arguments)) defines what
- * calls of func() enter. Here alone the reference on the module is put that
- * port0_enter() has taken, after the replacement has returned. That keeps the module
- * for calls that sleep; what is left after the put is covered by
+ * PORT0_REPLACE(func, replacement, type, (parameters), (arguments)) defines
+ * @enter of the hook on func(): it calls replacement() and then drops the reference
+ * on the module that port0_enter() has taken. The reference keeps the module loaded
+ * while replacement() sleeps. The few instructions after module_put() are covered by
  * synchronize_rcu_tasks() at unload.
  *
- * PORT0_ANSWER(func, type, (parameters), value) defines what answers calls of func()
- * without a reference: an expression that does not sleep.
+ * PORT0_ANSWER(func, type, (parameters), value) defines @answer of the hook on
+ * func(): it returns value, an expression that does not sleep, and runs without a
+ * reference.
  *
- * Either is checked by the compiler to have the type of func() in hooked.h.
+ * In both, the compiler checks that the type is that of func() in hooked.h.
  */
 #define PORT0_REPLACE(func, replacement, type, params, args)		\
 static type port0_enter_##func params					\
@@ -178,7 +182,7 @@ static_assert(__same_type(port0_answer_##func, func))
 #define ENTER(func)	.enter = port0_enter_##func
 #define ANSWER(func)	.answer = port0_answer_##func
 
-/* Gates, by where the socket is found. */
+/* The gates: they differ in the argument that has the socket. */
 
 PORT0_GATE(socket, REDIRECTS)
 {
@@ -197,7 +201,7 @@ PORT0_GATE(second, REDIRECTS)
 	return port0_sock_is_marked(ARG(1));
 }
 
-/* getpeername(), and accept() with an address: of any socket. */
+/* getpeername(), and accept() with an address, on sockets marked or not */
 PORT0_GATE(name, REDIRECTS)
 {
 	const struct socket *sock = ARG(0);
@@ -206,8 +210,8 @@ PORT0_GATE(name, REDIRECTS)
 }
 
 /*
- * From here on the gates also let sockets pass whose mark was cleared while a send
- * was in flight.
+ * The gates below also let sockets pass whose mark was cleared, since a send that
+ * began before may still be in flight.
  */
 
 PORT0_GATE(sending, REDIRECTS)
@@ -221,8 +225,8 @@ PORT0_GATE(watched, LOOKS_ON)
 }
 
 /*
- * Request and TIME_WAIT sockets have no sk_flags. Reading what they have there is
- * harmless: whatever passes, no call is found for it.
+ * Request and TIME_WAIT sockets have no sk_flags. Reading other members in its place
+ * is harmless: if they pass, port0_call_find() finds no call on them.
  */
 PORT0_GATE(third, LOOKS_ON)
 {
@@ -246,9 +250,9 @@ port0_on___bind(struct sock *sk, void *uaddr, u32 flags)
 }
 
 /*
- * The module is being loaded or unloaded. An ephemeral port would be the wrong
- * answer to a marked socket, and the right one cannot be given yet, or no longer:
- * say what setsockopt() says then.
+ * The answers are for bind() while the module is being loaded or unloaded. The
+ * socket must not get an ephemeral port, and cannot get port 0, so bind() fails
+ * with the errno that setsockopt() has without the module.
  */
 PORT0_REPLACE(inet_bind, port0_inet_bind, int,
 	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
@@ -293,8 +297,8 @@ PORT0_HOOK(__inet6_bind)
 #endif
 
 /*
- * The protocol is asked for a port: by bind(), or because the kernel takes a
- * socket on port 0 for unbound, in listen() and before a send.
+ * get_port of the protocol is called by bind(), and by listen() and sendmsg() if the
+ * socket has no port yet, which the kernel concludes from inet_num being 0.
  */
 
 PORT0_REPLACE(inet_csk_get_port, port0_tcp_get_port, int,
@@ -336,8 +340,9 @@ PORT0_HOOK(udp_v6_get_port)
 #endif
 
 /*
- * A socket without a number is about to send or connect. One on port 0 has its port,
- * and would take the socket lock for each datagram to find that out.
+ * Called for a socket whose inet_num is 0, before it sends or connects. A socket on
+ * port 0 has its port; answering here saves the socket lock for each datagram. For
+ * an unbound UDP socket the hooks on sendmsg() are armed, if they are not.
  */
 PORT0_REPLACE(inet_autobind, port0_inet_autobind, int,
 	      (struct sock *sk), (sk));
@@ -354,7 +359,7 @@ PORT0_HOOK(inet_autobind)
 	return PORT0_PASS;
 }
 
-/* TCP connect() looks for a source port. */
+/* TCP connect() chooses a source port. */
 PORT0_REPLACE(__inet_hash_connect, port0_tcp_hash_connect, int,
 	      (PORT0_HASH_CONNECT_PARAMS), (PORT0_HASH_CONNECT_ARGS));
 PORT0_HOOK(__inet_hash_connect)
@@ -362,7 +367,7 @@ PORT0_HOOK(__inet_hash_connect)
 	return port0_sock_holds(ARG(1)) ? PORT0_ENTER : PORT0_PASS;
 }
 
-/* getpeername() without a port to tell */
+/* getpeername() and accept(), where inet_dport is 0 */
 
 static enum port0_verdict port0_on_getname(const struct socket *sock)
 {
@@ -387,7 +392,7 @@ PORT0_HOOK(inet6_getname)
 }
 #endif
 
-/* A port is given back. */
+/* A socket gives its port back. */
 
 PORT0_HOOK(inet_put_port)
 {
@@ -402,7 +407,7 @@ PORT0_HOOK(udp_lib_unhash)
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
-/* IPV6_V6ONLY is for sockets that are not bound yet. */
+/* The kernel refuses IPV6_V6ONLY on sockets whose inet_num is not 0. */
 PORT0_REPLACE(ipv6_setsockopt, port0_ipv6_setsockopt, int,
 	      (struct sock *sk, int level, int optname, sockptr_t optval,
 	       unsigned int optlen),
@@ -416,7 +421,7 @@ PORT0_HOOK(ipv6_setsockopt)
 }
 #endif
 
-/* A datagram is on its way: see send.c. */
+/* Sending a datagram to port 0: see send.c. */
 
 static __always_inline enum port0_verdict
 port0_on_sendmsg(const struct sock *sk, const struct msghdr *msg)
@@ -472,8 +477,8 @@ PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
 #endif
 
 /*
- * A gate searches its hooks from the end of this table: functions that run often come
- * last. The hooks of a gate that redirects are all of one set: see
+ * A gate searches its hooks from the end of this table, so functions that run often
+ * come last. All hooks of a gate that redirects must be in one set: see
  * port0_ftrace_install().
  */
 struct port0_hook port0_hooks[] = {

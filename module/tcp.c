@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * TCP on port 0: a place in the bind hash, and connect() from there.
+ * TCP on port 0: binding a socket, and connect() from there.
  *
- * inet_csk_get_port() has two halves, "this port" and "any port", and takes the
- * second for 0. This is the first half for port 0, on the kernel's own tables
- * and with its own rules, so that listen(), accept(), TIME_WAIT and close() find
- * everything where they look for it. The second half cannot serve: it tests for
- * conflicts as if nobody had asked for SO_REUSEADDR or SO_REUSEPORT.
+ * inet_csk_get_port() has two parts: one for a given port and one that chooses a
+ * port, which it uses for port 0. This file mirrors the first part for port 0, with
+ * the kernel's own tables and rules, so that listen(), accept(), TIME_WAIT and
+ * close() work without change. The second part cannot be used: it ignores
+ * SO_REUSEADDR and SO_REUSEPORT when it tests for conflicts.
  *
- * Locking, as there: the chain of the port in bhash, then that of the port and
- * the address in bhash2, both with bottom halves off.
+ * Locking is the same as there: first the lock of the port's chain in bhash, then
+ * that of the chain of port and address in bhash2, with bottom halves disabled.
  */
 #include <linux/slab.h>
 #include <net/ipv6.h>
@@ -21,10 +21,10 @@
 #include "saddr.h"
 
 /**
- * struct port0_bidder - what the tests for conflict know of the bidding socket
- * @sk: it
+ * struct port0_bidder - the socket that asks for the port, for the conflict tests
+ * @sk: the socket
  * @uid: its owner
- * @reuse: it asks for SO_REUSEADDR and is not listening
+ * @reuse: it has SO_REUSEADDR and is not listening
  * @group_ok: it is in no SO_REUSEPORT group, or in one that has closed members
  */
 struct port0_bidder {
@@ -51,9 +51,9 @@ static struct port0_bidder port0_bidder_of(const struct sock *sk)
 }
 
 /*
- * Mirrors inet_bind_conflict() for a fixed port: whether @sk2 leaves no room,
- * once their addresses are known to meet. @sk2 may be a TIME_WAIT socket, of
- * which only struct sock_common is there; it has no uid to ask for.
+ * Mirrors inet_bind_conflict() for a given port: tells whether @sk2 conflicts,
+ * provided that the addresses meet. @sk2 may be a TIME_WAIT socket, which has only
+ * the members of struct sock_common, so no uid.
  */
 static __always_inline bool
 port0_sock_conflicts(const struct port0_bidder *bidder, struct sock *sk2)
@@ -72,7 +72,7 @@ port0_sock_conflicts(const struct port0_bidder *bidder, struct sock *sk2)
 		!uid_eq(bidder->uid, port0_sk_uid(sk2)));
 }
 
-/* Mirrors __inet_bhash2_conflict(), for sockets of one tb2. */
+/* Mirrors __inet_bhash2_conflict(), for a socket @sk2 found in a tb2. */
 static __always_inline bool
 port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
 {
@@ -86,7 +86,7 @@ port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
 	return port0_sock_conflicts(bidder, sk2);
 }
 
-/* What inet_csk_bind_conflict() tests for sockets of any address. */
+/* Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. */
 static __always_inline bool
 port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
 {
@@ -94,7 +94,7 @@ port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
 	       port0_rcv_saddr_equal(bidder->sk, sk2, true);
 }
 
-/* Do the addresses of @sk and of the one that made @tb a group's meet? */
+/* Tell whether the address of @sk meets the one stored in the fast_* members of @tb. */
 static bool port0_tb_fast_meets(const struct inet_bind_bucket *tb,
 				const struct sock *sk)
 {
@@ -111,7 +111,7 @@ static bool port0_tb_fast_meets(const struct inet_bind_bucket *tb,
 	return port0_saddr_meets(&fast, &saddr, true, false);
 }
 
-/* Mirrors sk_reuseport_match(); the rest of tb is set only where it is a group's. */
+/* Mirrors sk_reuseport_match(). fast_* of @tb are valid if fastreuseport > 0. */
 static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
 				     const struct port0_bidder *bidder)
 {
@@ -123,7 +123,10 @@ static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
 	       port0_tb_fast_meets(tb, bidder->sk);
 }
 
-/* The kernel's fast path: no walk where everybody in the bucket shares. */
+/*
+ * Mirrors the fast path of inet_csk_get_port(): if all sockets of the bucket share the
+ * port with this one, they need not be compared one by one.
+ */
 static bool port0_tb_is_shared(const struct inet_bind_bucket *tb,
 			       const struct port0_bidder *bidder)
 {
@@ -162,8 +165,8 @@ static void port0_tb_update_fastreuse(struct inet_bind_bucket *tb,
 }
 
 /*
- * Mirrors inet_csk_get_port() for a port that is given, the port being 0. For a
- * socket that has its place, as when it starts to listen, this tests it anew.
+ * Mirrors inet_csk_get_port() for a given port, with port 0. If the socket is bound
+ * already and starts to listen, this only tests for conflicts again.
  */
 static int port0_tcp_bind(struct sock *sk)
 {
@@ -197,7 +200,7 @@ static int port0_tcp_bind(struct sock *sk)
 	if (conflicts)
 		goto unlock2;
 
-	/* Nothing is linked before everything is there to be linked. */
+	/* Allocate all that is needed before anything is linked. */
 	err = -ENOMEM;
 	if (!tb) {
 		new = kmem_cache_alloc(hinfo->bind_bucket_cachep, GFP_ATOMIC);
@@ -236,11 +239,11 @@ unlock:
 }
 
 /**
- * port0_tcp_is_filed - tell whether a holder is in the bucket of its address
+ * port0_tcp_is_filed - tell whether a TCP socket is in the bucket of its address
  * @sk: a TCP socket that holds port 0
  *
  * Context: as port0_place_holds().
- * Return: true if it is.
+ * Return: true if it is; on kernels without bhash2, always.
  */
 bool port0_tcp_is_filed(const struct sock *sk)
 {
@@ -248,7 +251,7 @@ bool port0_tcp_is_filed(const struct sock *sk)
 }
 
 /**
- * port0_tcp_readdress - give a holder the address of the bucket that it is in
+ * port0_tcp_readdress - write the address of its bucket into a TCP socket
  * @sk: a TCP socket that holds port 0
  *
  * Context: as port0_place_holds().
@@ -273,10 +276,12 @@ void port0_tcp_readdress(struct sock *sk)
 /**
  * port0_tcp_get_port - take or keep port 0, in place of inet_csk_get_port()
  * @sk: a marked TCP socket
- * @snum: the stand-in when it binds, 0 when it starts to listen; anything from
- * a bind() that comes too late
+ * @snum: the stand-in when it binds, 0 when it starts to listen, any port in a late
+ * bind() (see watch.c)
  *
- * Context: process, socket locked.
+ * Mirrors inet_csk_get_port().
+ *
+ * Context: process, socket locked; does not sleep. Takes the locks of the chains.
  * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM; -EINVAL for a late bind().
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
@@ -285,7 +290,7 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 	int err;
 
 	if (port0_sock_holds(sk)) {
-		/* The kernel never autobinds TCP: it is listen() or a late bind(). */
+		/* The kernel does not autobind TCP: listen() or a late bind() */
 		if (sk->sk_state != TCP_LISTEN)
 			return -EINVAL;
 		return port0_bind_keep(sk, snum) ?: port0_tcp_bind(sk);
@@ -303,12 +308,13 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
  * @PORT0_HASH_CONNECT_PARAMS: that function's parameters; of these, @sk is a
  * marked socket on port 0, and @check_established claims a 4-tuple
  *
- * Does what __inet_hash_connect() does for any other port that was bound. A socket
- * that connects takes its address along into TIME_WAIT, so it must be the one that
- * it is filed under: see place.c.
+ * Mirrors __inet_hash_connect() for a socket that is bound. The TIME_WAIT socket
+ * takes over the address, so that must be the one that the socket is filed under: see
+ * place.c.
  *
- * Context: process, socket locked.
- * Return: 0; -EADDRNOTAVAIL if the 4-tuple is taken, or the invariant is broken.
+ * Context: process, socket locked; does not sleep.
+ * Return: 0; -EADDRNOTAVAIL if the 4-tuple is taken or the socket is not filed under
+ * its address.
  */
 int port0_tcp_hash_connect(PORT0_HASH_CONNECT_PARAMS)
 {

@@ -2,8 +2,8 @@
 /*
  * The table of turns, hashed by socket.
  *
- * Whoever ends a turn hands it to the first who waits for that socket, and wakes
- * nobody else. Turns live on the stacks of the tasks that take them.
+ * A task that ends its turn on a socket hands it to the task that has waited longest
+ * for that socket, and wakes no other. Turns are on the stacks of their tasks.
  */
 #include <linux/hash.h>
 #include <linux/kernel.h>
@@ -15,8 +15,8 @@
 
 /**
  * struct port0_turn_bucket - turns taken on sockets of one hash
- * @lock: guards @head, whatever is linked there, and all who wait for it
- * @head: the turns taken, one for each socket
+ * @lock: guards @head, the turns in it and those that wait for them
+ * @head: the turns that are taken, at most one for each socket
  */
 static struct port0_turn_bucket {
 	spinlock_t lock;
@@ -28,7 +28,7 @@ static struct port0_turn_bucket *port0_turn_bucket(const struct sock *sk)
 	return &port0_turns[hash_ptr(sk, PORT0_TURN_BITS)];
 }
 
-/* Caller holds bucket->lock. */
+/* Hand a turn to the first waiter, if there is one. Caller holds bucket->lock. */
 static void port0_turn_pass_on(struct port0_turn_bucket *bucket,
 			       struct port0_turn *turn)
 {
@@ -46,12 +46,13 @@ static void port0_turn_pass_on(struct port0_turn_bucket *bucket,
 }
 
 /**
- * port0_turn_take - take the turn on a socket, waiting for it
- * @turn: on the caller's stack, undefined before
- * @sk: the socket, held by the caller until the turn ends
+ * port0_turn_take - take the turn on a socket, and wait for it if need be
+ * @turn: on the caller's stack; need not be initialised
+ * @sk: the socket; the caller must hold a reference on it until the turn ends
  *
- * Context: process, no locks held; may sleep.
- * Return: 0, or -ERESTARTSYS if the task was killed while it waited.
+ * Context: process, no locks held, the socket lock in particular; may sleep.
+ * Return: 0, or -ERESTARTSYS if the task was killed while it waited: it then does
+ * not have the turn.
  */
 int port0_turn_take(struct port0_turn *turn, const struct sock *sk)
 {
@@ -89,10 +90,10 @@ int port0_turn_take(struct port0_turn *turn, const struct sock *sk)
 }
 
 /**
- * port0_turn_end - end a turn and hand it to the next
+ * port0_turn_end - end a turn and hand it to the next task
  * @turn: what port0_turn_take() has taken
  *
- * Context: process, the same task.
+ * Context: process, in the task that took the turn.
  */
 void port0_turn_end(struct port0_turn *turn)
 {
@@ -104,9 +105,9 @@ void port0_turn_end(struct port0_turn *turn)
 }
 
 /**
- * port0_turn_init - make the table ready
+ * port0_turn_init - initialise the locks of the table
  *
- * Context: module load, before the first hook.
+ * Context: process, in module init, before hooks are installed.
  */
 void port0_turn_init(void)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Turns: calls on one socket that must not overlap, though each of them takes and
- * drops the socket lock on its own.
+ * Turns: they keep calls on one socket from overlapping. The socket lock cannot do
+ * that, since the kernel takes and drops it inside each call.
  *
- * bind() on a marked socket shows the kernel a stand-in for port 0 and takes it
- * back when get_port is asked, so neither a second bind() nor clearing the mark may
- * come in between. They wait for each other here, first come, first served.
+ * bind() on a marked socket gives the kernel a stand-in for port 0, which is taken
+ * back when get_port is called. In between, the mark must not be cleared and no
+ * second bind() may run on the socket. Such calls wait for each other here, first
+ * come, first served.
  */
 #ifndef _PORT0_TURN_H
 #define _PORT0_TURN_H
@@ -19,9 +20,11 @@ struct sock;
  * struct port0_turn - a turn on a socket, taken or waited for
  * @node: in the table, while the turn is taken
  * @sk: the socket
- * @waiting: turns that wait for this one to end
- * @place: in @waiting of the turn that is waited for
- * @granted: the turn has been handed over
+ * @waiting: the turns that wait for this one to end, linked by their @place
+ * @place: in @waiting of the turn that this one waits for
+ * @granted: completed when a waiting turn becomes the taken one
+ *
+ * All but @sk and @granted are guarded by the lock of the bucket.
  */
 struct port0_turn {
 	struct hlist_node node;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * UDP on port 0: a place in the port hash.
+ * UDP on port 0: binding a socket.
  *
- * udp_lib_get_port() has two halves as well, and takes "any port" for 0. That
- * half could be talked into 0 by offering it [0, 0] as the range of ephemeral
- * ports. But it looks at conflicts differently from the half for a given port
- * (all sockets on the port must share, where the other asks the first that is
- * met), and when 0 is taken it searches the whole table before it says so. This
- * is the half for a given port, the port being 0.
+ * udp_lib_get_port() has two parts: one for a given port and one that chooses a port,
+ * which it uses for port 0. This file mirrors the first part for port 0. The second
+ * one could be made to choose 0, by [0, 0] as the range of ephemeral ports. But it
+ * tests for conflicts differently (with all sockets on the port, where the first part
+ * decides by the first socket that meets), and it searches the whole table before it
+ * fails if port 0 is taken.
  *
- * Locking, as there: the chain of the port, then that of port and address.
+ * Locking is the same as there: the lock of the port's chain, then that of the chain
+ * of port and address, with bottom halves disabled.
  */
 #include <linux/rwsem.h>
 #include <net/net_namespace.h>
@@ -19,7 +20,7 @@
 #include "port0.h"
 #include "saddr.h"
 
-/* Mirrors the long condition of udp_lib_lport_inuse(): they cannot coexist. */
+/* Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered. */
 static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
 {
 	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
@@ -31,7 +32,7 @@ static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
 	       port0_rcv_saddr_equal(sk, sk2, true);
 }
 
-/* Whether @sk may join a socket that it meets in its SO_REUSEPORT group. */
+/* Tell whether @sk may share the port with @sk2 by SO_REUSEPORT. */
 static bool port0_udp_may_join(const struct sock *sk, const struct sock *sk2)
 {
 	return sk2->sk_reuseport && sk->sk_reuseport &&
@@ -69,8 +70,9 @@ static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
 }
 
 /*
- * Whether port 0 is taken. As the kernel does, a socket looks in the second table
- * where the first one's chain is long; on newer kernels, one with an address.
+ * Tell whether port 0 is taken. Mirrors udp_lib_get_port(): if the port's chain is
+ * long, the second table is searched instead; newer kernels do not do that for
+ * wildcards. Caller holds hslot->lock.
  */
 static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 			       const struct udp_hslot *hslot)
@@ -151,11 +153,11 @@ unlock:
 }
 
 /**
- * port0_udp_is_filed - tell whether a holder is in the chain of its address
+ * port0_udp_is_filed - tell whether a UDP socket is in the chain of its address
  * @sk: a UDP socket that holds port 0
  *
- * The socket remembers 16 bits of the hash, so one other address in 65,536 is taken
- * for its own.
+ * A UDP socket stores 16 bits of the hash of its address. One in 65,536 addresses has
+ * the same hash and is taken for the right one.
  *
  * Context: as port0_place_holds().
  * Return: true if it is.
@@ -171,9 +173,11 @@ bool port0_udp_is_filed(const struct sock *sk)
  * @sk: a marked UDP socket that is being bound
  * @snum: the stand-in
  *
- * Context: process, socket locked.
- * Return: 0; -EADDRINUSE, also when its SO_REUSEPORT group cannot grow, as the
- * kernel has it; -EACCES.
+ * Mirrors udp_lib_get_port().
+ *
+ * Context: process, socket locked; does not sleep. Takes the locks of the chains.
+ * Return: 0; -EADDRINUSE, as in the kernel also if the SO_REUSEPORT group cannot be
+ * enlarged; -EACCES.
  */
 int port0_udp_get_port(struct sock *sk, unsigned short snum)
 {
@@ -209,11 +213,12 @@ static bool port0_udp_table_any_marked(struct udp_table *table)
 /**
  * port0_udp_any_marked - look for a bound UDP socket that is marked
  *
- * A mark stays when the module goes, and the socket may have been bound before: it
- * can send to port 0 once the hooks for that are armed. (One that is not bound yet
- * comes by port0_inet_autobind() before it sends.)
+ * Marks stay on sockets when the module is unloaded. A bound one can send to port 0
+ * as soon as the hooks on sendmsg() are armed. A socket that is not bound yet arms
+ * them itself, in port0_inet_autobind().
  *
- * Context: process, no locks held; may sleep.
+ * Context: process, no locks held; may sleep. Takes net_rwsem and the locks of the
+ * chains.
  * Return: true if there is one in any network namespace.
  */
 bool port0_udp_any_marked(void)

@@ -2,27 +2,25 @@
 /*
  * Undoing what a late call does to a socket that holds port 0.
  *
- * A call is late if it passed our hooks before the socket was marked and gets the
- * socket lock after another call has bound the socket to port 0. It then finds
- * inet_num 0, as on an unbound socket: bind() writes its address, and setsockopt()
- * changes IPV6_V6ONLY. No function that could be hooked runs between that and the
- * end of the call, and a bind() with IP_BIND_ADDRESS_NO_PORT does not even ask for
- * a port.
+ * A call is late if it passed the hooks before the socket was marked and gets the
+ * socket lock after another call has bound the socket to port 0. It finds inet_num
+ * 0, as on an unbound socket: bind() then writes its address, and setsockopt()
+ * changes IPV6_V6ONLY. After that, no function that could be hooked runs before the
+ * call ends. A bind() with IP_BIND_ADDRESS_NO_PORT does not even call get_port.
  *
- * But the call gives the socket lock back, and release_sock() wakes whoever waits
- * for it before anybody else can take it. So we wait for it, too: an entry in the
- * lock's own wait queue, whose wake function looks whether the socket is still
- * where it was filed, and puts it right. Whoever takes the lock next finds the
- * socket as the bind() to port 0 has left it.
+ * But the call releases the socket lock, and release_sock() wakes the waiters before
+ * any other task can take the lock. So a watch is an entry in the wait queue of the
+ * socket lock. Its wake function compares the socket with the place that it was
+ * filed under, and restores that. The next owner of the lock finds the socket as the
+ * bind() to port 0 has left it.
  *
- * Late calls need somebody else who uses the same open file, so the watch is kept
- * only where that is possible: see port0_watch_wanted(). All other sockets have
- * none.
+ * A late call needs another task that uses the same open file. A socket is watched
+ * only if that is possible: see port0_watch_wanted().
  *
- * Lifetime: a watch holds its socket. The hook that sees the port given back runs
- * with preemption off and cannot take the queue's lock on PREEMPT_RT, so a work item
- * takes the watch out. It puts the reference on the module that the holder had,
- * hence no watch outlives the module.
+ * Lifetime: a watch holds a reference on its socket. The hook that runs when the port
+ * is given back has preemption disabled, so on PREEMPT_RT it cannot take the lock of
+ * the wait queue. A work item removes the watch and then drops the reference on the
+ * module that the bound socket had, so no watch outlives the module.
  */
 #include <linux/fdtable.h>
 #include <linux/fs.h>
@@ -42,12 +40,14 @@
 
 /**
  * struct port0_watch - the watch on one socket
- * @node: in the bucket of @sk, until the port is given back
+ * @node: in the bucket of @sk until the port is given back; written with both the
+ *	lock of the bucket and the socket lock held
  * @wait: in the wait queue of the socket lock
- * @sk: the socket, held
- * @place: where it was filed when the lock was last released
- * @end: gets from the hook to @work, whatever the hook's context
- * @work: takes the watch out
+ * @sk: the socket, with a reference on it
+ * @place: what it was filed under when the socket lock was last released; guarded
+ *	by the socket lock
+ * @end: queues @work, since the hook may run where schedule_work() must not
+ * @work: removes and frees the watch
  */
 struct port0_watch {
 	struct hlist_node node;
@@ -62,7 +62,7 @@ struct port0_watch {
 
 /**
  * struct port0_watch_bucket - watches on sockets of one hash
- * @lock: guards @head and whatever is linked there
+ * @lock: guards @head and the watches in it
  * @head: the watches
  */
 static struct port0_watch_bucket {
@@ -76,25 +76,26 @@ static struct port0_watch_bucket *port0_watch_bucket(const struct sock *sk)
 }
 
 /**
- * port0_watch_wanted - tell whether another call on a socket may be under way
- * @sock: a marked socket that this task is about to bind
+ * port0_watch_wanted - tell whether another call on a socket may be in flight
+ * @sock: a marked socket that the current task is about to bind
  *
- * A call that is under way keeps the file open: by the reference of its task's file
- * table, if no other thread shares that, else by one of its own. So there is none if
- * this task's table is its own and the file has the reference of that table alone.
- * Among threads the count proves nothing, since close() takes the table's reference
- * away and lets calls go on. io_uring's calls may do without either.
+ * A system call keeps the file of its socket open: by the reference of the task's
+ * file table if no other thread shares the table, else by a reference of its own. So
+ * no other call is in flight if the table is not shared and the table's reference
+ * is the only one on the file. If threads share the table, the count proves nothing:
+ * close() drops the table's reference while calls go on. Calls of io_uring may hold
+ * neither reference.
  *
- * Context: process, in bind() of @sock; the mark has been seen, so that calls which
- * begin from now on see it, too.
- * Return: true unless it is certain that there is none.
+ * Context: process, in bind() of @sock, no locks held. The mark has been seen, so
+ * calls that begin from now on see it, too.
+ * Return: false if it is certain that no other call is in flight.
  */
 bool port0_watch_wanted(const struct socket *sock)
 {
 	const struct files_struct *files = current->files;
 	struct file *file = sock->file;
 
-	/* A kernel socket, which the module has made for itself. */
+	/* A socket that the kernel, here the self-check, made for itself */
 	if (!file)
 		return false;
 #ifdef CONFIG_IO_URING
@@ -103,15 +104,16 @@ bool port0_watch_wanted(const struct socket *sock)
 #endif
 	if (!files || (current->flags & PF_IO_WORKER))
 		return true;
-	/* Who takes a reference after this reads the mark after this. */
+	/* The mark was read before the counts: a call that is not counted yet sees it. */
 	smp_mb();
 	return atomic_read(&files->count) > 1 || file_count(file) != 1;
 }
 
 /*
- * Where the tables do not tell the address: whether it is the same as before, or has
- * changed by connect(), which leaves the socket connected, or by the end of a
- * connection, which leaves no address. A late bind() does neither.
+ * Tell whether an address that differs from the one before can be the kernel's doing,
+ * for sockets whose bucket does not show the address. Either connect() has changed
+ * it, and the socket is connected, or the end of a connection has cleared it. A late
+ * bind() does neither.
  */
 static bool port0_watch_may_move(const struct port0_watch *watch,
 				 const struct sock *sk)
@@ -134,9 +136,9 @@ static bool port0_watch_agrees(const struct port0_watch *watch,
 }
 
 /*
- * The lock is being released: the caller of release_sock() still has the spinlock in
- * it, so that nobody uses the socket meanwhile, neither a task nor a softirq.
- * connect() and the like move address and place together.
+ * Called by release_sock() while it still holds sk_lock.slock, so neither a task nor
+ * a softirq uses the socket meanwhile. A change by connect() or the like, which
+ * files the socket anew, is taken over; any other is undone.
  */
 static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 			    int flags, void *key)
@@ -145,14 +147,14 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 						 wait);
 	struct sock *sk = watch->sk;
 
-	/* It has ended, and waits for the work item. */
+	/* The port has been given back; the work item has not run yet. */
 	if (hlist_unhashed(&watch->node) || !port0_sock_holds(sk))
 		return 0;
 	if (port0_watch_agrees(watch, sk))
 		port0_place_read(&watch->place, sk);
 	else
 		port0_place_restore(&watch->place, sk);
-	/* Nobody has been woken: the next in the queue is asked, too. */
+	/* No task has been woken: the kernel goes on to the next entry. */
 	return 0;
 }
 
@@ -161,7 +163,7 @@ static void port0_watch_work(struct work_struct *work)
 	struct port0_watch *watch = container_of(work, struct port0_watch,
 						 work);
 
-	/* It may still be on its last instructions. */
+	/* port0_watch_end() may still be running. */
 	irq_work_sync(&watch->end);
 	remove_wait_queue(&watch->sk->sk_lock.wq, &watch->wait);
 	sock_put(watch->sk);
@@ -177,9 +179,9 @@ static void port0_watch_end(struct irq_work *end)
 /**
  * port0_watch_make - allocate a watch
  *
- * Context: process, may sleep.
- * Return: the watch, for port0_watch_start() or port0_watch_drop(); NULL without
- * memory.
+ * Context: process; may sleep.
+ * Return: the watch, for port0_watch_start() or port0_watch_drop(); NULL if there is
+ * no memory.
  */
 struct port0_watch *port0_watch_make(void)
 {
@@ -195,7 +197,7 @@ struct port0_watch *port0_watch_make(void)
 
 /**
  * port0_watch_drop - free a watch that was not started
- * @watch: it, or NULL
+ * @watch: the watch, or NULL
  *
  * Context: process.
  */
@@ -209,8 +211,8 @@ void port0_watch_drop(struct port0_watch *watch)
  * @watch: what port0_watch_make() has made
  * @sk: a socket that has just been filed on port 0
  *
- * Context: process, socket locked; a reference on the module is held for @sk, and
- * passes to the watch.
+ * Context: process, socket locked. The watch takes over the reference on the module
+ * that is held for @sk. Takes the lock of the bucket.
  */
 void port0_watch_start(struct port0_watch *watch, struct sock *sk)
 {
@@ -231,11 +233,12 @@ void port0_watch_start(struct port0_watch *watch, struct sock *sk)
  * port0_watch_stop - end the watch on a socket, if there is one
  * @sk: a socket that gives port 0 back
  *
- * A late bind() may be why: one that a post_bind program has refused, after the
- * kernel has zeroed the address. So the address is restored here, too.
+ * The port may be given back in a late bind() that a post_bind program has refused,
+ * and the kernel has zeroed the address before. So the address is restored here, too.
  *
- * Context: any, as port0_bind_release(): socket locked or no longer in use.
- * Return: true if there was one: it puts the reference on the module.
+ * Context: as port0_bind_release(): process or softirq, socket locked or no longer
+ * in use; does not sleep. Takes the lock of the bucket.
+ * Return: true if there was a watch, which then drops the reference on the module.
  */
 bool port0_watch_stop(struct sock *sk)
 {
@@ -243,12 +246,12 @@ bool port0_watch_stop(struct sock *sk)
 	struct port0_watch *watch;
 	unsigned long flags;
 
-	/* That of @sk was put there by whoever had the socket lock before. */
+	/* A watch on @sk was linked with the socket lock held, so it is seen here. */
 	if (hlist_empty(&bucket->head))
 		return false;
 
 	local_irq_save(flags);
-	/* In an int3 kprobe, which looks like an NMI, lockdep allows only this. */
+	/* An int3 kprobe looks like an NMI, where lockdep allows only trylock. */
 	while (!raw_spin_trylock(&bucket->lock))
 		cpu_relax();
 	hlist_for_each_entry(watch, &bucket->head, node) {
@@ -269,9 +272,9 @@ bool port0_watch_stop(struct sock *sk)
 }
 
 /**
- * port0_watch_init - make the table ready
+ * port0_watch_init - initialise the locks of the table
  *
- * Context: module load, before the first hook.
+ * Context: process, in module init, before hooks are installed.
  */
 void port0_watch_init(void)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A watch on a socket that holds port 0 while other calls on it may be under way.
+ * Watches on sockets that were bound to port 0 while other calls on them might be in
+ * flight: see watch.c.
  */
 #ifndef _PORT0_WATCH_H
 #define _PORT0_WATCH_H

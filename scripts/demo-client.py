@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Connects to port 0 and asks the kernel whom it is connected to."""
+"""Connect to port 0 and print what getpeername() says."""
 
 import argparse
 import socket

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Python's http.server, which says what its sockets are called."""
+"""An HTTP server that answers with the addresses of its socket and its peer."""
 
 import argparse
 import http.server
@@ -29,7 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     def server_bind(self):
         if options.port0:
-            # The line that a server needs. It fails where the module is not loaded.
+            # The one line that a server needs. It fails if the module is not loaded.
             self.socket.setsockopt(socket.SOL_IP, IP_BIND_PORT_ZERO, 1)
         super().server_bind()
 

@@ -102,6 +102,25 @@ TEST_F(bind, taken)
 	EXPECT_EQ(0, LISTEN(other));
 }
 
+/* Port 1, which the kernel is shown in place of 0, is a port like any other. */
+TEST_F(bind, port_1)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type,
+				 variant->port);
+	int other = SOCKET();
+
+	EXPECT_EQ(-EADDRINUSE, BIND(self->fd));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 1));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(0, LISTEN(self->fd));
+	EXPECT_EQ(1, local_port(self->fd));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->host, 1));
+	close(rival);
+	EXPECT_EQ(0, BIND(other));
+	expect_port(_metadata, other, variant->port);
+	close(other);
+}
+
 TEST_F(bind, close_gives_it_back)
 {
 	int late = SOCKET();
@@ -136,7 +155,9 @@ TEST_F(bind, second_bind)
 	expect_port(_metadata, self->fd, variant->port);
 }
 
-/* It would change what the socket's address is compared with. */
+/*
+ * Setting IPV6_V6ONLY would change which addresses the socket conflicts with.
+ */
 TEST_F(bind, no_v6only_afterwards)
 {
 	int only, want = is_ip6(variant->host) ? -EINVAL : -ENOPROTOOPT;
@@ -148,7 +169,10 @@ TEST_F(bind, no_v6only_afterwards)
 	EXPECT_EQ(want, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, 1));
 	expect_port(_metadata, self->fd, variant->port);
 
-	/* Other options are, and one of that number at another level. */
+	/*
+	 * Other options can be set, also one with the same number at another
+	 * level.
+	 */
 	if (is_ip6(variant->host))
 		EXPECT_EQ(0, set_int(self->fd, SOL_IPV6, IPV6_UNICAST_HOPS, 9));
 	EXPECT_EQ(0, set_int(self->fd, SOL_IP, IPV6_V6ONLY, 1));
@@ -248,7 +272,7 @@ TEST_F(bind, one_per_namespace)
 
 TEST_F(bind, needs_the_capability)
 {
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, BIND(self->fd));
 
 	/* After EACCES the socket can bind to an unprivileged port. */
@@ -263,7 +287,7 @@ TEST_F(bind, needs_the_capability_below_the_limit)
 	};
 	size_t i;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		int fd = SOCKET();
 
@@ -288,7 +312,7 @@ TEST_F(bind, user_namespace_with_its_own_network)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* ... and of no others. */
+/* ... and not of others. */
 TEST_F(bind, user_namespace_with_a_foreign_network)
 {
 	if (unshare(CLONE_NEWUSER))
@@ -357,7 +381,7 @@ TEST_F(bind, reuseport_comes_too_late)
 	EXPECT_EQ(-EADDRINUSE, BIND(other));
 }
 
-/* A port that bind() is not asked for by number is ephemeral, as without the module. */
+/* A port that is not chosen by bind() is ephemeral, as without the module. */
 FIXTURE(ephemeral) {
 	int holder;
 	int fd;
@@ -397,7 +421,7 @@ FIXTURE_SETUP(ephemeral)
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
-	/* Another socket holds port 0, which must make no difference. */
+	/* That another socket holds port 0 must make no difference. */
 	self->holder = bound_socket(_metadata, variant->host, variant->type, 0);
 	ASSERT_EQ(0, listen_if_stream(self->holder, variant->type));
 	self->fd = new_socket(_metadata, variant->host, variant->type);
@@ -674,7 +698,10 @@ TEST_F(crowd, one_has_every_address)
 		ASSERT_EQ(0, bind_to(fd, wildcards[i], variant->port));
 		expect_port(_metadata, fd, variant->port);
 
-		/* The wildcard socket takes the addresses that nobody has bound, too. */
+		/*
+		 * The wildcard socket also receives for addresses that no
+		 * socket is bound to.
+		 */
 		close(join_crowd(_metadata, variant, nth, false, &err));
 		EXPECT_EQ(-EADDRINUSE, err);
 		close(fd);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Three and more sockets on one port: who may join whom, and who receives.
+ * Three and more sockets on one port: which can share it, and which receive.
  *
- * A play opens sockets of several kinds, one after the other, and writes down
- * what each call said and who got what was sent. It is given on an ordinary port
- * and on port 0, and must read the same. All ordered triples of kinds are
- * played, and random sequences of binds, listens, shutdowns and closes.
+ * A play opens sockets of several kinds, one after the other, and records the
+ * result of each call and which socket got what was sent. It is run on an
+ * ordinary port and on port 0, and the records must be equal. All ordered
+ * triples of kinds are played, and random sequences of binds, listens,
+ * shutdowns and closes.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,7 +21,7 @@
 #define MEMBERS		12	/* sockets in a play, at most */
 #define SENDERS		4	/* clients of each address */
 
-/* What a socket asks for before it binds. */
+/* The options of a socket before it binds */
 enum { REUSE = 1, SHARE = 2, ONLY6 = 4, FOREIGN = 8, PROGRAM = 16 };
 
 static const struct kind {
@@ -59,7 +60,7 @@ static const struct kind {
 
 static const char * const dests[] = { "127.0.0.1", "127.0.0.2", "::1", "fd00::2" };
 
-/* Clients that stay, since to open one for each datagram takes too long. */
+/* Clients are kept, since opening one for each datagram takes too long. */
 struct clients {
 	int fd[ARRAY_SIZE(dests)][SENDERS];
 };
@@ -97,11 +98,11 @@ static const char *wants_text(int wants)
 	return text;
 }
 
-/* A program that chooses the first of a group: its owner has a group of one. */
+/* A program that always chooses the first member of a group */
 static struct sock_filter choose_first[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
 static const struct sock_fprog first = { 1, choose_first };
 
-/* A socket of this kind, bound or refused; refused ones are closed. */
+/* Open a socket of this kind and bind it; if refused, it is closed. */
 static void join(struct __test_metadata *_metadata, struct play *play, int kind)
 {
 	const struct kind *is = &kinds[kind];
@@ -142,6 +143,16 @@ static void listen_on(struct __test_metadata *_metadata, struct play *play,
 	expect_port(_metadata, play->fd[nth], play->port);
 }
 
+/* Sets or clears SO_REUSEADDR or SO_REUSEPORT on a bound socket. */
+static void change(struct play *play, int nth, int option)
+{
+	int fd = play->fd[nth], value = !get_int(fd, SOL_SOCKET, option);
+
+	note(play, "%s %d to %d: %d; ",
+	     option == SO_REUSEADDR ? "reuse" : "share", nth, value,
+	     set_int(fd, SOL_SOCKET, option, value));
+}
+
 static void leave(struct play *play, int nth)
 {
 	close(play->fd[nth]);
@@ -153,7 +164,10 @@ static void leave(struct play *play, int nth)
 	note(play, "close %d; ", nth);
 }
 
-/* Which member has got something, of the client if it has got an answer; -1 */
+/*
+ * The member that has received something, which the client shows if it got an
+ * answer; -1: none
+ */
 static int who_has(const struct play *play, int client)
 {
 	struct pollfd polls[MEMBERS + 1];
@@ -165,13 +179,18 @@ static int who_has(const struct play *play, int client)
 	if (poll(polls, n + 1, IO_TIMEOUT_SEC * 1000) < 1)
 		return -1;
 	for (i = 0; i < n; i++)
-		/* A socket that neither listens nor is connected hangs up. */
+		/*
+		 * poll() reports a hang-up for a socket that neither listens
+		 * nor is connected.
+		 */
 		if (polls[i].revents & POLLIN && !(polls[i].revents & POLLHUP))
 			return i;
 	return n;
 }
 
-/* The kinds that got something, as a set: within a group chance decides. */
+/*
+ * The set of kinds that received something: within a group, it is up to chance.
+ */
 static void datagrams_to(struct __test_metadata *_metadata, struct play *play,
 			 size_t dest)
 {
@@ -243,7 +262,7 @@ static void end(struct play *play)
 		leave(play, play->members - 1);
 }
 
-/* Reads the same on both ports, or says how it does not. */
+/* Compare the records of both ports, and print how they differ. */
 static bool compare(struct __test_metadata *_metadata, const struct play *control,
 		    const struct play *zero, const char *which, unsigned int nth)
 {
@@ -300,8 +319,8 @@ FIXTURE_TEARDOWN(groups) {}
 	  .clients = &self->clients[side] }
 
 /*
- * @early: each listens as soon as it is bound, so that the next one meets it
- * listening; else when all are bound.
+ * @early: each socket listens as soon as it is bound, before the next one is
+ * bound; otherwise they listen when all are bound.
  */
 static void play_triple(struct __test_metadata *_metadata, struct play *play,
 			const int *of, bool early, bool ask)
@@ -331,12 +350,38 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 		const int of[] = { nth / KINDS / KINDS, nth / KINDS % KINDS,
 				   nth % KINDS };
 		struct play control = PLAY(0), zero = PLAY(1);
-		/* To ask each time would take minutes. */
+		/* Checking this each time would take minutes. */
 		bool early = nth & 1, ask = nth % 7 == 0;
 
 		play_triple(_metadata, &control, of, early, ask);
 		play_triple(_metadata, &zero, of, early, ask);
 		if (!compare(_metadata, &control, &zero, "triple", nth))
+			break;
+	}
+}
+
+/* The kernel's buckets remember what their sockets asked for when they came. */
+TEST_F_TIMEOUT(groups, options_that_change, 1200)
+{
+	unsigned int nth;
+	int side, i;
+
+	for (nth = 0; nth < KINDS * KINDS * 2; nth++) {
+		struct play plays[2] = { PLAY(0), PLAY(1) };
+
+		for (side = 0; side < 2; side++) {
+			struct play *play = &plays[side];
+
+			join(_metadata, play, nth / 2 / KINDS);
+			change(play, 0, nth & 1 ? SO_REUSEADDR : SO_REUSEPORT);
+			join(_metadata, play, nth / 2 % KINDS);
+			join(_metadata, play, nth / 2 / KINDS);
+			for (i = 0; i < play->members; i++)
+				if (play->type == SOCK_STREAM)
+					listen_on(_metadata, play, i);
+			end(play);
+		}
+		if (!compare(_metadata, &plays[0], &plays[1], "pair", nth))
 			break;
 	}
 }
@@ -353,11 +398,11 @@ static void play_random(struct __test_metadata *_metadata, struct play *play,
 	unsigned int state = seed, step;
 
 	for (step = 0; step < 24; step++) {
-		unsigned int what = next_random(&state) % 16;
+		unsigned int what = next_random(&state) % 17;
 		unsigned int which = next_random(&state);
 
 		if (what < 9 || !play->members) {
-			/* Those that share come more often. */
+			/* Kinds that share the port are chosen more often. */
 			unsigned int kind = which % KINDS;
 
 			if (!(kinds[kind].wants & SHARE))
@@ -369,6 +414,12 @@ static void play_random(struct __test_metadata *_metadata, struct play *play,
 		which %= play->members;
 		if (what < 11) {
 			leave(play, which);
+		} else if (what > 15) {
+			/*
+			 * With SO_REUSEPORT, different kinds would receive by
+			 * chance.
+			 */
+			change(play, which, SO_REUSEADDR);
 		} else if (play->type == SOCK_DGRAM) {
 			if (what == 15)
 				receive(_metadata, play);
@@ -400,7 +451,7 @@ TEST_F_TIMEOUT(groups, random, 1200)
 	}
 }
 
-/* Some that are known to be worth it, since each needs its third socket. */
+/* Some combinations where the third socket matters */
 enum {
 	ANY, ANY_REUSE, ANY_SHARE, ANY_TENANT, ANY_LO, ANY_VETH,
 	HOME, HOME_REUSE, HOME_SHARE, HOME_TENANT, HOME_LO,
@@ -471,8 +522,8 @@ TEST_F(groups, stories)
 }
 
 /*
- * The kernel's hash chains hold several ports: those a power of two apart. None
- * of them counts as ours, however many they are.
+ * A hash chain of the kernel has several ports: those that differ by a power of
+ * two. Sockets on the others must not count, however many there are.
  */
 FIXTURE(chain) {};
 
@@ -505,36 +556,64 @@ static int share_on(struct __test_metadata *_metadata, const char *host, int typ
 	return fd;
 }
 
-TEST_F(chain, other_ports)
+/* This socket can bind the port, and after that no other can. */
+static void expect_free_for(struct __test_metadata *_metadata, const char *host,
+			    const char *rival, int type, int port)
 {
-	int port, fd, err, first, second;
+	int fd = bound_socket(_metadata, host, type, port), second;
 
-	/* Whatever the size of the tables, from 256 to 32768 chains. */
-	for (port = 256; port < 65536; port += 256) {
-		fd = socket_for(_metadata, variant->any, variant->type, 1);
-		ASSERT_EQ(0, bind_to(fd, variant->any, variant->port + port));
-		fd = share_on(_metadata, variant->home, variant->type,
-			      variant->port + port, &err);
-		ASSERT_EQ(-EADDRINUSE, err);
-		close(fd);
+	second = socket_for(_metadata, rival, type, port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, rival, port));
+	close(second);
+	if (type == SOCK_STREAM) {
+		EXPECT_EQ(0, rc(listen(fd, 1)));
+		expect_port(_metadata, fd, port);
 	}
-	fd = bound_socket(_metadata, variant->home, variant->type, variant->port);
-	EXPECT_EQ(-EADDRINUSE,
-		  bind_to(socket_for(_metadata, variant->any, variant->type,
-				     variant->port), variant->any, variant->port));
 	close(fd);
-
-	first = share_on(_metadata, variant->home, variant->type, variant->port,
-			 &err);
-	EXPECT_EQ(0, err);
-	second = share_on(_metadata, variant->home, variant->type, variant->port,
-			  &err);
-	EXPECT_EQ(0, err);
-	expect_port(_metadata, first, variant->port);
-	expect_port(_metadata, second, variant->port);
 }
 
-/* Groups on other ports of the chain are other groups. */
+/* For all sizes of the tables, from 256 to 32768 chains */
+#define CHAIN_STEP	256
+#define CHAIN_PORTS	(65536 / CHAIN_STEP)
+
+TEST_F(chain, other_ports)
+{
+	const char *hosts[] = { variant->any, variant->home };
+	int others[CHAIN_PORTS], type = variant->type, port = variant->port;
+	int fd, err, i, first, second;
+	size_t host;
+
+	for (host = 0; host < ARRAY_SIZE(hosts); host++) {
+		for (i = 1; i < CHAIN_PORTS; i++) {
+			int other = port + i * CHAIN_STEP;
+
+			others[i] = socket_for(_metadata, hosts[host], type, 1);
+			ASSERT_EQ(0, bind_to(others[i], hosts[host], other));
+			fd = share_on(_metadata, variant->home, type, other,
+				      &err);
+			ASSERT_EQ(-EADDRINUSE, err);
+			close(fd);
+		}
+		expect_free_for(_metadata, variant->any, variant->home, type,
+				port);
+		expect_free_for(_metadata, variant->home, variant->any, type,
+				port);
+		expect_free_for(_metadata, variant->home, variant->home, type,
+				port);
+		first = share_on(_metadata, variant->home, type, port, &err);
+		EXPECT_EQ(0, err);
+		second = share_on(_metadata, variant->home, type, port, &err);
+		EXPECT_EQ(0, err);
+		expect_port(_metadata, first, port);
+		expect_port(_metadata, second, port);
+		close(first);
+		close(second);
+		for (i = 1; i < CHAIN_PORTS; i++)
+			close(others[i]);
+	}
+}
+
+/* Groups on other ports of the same chain are separate groups. */
 TEST_F(chain, other_groups)
 {
 	int port, err, fd, mine, client, round;
@@ -564,7 +643,7 @@ TEST_F(chain, other_groups)
 	}
 }
 
-/* So many namespaces that some of them share a chain. */
+/* So many namespaces that some of them have the same chain. */
 TEST_F_TIMEOUT(chain, other_namespaces, 600)
 {
 	int round, fd, err;
@@ -579,7 +658,7 @@ TEST_F_TIMEOUT(chain, other_namespaces, 600)
 			      variant->port, &err);
 		ASSERT_EQ(-EADDRINUSE, err);
 		close(fd);
-		/* One more of these keeps the second table in use as well. */
+		/* With one more of these, the second table is searched, too. */
 		if (variant->type == SOCK_STREAM)
 			continue;
 		fd = share_on(_metadata, variant->any, variant->type, OTHER_PORT,
@@ -636,7 +715,7 @@ TEST_F(closed, listens_again)
 		EXPECT_EQ(0, rc(listen(first, 8)));
 		expect_port(_metadata, first, variant->port);
 	}
-	/* A newcomer joins, and a stranger does not. */
+	/* A new member can join, and a socket of another user cannot. */
 	ASSERT_EQ(0, rc(shutdown(first, SHUT_RDWR)));
 	fd = share_on(_metadata, variant->home, SOCK_STREAM, variant->port, &err);
 	EXPECT_EQ(0, err);
@@ -652,7 +731,10 @@ TEST_F(closed, listens_again)
 	EXPECT_LE(0, rc(accept(first, NULL, NULL)));
 }
 
-/* What waits for the one that closes goes to the others, if that is wanted. */
+/*
+ * Connections in the queue of a closed listener go to the others, if
+ * tcp_migrate_req is set.
+ */
 TEST_F(closed, leaves_its_queue_to_the_group)
 {
 	int first = group_listener(_metadata, variant->home, variant->port);

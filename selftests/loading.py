@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Loads that fail half-way, at each step, among sockets of an earlier load.
+"""Loading that fails at each step, while sockets marked by an earlier load are in use.
 
 Such sockets are marked, so the hooks of the new load fire for them before it is
 sure to stay. None may be taken for bound to port 0 that is not, the load must be
@@ -26,12 +26,11 @@ from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Names
                         kernel_log, libc, main, plain_socket, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
-# So often that calls of the others fall into each stage of a load
+# Often enough that calls of the other threads happen at each stage of loading
 ROUNDS = 2
 # What a load ends with that finds the kernel at fault
 FAULT = ["EOPNOTSUPP", "ENOTSUP"]
-# From gates and sets that a load comes to early and late. Not the names, which the
-# others ask for.
+# One function of each gate and set, but for those that the test itself needs
 FUNCTIONS = ["inet_bind", "__inet_hash_connect", "udp_sendmsg"]
 
 
@@ -74,7 +73,7 @@ class Crowd:
         return self
 
     def start(self):
-        """From here on, when the module is out."""
+        """Start, while the module is not loaded."""
         self.thread.start()
 
     def __exit__(self, *_):
@@ -166,7 +165,7 @@ def code_of(error):
 
 @contextlib.contextmanager
 def crowd(also=None):
-    """The module is out, and what it has left behind goes on calling."""
+    """The module is not loaded, and the sockets marked before are still in use."""
     with restored():
         if not is_loaded():
             load()

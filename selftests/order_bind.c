@@ -9,6 +9,7 @@
  * socket. On an ordinary port the kernel shows what is right.
  */
 #include <linux/bpf.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -16,8 +17,9 @@
 #include "order.h"
 
 #define PEER_PORT	9
+#define MAPPED_ANY	"::ffff:0.0.0.0"
 
-/* Who wins, who is late, and what else there is. */
+/* The call that gets the socket lock first, the late one, and the rest */
 struct contest {
 	const char *host, *dest;	/* of the winner; see struct place */
 	const char *late;
@@ -84,7 +86,9 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
-		"127.0.0.2", NULL, type)
+		"127.0.0.2", NULL, type);				\
+	CONTEST(fixture, mapped_any_##name, MAPPED_ANY,			\
+		"::ffff:127.0.0.1", "::", NULL, type)
 
 LATE(any);
 ON_TYPE(any, tcp, SOCK_STREAM);
@@ -101,7 +105,7 @@ static void tell_about(struct late *self, const char *call)
 	snprintf(self->about, sizeof(self->about), "%s", call);
 }
 
-/* A socket that nobody has bound or marked, while @late is held. */
+/* A socket that is not bound or marked yet, while @late is held */
 static void hold_late(struct __test_metadata *_metadata, struct late *self,
 		      struct call *late)
 {
@@ -112,7 +116,7 @@ static void hold_late(struct __test_metadata *_metadata, struct late *self,
 	call_hold(_metadata, late, BEFORE_LOCK);
 }
 
-/* Somebody else marks it and binds it. */
+/* The other thread marks and binds it. */
 static void win(struct __test_metadata *_metadata, struct late *self)
 {
 	struct call win = {
@@ -126,6 +130,19 @@ static void win(struct __test_metadata *_metadata, struct late *self)
 
 /* What is done with the socket after a late bind(). */
 typedef void then_t(struct __test_metadata *_metadata, struct late *self);
+
+/*
+ * A late bind() that does not ask for a port succeeds without effect; so does
+ * one on UDP that asks for the same wildcard in the other family's form, which
+ * has the same hash.
+ */
+static bool may_miss_it(const struct late *self, const struct call *late)
+{
+	return !self->port && !late->port &&
+	       (self->no_port ||
+		(self->contest->type == SOCK_DGRAM &&
+		 !strcmp(self->contest->host, MAPPED_ANY)));
+}
 
 /* A late bind(), with a port and without, in each of four ways. */
 static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
@@ -147,10 +164,10 @@ static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
 		hold_late(_metadata, self, &late);
 		win(_metadata, self);
 		result = call_release(_metadata, &late);
-		EXPECT_TRUE(result == -EINVAL ||
-			    (!self->port && !result)) {
-			TH_LOG("%s says %d", self->about, result);
-		}
+		EXPECT_AT(&self->place, may_miss_it(self, &late) ? 0 : -EINVAL,
+			  result);
+		EXPECT_AT(&self->place, 0, get_int(self->fd, SOL_SOCKET,
+						   SO_BINDTOIFINDEX));
 		then(_metadata, self);
 		if (self->fd >= 0) {
 			reset_on_close(self->fd);
@@ -185,7 +202,7 @@ LATE_BIND(any, close)
 	self->fd = -1;
 }
 
-/* The socket has been closed when the late bind() goes on. */
+/* The socket is closed before the late bind() goes on. */
 TEST_F(any, bind_when_closed)
 {
 	struct late *late = &self->late;
@@ -224,7 +241,7 @@ LATE_BIND(tcp, listen)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* Nobody asks it for anything before it gets a datagram. */
+/* No call is made on the socket before it gets a datagram. */
 LATE_BIND(udp, hear)
 {
 	expect_datagrams(_metadata, self->fd, &self->place);
@@ -237,7 +254,7 @@ LATE_BIND(udp, device_and_back)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* Where the peer sees it come from, which is where it was bound to. */
+/* The source that the peer sees is the address it was bound to. */
 static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 {
 	struct addr from = { .len = sizeof(from.v6) };
@@ -264,10 +281,14 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 static void connect_to_peer(struct __test_metadata *_metadata,
 			    struct late *self)
 {
+	struct addr name = { .len = sizeof(name.v6) };
+
 	EXPECT_AT(&self->place, 0,
 		  connect_to(self->fd, self->contest->dest, PEER_PORT));
 	EXPECT_AT(&self->place, 1, rc(send(self->fd, "c", 1, MSG_NOSIGNAL)));
 	expect_peer(_metadata, self);
+	EXPECT_AT(&self->place, 0, rc(getsockname(self->fd, &name.sa, &name.len)));
+	expect_address(_metadata, &name, self->contest->dest, self->about);
 }
 
 LATE_BIND(any, connect)
@@ -281,18 +302,49 @@ LATE_BIND(any, connect)
 						    self->contest->other));
 }
 
+/* After a disconnect it has the address that it had before it was connected. */
+static void expect_back(struct __test_metadata *_metadata, struct late *self)
+{
+	/*
+	 * The kernel leaves the wildcard in the other family's form, on any
+	 * port.
+	 */
+	if (strcmp(self->contest->host, MAPPED_ANY))
+		expect_filed(_metadata, self->fd, &self->place);
+}
+
 LATE_BIND(any, disconnect)
 {
 	connect_to_peer(_metadata, self);
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
-	expect_filed(_metadata, self->fd, &self->place);
+	expect_back(_metadata, self);
 }
 
-/* It goes back to the address that bind() has left. */
+/* After the connection it has the address that bind() gave it. */
 LATE_BIND(any, disconnect_at_once)
 {
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
 	expect_filed(_metadata, self->fd, &self->place);
+}
+
+/* To another address, for which the kernel would choose another source. */
+LATE_BIND(any, connect_elsewhere)
+{
+	const struct contest *contest = self->contest;
+	int peer = self->peer;
+
+	if (!contest->other)
+		return;
+	self->peer = new_socket(_metadata, contest->other, contest->type);
+	ASSERT_EQ(0, bind_to(self->peer, contest->other, PEER_PORT));
+	if (contest->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(self->peer, 16)));
+	EXPECT_AT(&self->place, 0,
+		  connect_to(self->fd, contest->other, PEER_PORT));
+	EXPECT_AT(&self->place, 1, rc(send(self->fd, "c", 1, MSG_NOSIGNAL)));
+	expect_peer(_metadata, self);
+	close(self->peer);
+	self->peer = peer;
 }
 
 LATE_BIND(udp, send)
@@ -303,7 +355,9 @@ LATE_BIND(udp, send)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* It stays where the socket was; its end is not waited for. */
+/*
+ * The TIME_WAIT stays where the socket was; the test does not wait for its end.
+ */
 TEST_F(tcp, bind_then_time_wait)
 {
 	struct late *late = &self->late;
@@ -333,6 +387,203 @@ TEST_F(tcp, bind_then_time_wait)
 		EXPECT_AT(&late->place, 0,
 			  try_bind(_metadata, &late->place, contest->other));
 	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- an address with a device ---- */
+
+#define LINK_LOCAL	"fe80::2"
+
+LATE(link);
+CONTEST(link, tcp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_STREAM);
+CONTEST(link, udp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_DGRAM);
+
+static int do_bind_on_lo(struct call *call)
+{
+	struct addr addr = addr_of(call->host, call->port);
+
+	addr.v6.sin6_scope_id = if_nametoindex("lo");
+	return rc(bind(call->fd, &addr.sa, addr.len));
+}
+
+/*
+ * Binding a link-local address also binds the socket to the device, to which it
+ * may be bound already.
+ */
+TEST_F(link, bind_on_device)
+{
+	struct late *late = &self->late;
+	int i, device;
+
+	ASSERT_EQ(0, add_ip6_to_lo(LINK_LOCAL));
+	for (i = 0; i < 4; i++) {
+		struct call bind_ = {
+			.make = do_bind_on_lo, .host = LINK_LOCAL,
+		};
+
+		late->no_port = i & 1;
+		device = i & 2 ? if_nametoindex("lo") : 0;
+		snprintf(late->about, sizeof(late->about),
+			 "a late bind() to a link-local address%s, device %d",
+			 late->no_port ? ", IP_BIND_ADDRESS_NO_PORT" : "",
+			 device);
+		hold_late(_metadata, late, &bind_);
+		ASSERT_EQ(0, set_device(late->fd, device ? "lo" : ""));
+		win(_metadata, late);
+		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+			  call_release(_metadata, &bind_));
+		EXPECT_AT(&late->place, device, get_int(late->fd, SOL_SOCKET,
+							SO_BINDTOIFINDEX));
+		expect_filed(_metadata, late->fd, &late->place);
+		reset_on_close(late->fd);
+		close(late->fd);
+	}
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- an address that a timer has changed ---- */
+
+#define VETH		"port0d"
+#define FIRST_ADDRESS	"192.0.2.1"
+#define NEXT_ADDRESS	"192.0.2.2"
+#define NOBODY		"192.0.2.9"
+
+FIXTURE(rerouted) {};
+
+FIXTURE_VARIANT(rerouted) {
+	int type, port;
+};
+
+ON_BOTH_PORTS(rerouted, tcp, .type = SOCK_STREAM);
+
+FIXTURE_SETUP(rerouted)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_dynaddr", "1"));
+	ASSERT_EQ(0, system("ip link add " VETH " type veth peer name port0e &&"
+			    " ip link set port0e up &&"
+			    " ip link set " VETH " arp off up &&"
+			    " ip addr add " FIRST_ADDRESS "/24 dev " VETH));
+}
+
+FIXTURE_TEARDOWN(rerouted) {}
+
+/*
+ * With ip_dynaddr, when a SYN is sent again and its source address is gone, the
+ * socket gets another address while no task has its lock. A late bind() that
+ * comes after the connection has failed must not change that.
+ */
+TEST_F(rerouted, bind_after_syn)
+{
+	int fd = new_socket(_metadata, NOBODY, variant->type);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = "127.0.0.2" };
+	struct place place = {
+		.host = NEXT_ADDRESS, .dest = NEXT_ADDRESS,
+		.other = "127.0.0.2", .type = variant->type,
+		.port = variant->port, .about = "another address for a SYN",
+	};
+	struct pollfd event = { .fd = fd };
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	if (!variant->port)
+		require_mark(_metadata, fd);
+	ASSERT_EQ(0, bind_to(fd, "0.0.0.0", variant->port));
+	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 1));
+	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, NOBODY, PEER_PORT));
+	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
+			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
+	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
+	ASSERT_EQ(ETIMEDOUT, get_int(fd, SOL_SOCKET, SO_ERROR));
+	EXPECT_EQ(-EINVAL, call_release(_metadata, &bind_));
+	expect_name(_metadata, fd, &place);
+	expect_taken(_metadata, &place);
+	close(fd);
+	expect_free(_metadata, &place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* ---- many at a time ---- */
+
+#define MANY		2048
+#define HELD		16
+
+FIXTURE(many) {};
+
+FIXTURE_VARIANT(many) {
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(many, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(many, udp) { .type = SOCK_DGRAM };
+
+FIXTURE_SETUP(many)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(many) {}
+
+static int do_nothing(struct call *call)
+{
+	char byte;
+
+	return rc(read(call->fd, &byte, 1));
+}
+
+/*
+ * Watches are hashed by socket. With this many pairs, some have the same hash:
+ * the end of one socket must not end the watch on another.
+ */
+TEST_F(many, bind_then_close_of_others)
+{
+	struct rlimit files = { .rlim_cur = 4096, .rlim_max = 4096 };
+	struct call late[HELD] = {}, thread = { .make = do_nothing };
+	static int crowd[MANY];
+	char host[32], other[HELD][32];
+	int fds[HELD], end[2], i;
+
+	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
+	/* Only where there are threads can a call be late. */
+	ASSERT_EQ(0, rc(pipe(end)));
+	thread.fd = end[0];
+	call_start(_metadata, &thread);
+	for (i = 0; i < MANY; i++) {
+		snprintf(host, sizeof(host), "127.1.%d.%d", i / 200 + 1, i % 200 + 1);
+		crowd[i] = socket_for(_metadata, host, variant->type, 0);
+		ASSERT_EQ(0, bind_to(crowd[i], host, 0));
+	}
+	for (i = 0; i < HELD; i++) {
+		snprintf(other[i], sizeof(other[i]), "127.3.0.%d", i + 1);
+		fds[i] = new_socket(_metadata, "127.0.0.1", variant->type);
+		ASSERT_EQ(0, set_int(fds[i], SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+		late[i].make = do_bind;
+		late[i].fd = fds[i];
+		late[i].host = other[i];
+		call_hold(_metadata, &late[i], BEFORE_LOCK);
+		snprintf(host, sizeof(host), "127.2.0.%d", i + 1);
+		require_mark(_metadata, fds[i]);
+		ASSERT_EQ(0, bind_to(fds[i], host, 0));
+	}
+	for (i = 0; i < MANY; i++)
+		close(crowd[i]);
+	EXPECT_EQ(HELD, wait_for_users(HELD));
+	for (i = 0; i < HELD; i++) {
+		struct addr name = { .len = sizeof(name.v6) };
+
+		EXPECT_EQ(0, call_release(_metadata, &late[i]));
+		snprintf(host, sizeof(host), "127.2.0.%d", i + 1);
+		EXPECT_EQ(0, rc(getsockname(fds[i], &name.sa, &name.len)));
+		expect_address(_metadata, &name, host,
+			       "the close of other sockets");
+		close(fds[i]);
+	}
+	EXPECT_EQ(0, wait_for_users(0));
+	close(end[1]);
+	EXPECT_EQ(0, call_end(_metadata, &thread));
 }
 
 /* ---- a program that refuses what bind() has done ---- */
@@ -386,14 +637,17 @@ static void refusal_end(struct __test_metadata *_metadata,
 	close(refusal->attach.target_fd);
 	close(refusal->attach.attach_bpf_fd);
 	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
-	/* A thread that has ended may be counted a little longer. */
+	/*
+	 * A thread may be counted in its control group for a while after it has
+	 * ended.
+	 */
 	while (rmdir(refusal->path) && tries++ < 1000)
 		nap_ms(10);
 }
 
 /*
- * The late bind() is refused when it is done. It must not give up what the other
- * has won, unless it is given up whole.
+ * The late bind() is refused by a program at its end. The socket must keep the
+ * port that the other bind() took, or give it up completely.
  */
 TEST_F(any, bind_refused)
 {
@@ -433,7 +687,10 @@ TEST_F(any, bind_refused)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
-/* The winner is refused while another waits for the lock, who has it all then. */
+/*
+ * The first bind() is refused while another one waits for the lock; that one
+ * then gets the port.
+ */
 TEST_F(any, winner_refused)
 {
 	struct late *late = &self->late;
@@ -469,9 +726,43 @@ TEST_F(any, winner_refused)
 }
 
 /*
- * Other calls that are late: they find a bound socket, and do what they do on
- * one.
+ * The first bind() is refused, and before it has restored everything, the other
+ * one has written an address without a port.
  */
+TEST_F(any, winner_refused_and_late_without_port)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	struct addr name = { .len = sizeof(name.v6) };
+	long users = wait_for_users(0);
+	struct refusal refusal;
+
+	late->no_port = true;
+	refusal_make(_metadata, &refusal, contest->host);
+	tell_about(late, "a bind() that a program has refused, and a late one");
+	hold_late(_metadata, late, &bind_);
+	winner.fd = late->fd;
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+	call_hold(_metadata, &winner, AFTER_UNLOCK);
+	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
+	EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
+	EXPECT_EQ(0, port_of(&name));
+	expect_address(_metadata, &name, contest->late, late->about);
+	expect_free(_metadata, &late->place);
+	close(late->fd);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
 {
@@ -503,7 +794,7 @@ TEST_F(any, connect)
 	EXPECT_EQ(1, rc(send(late->fd, "c", 1, 0)));
 	expect_peer(_metadata, late);
 	EXPECT_EQ(0, disconnect(late->fd));
-	expect_filed(_metadata, late->fd, &late->place);
+	expect_back(_metadata, late);
 }
 
 static int do_send_whole(struct call *call)
@@ -606,7 +897,7 @@ TEST_F(v6only, late)
 	call_start(_metadata, &winner);
 	bound = call_has_ended(_metadata, &winner);
 	result = call_release(_metadata, &option);
-	/* Who finds the socket bound is told so, or changes nothing. */
+	/* A call that finds the socket bound fails or changes nothing. */
 	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
 			    !variant->port && !result) {
 		TH_LOG("it says %d", result);
@@ -660,8 +951,9 @@ static int do_addrform(struct call *call)
 }
 
 /*
- * The socket is to become one of IPv4, which takes a connection. It has one when
- * the call begins, and another, from the port it was bound to since, later on.
+ * IPV6_ADDRFORM, which needs a connected socket. It has one connection when the
+ * call begins, and another one, from the port that it was bound to since,
+ * later.
  */
 TEST_F(addrform, late)
 {
@@ -748,8 +1040,8 @@ FIXTURE_TEARDOWN(turn) {}
 }
 
 /*
- * A bind() and a call that takes the mark away. Either the bind() came first and
- * the socket keeps its mark, or last and got a port like anybody.
+ * A bind() and a call that clears the mark. Either the bind() comes first and
+ * the socket keeps its mark, or it comes last and gets an ephemeral port.
  */
 static void expect_bind_or_clear(struct __test_metadata *_metadata, int fd,
 				 const struct place *place, int clear)
@@ -802,7 +1094,7 @@ TEST_F(turn, bind_held_while_clear)
 	expect_bind_or_clear(_metadata, fd, &place, cleared);
 }
 
-/* The bind() is done, but for giving back the lock. */
+/* The bind() is complete but still has the lock. */
 TEST_F(turn, bind_done_while_clear)
 {
 	struct place place = PLACE_OF(variant, "a clear at the end of a bind()");
@@ -818,7 +1110,10 @@ TEST_F(turn, bind_done_while_clear)
 			     call_end(_metadata, &clear));
 }
 
-/* Both are marked: one wins, the other is told that the socket is bound. */
+/*
+ * Two calls of bind() on a marked socket: one wins, the other fails with
+ * EINVAL.
+ */
 TEST_F(turn, bind_held_while_bind)
 {
 	struct place place = PLACE_OF(variant, "two bind()s");
@@ -846,52 +1141,195 @@ TEST_F(turn, bind_held_while_bind)
 	expect_filed(_metadata, fd, &place);
 }
 
-/* One that waits is killed: it goes at once, and the others are none the worse. */
+/*
+ * Waits for @first in its own process, since a single thread cannot be killed.
+ * It binds an address that no other test uses, which leaves the port to the
+ * others. If @hold is not -1, it is held after the wait for its turn.
+ */
+static pid_t fork_waiter(struct __test_metadata *_metadata,
+			 const struct call *first, int hold)
+{
+	const char *nowhere = is_ip6(first->host) ? "2001:db8::1" : "192.0.2.1";
+
+	pid_t pid = fork();
+
+	ASSERT_LE(0, pid);
+	if (!pid) {
+		if (hold >= 0 && write(hold, AFTER_WAIT, strlen(AFTER_WAIT)) < 0)
+			_exit(1);
+		/*
+		 * The child must not keep descriptors that the parent closes.
+		 */
+		close(first->hold);
+		close(hold);
+		bind_to(first->fd, nowhere, 0);
+		_exit(0);
+	}
+	EXPECT_FALSE(process_has_ended(_metadata, pid)) {
+		TH_LOG("a bind() that should wait ends");
+	}
+	return pid;
+}
+
+static void expect_killed(struct __test_metadata *_metadata, pid_t pid)
+{
+	siginfo_t gone = {};
+
+	ASSERT_EQ(0, rc(waitid(P_PID, pid, &gone, WEXITED)));
+	EXPECT_EQ(CLD_KILLED, gone.si_code);
+}
+
+/* One of the remaining two gets the port, and the socket works. */
+static void expect_one_bound(struct __test_metadata *_metadata, int fd,
+			     const struct place *place, int one, int other)
+{
+	EXPECT_TRUE((!one && other == -EINVAL) || (one == -EINVAL && !other)) {
+		TH_LOG("one bind() says %d, the other %d", one, other);
+	}
+	expect_filed(_metadata, fd, place);
+	close(fd);
+	settle(_metadata);
+	expect_free(_metadata, place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/*
+ * A waiting call is killed: it ends at once, and the others are not affected.
+ */
 TEST_F(turn, killed_while_it_waits)
 {
 	struct place place = PLACE_OF(variant, "a bind() that was killed");
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);
 	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
 	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
-	double deadline = now() + IO_TIMEOUT_SEC;
-	int results[2];
-	siginfo_t gone = {};
+	int one;
 	pid_t pid;
-	char state;
 
 	call_hold(_metadata, &first, BEFORE_LOCK);
-	pid = fork();
-	ASSERT_LE(0, pid);
-	if (!pid) {
-		/* An address that is nobody's: it leaves the port to the others. */
-		bind_to(fd, is_ip6(variant->host) ? "2001:db8::1" : "192.0.2.1",
-			0);
-		_exit(0);
-	}
-	do {
-		nap_ms(10);
-		state = state_of(pid);
-	} while (state != 'D' && state != 'Z' && now() < deadline);
+	pid = fork_waiter(_metadata, &first, -1);
 	call_start(_metadata, &last);
-	call_has_ended(_metadata, &last);
+	expect_blocked(_metadata, &last);
 	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
-	ASSERT_EQ(0, rc(waitid(P_PID, pid, &gone, WEXITED)));
-	EXPECT_TRUE(state == 'Z' || gone.si_code == CLD_KILLED);
-	results[0] = call_release(_metadata, &first);
-	results[1] = call_end(_metadata, &last);
-	EXPECT_TRUE((!results[0] && results[1] == -EINVAL) ||
-		    (results[0] == -EINVAL && !results[1])) {
-		TH_LOG("one bind() says %d, the other %d", results[0],
-		       results[1]);
+	expect_killed(_metadata, pid);
+	/* The call that it waited for is still held. */
+	EXPECT_FALSE(atomic_load(&first.ended));
+	EXPECT_FALSE(atomic_load(&last.ended));
+	one = call_release(_metadata, &first);
+	expect_one_bound(_metadata, fd, &place, one,
+			 call_end(_metadata, &last));
+}
+
+/* It is killed, and is given the turn before it has left the queue. */
+TEST_F(turn, killed_and_given_its_turn)
+{
+	struct place place = PLACE_OF(variant, "a bind() killed in its turn");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+	int hold = hold_open(_metadata), one;
+	pid_t pid;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	pid = fork_waiter(_metadata, &first, hold);
+	call_start(_metadata, &last);
+	expect_blocked(_metadata, &last);
+	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
+	hold_wait(_metadata, hold, AFTER_WAIT);
+	one = call_release(_metadata, &first);
+	expect_blocked(_metadata, &last);
+	close(hold);
+	expect_killed(_metadata, pid);
+	expect_one_bound(_metadata, fd, &place, one,
+			 call_end(_metadata, &last));
+}
+
+#define QUEUE	4
+
+/* The call that has waited longest is next, one at a time. */
+TEST_F(turn, first_come_first_served)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type, 0);
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call waiters[QUEUE];
+	int i;
+
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	for (i = 0; i < QUEUE; i++) {
+		waiters[i] = (struct call){
+			.make = do_bind, .fd = fd, .host = variant->host,
+		};
+		call_start_held(_metadata, &waiters[i], BEFORE_LOCK);
+		expect_blocked(_metadata, &waiters[i]);
 	}
-	expect_filed(_metadata, fd, &place);
-	close(fd);
-	settle(_metadata);
-	expect_free(_metadata, &place);
+	/* Each one finds the address taken, so the next one tries. */
+	EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &first));
+	for (i = 0; i < QUEUE; i++) {
+		hold_wait(_metadata, waiters[i].hold, BEFORE_LOCK);
+		EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &waiters[i]));
+	}
+	close(rival);
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
-/* How often a thread has gone to sleep so far. */
+#define HELD_BINDS	16
+#define CROWD		512
+#define CROWD_PART	64
+#define CROWD_PORT	20000
+
+static int do_bind_crowd(struct call *call)
+{
+	const int *fds = call->page;
+	int i, err;
+
+	for (i = 0; i < CROWD_PART; i++) {
+		err = bind_to(fds[i], call->host, call->port + i);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/*
+ * Turns are hashed by socket. With this many pairs, some have the same hash: no
+ * call may wait for one on another socket.
+ */
+TEST_F(turn, sockets_do_not_wait_for_each_other)
+{
+	struct rlimit files = { .rlim_cur = 2048, .rlim_max = 2048 };
+	struct call held[HELD_BINDS] = {};
+	static int crowd[CROWD];
+	int i;
+
+	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
+	for (i = 0; i < CROWD; i++)
+		crowd[i] = socket_for(_metadata, variant->host, variant->type,
+				      0);
+	for (i = 0; i < HELD_BINDS; i++) {
+		held[i].make = do_bind;
+		held[i].fd = socket_for(_metadata, variant->host, variant->type,
+					0);
+		held[i].host = variant->host;
+		held[i].port = CROWD_PORT + CROWD + i;
+		call_hold(_metadata, &held[i], BEFORE_LOCK);
+	}
+	for (i = 0; i < CROWD; i += CROWD_PART) {
+		struct call part = {
+			.make = do_bind_crowd, .page = &crowd[i],
+			.host = variant->host, .port = CROWD_PORT + i,
+		};
+
+		call_start(_metadata, &part);
+		ASSERT_TRUE(call_has_ended(_metadata, &part)) {
+			TH_LOG("a bind() waits for that of another socket");
+		}
+		EXPECT_EQ(0, call_end(_metadata, &part));
+	}
+	for (i = 0; i < HELD_BINDS; i++)
+		EXPECT_EQ(0, call_release(_metadata, &held[i]));
+}
+
+/* The number of voluntary context switches of a thread so far */
 static long sleeps_of(int tid)
 {
 	char path[64], line[128];
@@ -910,7 +1348,7 @@ static long sleeps_of(int tid)
 #define WAITERS	8
 #define OTHERS	20
 
-/* Who waits for one socket sleeps through what is done with others. */
+/* A call that waits for one socket is not woken by calls on others. */
 TEST_F(turn, others_wake_nobody)
 {
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);

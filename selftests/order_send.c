@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Datagrams that are under way while something else happens to their socket.
+ * Datagrams in flight while something else happens to their socket.
  *
- * A send stays in copying, or its socket's lock is taken, for as long as the test
- * wants. A datagram goes where it was sent or nowhere: above all not to port 1,
- * which the kernel is shown in place of 0.
+ * A send is blocked while it copies, or the socket lock is held, for as long as
+ * the test needs. A datagram must go where it was sent, or nowhere; in
+ * particular not to port 1, which the kernel is given in place of 0.
  */
 #include <netinet/udp.h>
 
@@ -48,8 +48,8 @@ FIXTURE_TEARDOWN(unlocked)
 }
 
 /*
- * @send_ ends although somebody has the lock all the while; so it does on an
- * ordinary port.
+ * @send_ ends although another thread has the socket lock all the time, as on
+ * an ordinary port.
  */
 static void send_while_locked(struct __test_metadata *_metadata,
 			      struct slow_page *slow, struct call *send_,
@@ -114,7 +114,7 @@ TEST_F(unlocked, send_connected)
 	send_while_locked(_metadata, &self->slow, &send_, peer, variant->port);
 }
 
-/* From the port and to it, too. */
+/* Also from the port to the port */
 TEST_F(unlocked, sendto_same_port)
 {
 	int peer = bound_socket(_metadata, variant->peer, SOCK_DGRAM,
@@ -182,7 +182,7 @@ static void expect_one(struct __test_metadata *_metadata, int fd)
 	EXPECT_EQ(-EAGAIN, recv_now(fd));
 }
 
-/* The mark goes meanwhile. */
+/* The mark is cleared meanwhile. */
 TEST_F(stuck, clear)
 {
 	struct call send_ = {
@@ -199,7 +199,7 @@ TEST_F(stuck, clear)
 	EXPECT_EQ(-EINVAL, send_to(self->fd, variant->host, 0, "x", 0));
 }
 
-/* The same, while the datagram is being put together under the lock. */
+/* The same while the datagram is being built under the lock */
 TEST_F(stuck, clear_corked)
 {
 	struct call send_ = {
@@ -219,7 +219,10 @@ TEST_F(stuck, clear_corked)
 	expect_one(_metadata, self->server);
 }
 
-/* It is marked anew, and bound to port 0, and its first datagram is still there. */
+/*
+ * The socket is marked again and bound to port 0 while its first datagram is
+ * still in flight.
+ */
 TEST_F(stuck, clear_mark_disconnect)
 {
 	struct call send_ = {
@@ -285,8 +288,8 @@ TEST_F(stuck, two_sends_zero_last)
 }
 
 /*
- * A datagram waits for the socket, in line behind whoever clears the mark. It
- * must go where it was sent.
+ * A send waits for the socket lock behind a call that clears the mark. The
+ * datagram must go where it was sent.
  */
 TEST_F(stuck, behind_clear)
 {
@@ -323,8 +326,8 @@ TEST_F(stuck, behind_clear)
 #define BATCH		20
 
 /*
- * What a datagram to another port costs: the best of some batches, in seconds,
- * since what interrupts it costs more.
+ * The time of a datagram to another port in seconds: the best of several
+ * batches, since interruptions only make it longer.
  */
 static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 		   int peer)
@@ -346,8 +349,8 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 }
 
 /*
- * Threads that sleep in a send to port 0 slow down no other, even one on the same
- * socket. When each look-up walked the list of them, it took ten times as long.
+ * Threads that sleep in a send to port 0 must not slow down others, even on the
+ * same socket. When calls were in one list, look-ups took ten times as long.
  */
 TEST_F(stuck, sleepers)
 {
@@ -360,7 +363,7 @@ TEST_F(stuck, sleepers)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 32768);
 	event.fd = self->slow[0].uffd;
-	/* Each of them has its packet already. */
+	/* Each of them has allocated its packet already. */
 	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_SNDBUFFORCE, 1 << 24));
 	alone = cost(_metadata, self->fd, variant->host, self->peer);
 	for (i = 0; i < SLEEPERS; i++) {
@@ -384,6 +387,108 @@ TEST_F(stuck, sleepers)
 	TH_LOG("%.1f us a datagram, %.1f beside %d sleepers",
 	       alone * 1e6, crowded * 1e6, SLEEPERS);
 	EXPECT_LT(crowded, 1.5 * alone);
+}
+
+/* ---- many tasks ---- */
+
+#define SENDERS		192
+
+FIXTURE(many) {
+	struct slow_page slow;
+};
+
+FIXTURE_VARIANT(many) {
+	const char *host;
+};
+
+FIXTURE_VARIANT_ADD(many, ip4) { .host = "127.0.0.1" };
+FIXTURE_VARIANT_ADD(many, ip6) { .host = "::1" };
+
+FIXTURE_SETUP(many)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	slow_page_make(_metadata, &self->slow);
+}
+
+FIXTURE_TEARDOWN(many)
+{
+	close(self->slow.uffd);
+}
+
+static int do_send_together(struct call *call)
+{
+	pthread_barrier_wait(call->page);
+	return do_send(call);
+}
+
+static int receiver(struct __test_metadata *_metadata, const char *host, int port)
+{
+	int fd = bound_socket(_metadata, host, SOCK_DGRAM, port);
+
+	/* Socket buffers for all of them */
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20));
+	return fd;
+}
+
+static int count_received(int fd)
+{
+	int count = 0;
+
+	while (recv_now(fd) >= 0)
+		count++;
+	return count;
+}
+
+/*
+ * Calls are hashed by task. With this many pairs, some have the same hash. A
+ * datagram to port 1 must go there, whatever another task sends to port 0
+ * through the same socket.
+ */
+TEST_F(many, send_to_either_port)
+{
+	struct call to_zero[SENDERS] = {}, to_one[SENDERS] = {};
+	int zero = receiver(_metadata, variant->host, 0);
+	int one = receiver(_metadata, variant->host, STAND_IN);
+	int fd = socket_for(_metadata, variant->host, SOCK_DGRAM, 0), i;
+	pthread_barrier_t barrier;
+	struct uffd_msg fault;
+
+	ASSERT_EQ(0, pthread_barrier_init(&barrier, NULL, SENDERS));
+	ASSERT_EQ(0, bind_to(fd, is_ip6(variant->host) ? SECOND_IP6 : "127.0.0.2", 0));
+	for (i = 0; i < SENDERS; i++) {
+		to_zero[i] = (struct call){
+			.make = do_send_page, .fd = fd, .host = variant->host,
+			.page = self->slow.page,
+		};
+		call_start(_metadata, &to_zero[i]);
+		slow_page_is_read(_metadata, &self->slow);
+		ASSERT_EQ((int)sizeof(fault),
+			  rc(read(self->slow.uffd, &fault, sizeof(fault))));
+	}
+	for (i = 0; i < SENDERS; i++) {
+		to_one[i] = (struct call){
+			.make = do_send_together, .fd = fd,
+			.host = variant->host, .port = STAND_IN, .text = "x",
+			.page = &barrier,
+		};
+		call_start(_metadata, &to_one[i]);
+	}
+	for (i = 0; i < SENDERS; i++)
+		EXPECT_EQ(1, call_end(_metadata, &to_one[i]));
+	settle(_metadata);
+	EXPECT_EQ(SENDERS, count_received(one));
+	EXPECT_EQ(0, count_received(zero));
+	slow_page_fill(_metadata, &self->slow);
+	for (i = 0; i < SENDERS; i++)
+		EXPECT_EQ(1, call_end(_metadata, &to_zero[i]));
+	settle(_metadata);
+	EXPECT_EQ(0, count_received(one));
+	EXPECT_EQ(SENDERS, count_received(zero));
 }
 
 TEST_HARNESS_MAIN

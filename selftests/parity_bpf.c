@@ -14,7 +14,9 @@
 #include "port0_test.h"
 
 #define CGROUP		"/sys/fs/cgroup"
-#define LIE		7777	/* what a program says instead of the port */
+/* BPF_SK_REUSEPORT_SELECT, which Linux 5.10's header does not have */
+#define SK_REUSEPORT_SELECT	39
+#define LIE		7777	/* the port that a program changes the port to */
 
 #define MOV(to, from)		INSN(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0)
 #define MOV_IMM(to, value)	INSN(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value)
@@ -127,7 +129,10 @@ static void cgroup_leave(struct __test_metadata *_metadata, struct cgroup *cgrou
 
 	close(cgroup->fd);
 	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
-	/* A process that has ended may be counted a little longer. */
+	/*
+	 * A process may be counted in its control group for a while after it
+	 * has ended.
+	 */
 	while (rmdir(cgroup->path)) {
 		ASSERT_EQ(EBUSY, errno);
 		ASSERT_GT(1000, tries++);
@@ -279,14 +284,17 @@ TEST_F(socket, bind_without_the_capability)
 	int program = WITH_ADDRESS(type, MOV_IMM(R0, 3), RETURN());
 	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->home, variant->port));
 	ON(type, program);
 	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* The same wherever the limit is: the program's word replaces the capability. */
+/*
+ * The same for every ip_unprivileged_port_start: the program replaces the
+ * capability.
+ */
 TEST_F(socket, bind_without_the_capability_whatever_the_limit)
 {
 	const int starts[] = { 0, 1, 2, variant->port, variant->port + 1, 1024 };
@@ -296,7 +304,7 @@ TEST_F(socket, bind_without_the_capability_whatever_the_limit)
 	size_t i;
 	int fd;
 
-	drop_bind_service(_metadata);
+	keep_bind_service(_metadata, false);
 	for (i = 0; i < ARRAY_SIZE(starts); i++) {
 		snprintf(text, sizeof(text), "%d", starts[i]);
 		ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
@@ -310,7 +318,10 @@ TEST_F(socket, bind_without_the_capability_whatever_the_limit)
 		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
 		EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
 		expect_port(_metadata, fd, variant->port);
-		/* It counts for a second bind() too, which fails for what it is. */
+		/*
+		 * It applies to a second bind(), too, which fails with the
+		 * errno for that.
+		 */
 		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, variant->port));
 		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, 80));
 		OFF(type, program);
@@ -368,7 +379,7 @@ TEST_F(socket, post_bind_refused)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* What it leaves of the socket: nothing that a new one has not. */
+/* The refused socket must be like a new one. */
 TEST_F(socket, post_bind_refused_leaves_nothing)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -411,7 +422,7 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->second, variant->port));
 }
 
-/* A reuseport group that it was refused in is as it was before. */
+/* A reuseport group is unchanged after a socket was refused in it. */
 TEST_F(socket, post_bind_refused_in_a_group)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -443,7 +454,7 @@ static int server_on(struct __test_metadata *_metadata, const char *host, int ty
 	return fd;
 }
 
-/* One word from a client that is connected by now. */
+/* Receive one word from a client that is connected. */
 static void expect_word(struct __test_metadata *_metadata, int server, int client, int type)
 {
 	int fd = server;
@@ -570,8 +581,9 @@ TEST_F(message, sendmsg_sent_away_from_the_port)
 }
 
 /*
- * To a port next to the one that is told: 1 is the lowest there is. What the
- * program leaves alone stays as it is, and so does the caller's address.
+ * The program redirects to the port next to the one it is given: 1 is the
+ * lowest. What it does not change stays as it is, and so does the caller's
+ * address.
  */
 TEST_F(message, sendmsg_sent_to_neighbours)
 {
@@ -680,7 +692,10 @@ TEST_F(message, sendmsg_to_a_mapped_address)
 		ON(sees[i], move);
 		err = send_to(client, "::ffff:127.0.0.1", variant->port, "move", 0);
 		EXPECT_EQ(4, err);
-		/* Only one of the two programs is asked, and by that it is moved. */
+		/*
+		 * Only one of the two programs runs, and redirects the
+		 * datagram.
+		 */
 		expect_recv(_metadata, sees[i] == BPF_CGROUP_UDP4_SENDMSG ? other : server,
 			    "move");
 		OFF(sees[i], move);
@@ -724,7 +739,7 @@ static void second_of_a_group(struct __test_metadata *_metadata, const char *hos
 			      int port)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, 8);
-	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
 		STORE_IMM(R10, -4, 1),
 		LOAD_MAP(R2, map),
 		MOV(R3, R10), ADD_IMM(R3, -4),
@@ -766,7 +781,7 @@ static void told_of_any(struct __test_metadata *_metadata, const char *home, con
 			int type, int port, bool late)
 {
 	bool any = !strcmp(host, "::") || !strcmp(host, "0.0.0.0");
-	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, BPF_SK_REUSEPORT_SELECT,
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
 		LOAD(R2, R1, offsetof(struct sk_reuseport_md, bind_inany)),
 		MOV_IMM(R0, SK_DROP),
 		SKIP_UNLESS(R2, any, 1),

@@ -31,7 +31,7 @@ static int pass(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
 	close(fd);
 
-	/* Only the message holds the socket now. */
+	/* The socket is now held by the message in flight only. */
 	msg.msg_controllen = sizeof(control);
 	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
@@ -70,7 +70,7 @@ TEST_F(fd, passed_connected)
 	talk(_metadata, link.client, link.child);
 }
 
-/* A server as inetd has it: one process binds, another one serves. */
+/* As with inetd: one process binds, another one serves. */
 TEST_F(fd, served_by_a_child_process)
 {
 	int listener = listener_on(_metadata, variant->home, variant->port);
@@ -169,7 +169,7 @@ static unsigned int *ring_word(const struct ring *ring, __u32 offset)
 	return (unsigned int *)(ring->rings + offset);
 }
 
-/* Hands a request in; it may go on by itself. */
+/* Submits a request, which may complete asynchronously. */
 static int ring_submit(struct ring *ring, struct io_uring_sqe request)
 {
 	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
@@ -283,7 +283,7 @@ TEST_F(fd, io_uring_sendmsg)
 	}
 }
 
-/* Fills the send buffer with what waits for a neighbour that does not answer. */
+/* Fills the send buffer with datagrams to a neighbour that does not answer. */
 static int fill_send_buffer(struct __test_metadata *_metadata, int fd, bool ip6)
 {
 	struct addr lost = addr_of(ip6 ? "2001:db8::99" : "192.0.2.99", OTHER_PORT);
@@ -306,8 +306,8 @@ static int fill_send_buffer(struct __test_metadata *_metadata, int fd, bool ip6)
 }
 
 /*
- * A send that finds no room is made again when there is some, from the request as
- * the kernel has kept it: it has to go where it was told first.
+ * A send that finds the buffer full is repeated later by the kernel, from the
+ * request as it was stored: it has to go where it was first sent to.
  */
 TEST_F(fd, io_uring_sendmsg_retried)
 {
@@ -330,7 +330,7 @@ TEST_F(fd, io_uring_sendmsg_retried)
 	EXPECT_EQ(4, ring_result(&ring));
 	expect_recv(_metadata, server, "ring");
 	EXPECT_EQ(variant->port, port_of(&to));
-	/* And so does what is sent after it. */
+	/* A send after it arrives, too. */
 	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
 	expect_recv(_metadata, server, "ring");
 }

@@ -122,16 +122,19 @@ static inline bool wait_readable(int fd)
 	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
 }
 
-static inline void drop_bind_service(struct __test_metadata *_metadata)
+/* The capability to bind ports below 1024, in this thread. */
+static inline void keep_bind_service(struct __test_metadata *_metadata, bool keep)
 {
 	struct __user_cap_header_struct head = {
 		.version = _LINUX_CAPABILITY_VERSION_3,
 	};
 	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+	__u32 *effective = &caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective;
 
 	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
-	caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective &=
-		~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	*effective &= ~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	if (keep)
+		*effective |= CAP_TO_MASK(CAP_NET_BIND_SERVICE);
 	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
 }
 

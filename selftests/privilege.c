@@ -3,26 +3,9 @@
  * Who may bind: the capability, net.ipv4.ip_unprivileged_port_start, and the
  * order in which bind() finds its errors, for the first bind() and the second.
  */
-#include <linux/capability.h>
 #include <stdio.h>
-#include <sys/syscall.h>
 
 #include "port0_test.h"
-
-static void keep_capability(struct __test_metadata *_metadata, bool keep)
-{
-	struct __user_cap_header_struct head = {
-		.version = _LINUX_CAPABILITY_VERSION_3,
-	};
-	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
-	__u32 *effective = &caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective;
-
-	ASSERT_EQ(0, rc(syscall(SYS_capget, &head, caps)));
-	*effective &= ~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
-	if (keep)
-		*effective |= CAP_TO_MASK(CAP_NET_BIND_SERVICE);
-	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
-}
 
 static void set_start(struct __test_metadata *_metadata, int port)
 {
@@ -49,7 +32,7 @@ FIXTURE_SETUP(privilege)
 
 FIXTURE_TEARDOWN(privilege)
 {
-	keep_capability(_metadata, true);
+	keep_bind_service(_metadata, true);
 }
 
 #define PRIVILEGE(name, _host)						\
@@ -64,7 +47,9 @@ PRIVILEGE(any4, "0.0.0.0");
 PRIVILEGE(any6, "::");
 PRIVILEGE(mapped, "::ffff:127.0.0.1");
 
-/* Where the limit lies: at the bottom, around each of our ports, and above. */
+/*
+ * Values of the limit: the lowest, around each of the tested ports, and above
+ */
 static const int starts[] = {
 	0, 1, 2, 3, CONTROL_PORT - 1, CONTROL_PORT, CONTROL_PORT + 1, 1024, OTHER_PORT + 1,
 };
@@ -82,7 +67,7 @@ TEST_F(privilege, first_bind)
 	size_t i;
 
 	for (capable = 0; capable < 2; capable++) {
-		keep_capability(_metadata, capable);
+		keep_bind_service(_metadata, capable);
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
 			set_start(_metadata, starts[i]);
 			fd = socket_for(_metadata, variant->host, variant->type,
@@ -98,12 +83,12 @@ TEST_F(privilege, first_bind)
 	}
 }
 
-/* For a bind() that is refused, and for the socket, nothing has happened. */
+/* A refused bind() leaves the socket as it was. */
 TEST_F(privilege, refused_then_allowed)
 {
 	int fd = socket_for(_metadata, variant->host, variant->type, variant->port);
 
-	keep_capability(_metadata, false);
+	keep_bind_service(_metadata, false);
 	set_start(_metadata, variant->port + 1);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
 	EXPECT_EQ(0, local_port(fd));
@@ -114,7 +99,7 @@ TEST_F(privilege, refused_then_allowed)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* A second bind() is asked for the privilege before it is told EINVAL. */
+/* A second bind() fails with EACCES, for lack of privilege, before EINVAL. */
 TEST_F(privilege, second_bind)
 {
 	int fd = bound_socket(_metadata, variant->host, variant->type,
@@ -123,11 +108,14 @@ TEST_F(privilege, second_bind)
 	size_t i, j;
 
 	for (capable = 0; capable < 2; capable++) {
-		keep_capability(_metadata, capable);
+		keep_bind_service(_metadata, capable);
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
 			set_start(_metadata, starts[i]);
 			for (j = 0; j < ARRAY_SIZE(asked); j++) {
-				/* On an ordinary port 0 asks for no port. */
+				/*
+				 * For an unmarked socket, port 0 means any
+				 * port.
+				 */
 				port = asked[j] ?: variant->port;
 				EXPECT_EQ(is_allowed(port, starts[i], capable) ?
 					  -EINVAL : -EACCES,
@@ -199,9 +187,9 @@ static void faults_on(struct __test_metadata *_metadata, const char *host, int t
 		int fd = socket_for(_metadata, host, type, port);
 
 		if (bound) {
-			keep_capability(_metadata, true);
+			keep_bind_service(_metadata, true);
 			ASSERT_EQ(0, bind_to(fd, host, port));
-			keep_capability(_metadata, false);
+			keep_bind_service(_metadata, false);
 		}
 		answers[i] = bind_fault(fd, &faults[i], port);
 		if (bound)
@@ -219,7 +207,7 @@ TEST_F(privilege, faults)
 	for (bound = 0; bound < 2; bound++) {
 		for (start = 0; start <= 1024; start += 1024) {
 			set_start(_metadata, start);
-			keep_capability(_metadata, false);
+			keep_bind_service(_metadata, false);
 			faults_on(_metadata, variant->host, variant->type,
 				  CONTROL_PORT, bound, control);
 			faults_on(_metadata, variant->host, variant->type,
@@ -272,7 +260,9 @@ TEST_F(privilege, foreign_addresses)
 	}
 }
 
-/* Root of another user namespace is nobody here, whatever the socket. */
+/*
+ * Root of another user namespace has no privilege here, whatever the socket is.
+ */
 TEST_F(privilege, second_bind_from_a_user_namespace)
 {
 	int fd = bound_socket(_metadata, variant->host, variant->type,

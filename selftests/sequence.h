@@ -22,10 +22,10 @@
 #include "sides.h"
 
 #define SLOTS		8
-#define MAX_STEPS	200
+#define MAX_STEPS	240
 #define LINE		512
-/* Steps that each sequence ends with, see make_sequence(). */
-#define EPILOGUE	(5 * SLOTS)
+/* Steps that each sequence ends with, and the longest move, see make_sequence(). */
+#define EPILOGUE	(5 * SLOTS + 50)
 
 /* ---- arguments ---- */
 
@@ -53,7 +53,7 @@ struct kind {
 /* The IPv4 addresses come first, and in the same order as v4-mapped ones. */
 enum place {
 	ANY4, HOME4, SECOND4, FAR4, DIRECTED4, GROUP4, BROADCAST4,
-	ANY6, HOME6, SECOND6, FAR6, GROUP6,
+	ANY6, HOME6, SECOND6, LINK6, FAR6, GROUP6,
 	ANY_MAPPED, HOME_MAPPED, SECOND_MAPPED, FAR_MAPPED,
 };
 
@@ -62,6 +62,13 @@ enum port { UNDER_TEST, OTHER, ZERO };
 
 /* Ways to spoil an address on its way to bind() and connect() */
 enum spoil { AS_IS, UNSPEC, LOCAL, EMPTY, SHORT, LONG, TOO_LONG, SPOILS };
+
+/* An address that is on the loopback device alone, and needs its number as a scope */
+#define LINK_IP6	"fe80::2"
+#define LO_INDEX	1
+
+/* A traffic class, at its place in sin6_flowinfo */
+#define FLOW		0x02a00000
 
 /* Ancillary data of a sendmsg() */
 enum cmsg { NO_CMSG, SOURCE_CMSG, TTL_CMSG, TOS_CMSG, SEGMENT_CMSG, CMSGS };
@@ -72,6 +79,9 @@ struct sockopt {
 	const void *value;
 	socklen_t len;
 };
+
+/* The value of a SO_REUSEPORT that is followed by a program for the group */
+#define PROGRAM_WANTED	2
 
 struct flag {
 	struct row row;
@@ -92,12 +102,13 @@ extern const struct table place_table, sockopt_table, send_flag_table, recv_flag
 
 enum call {
 	SOCKET, SETSOCKOPT, BIND, LISTEN, CONNECT, ACCEPT, SEND, SENDTO, RECV,
-	SHUTDOWN, GETSOCKNAME, GETPEERNAME, SO_ERROR_OF, DUP, CLOSE, CALLS,
+	SHUTDOWN, GETSOCKNAME, GETPEERNAME, SO_ERROR_OF, DUP, CLOSE, PRIVILEGED, CALLS,
 };
 
 struct step {
 	enum call call;
 	unsigned int slot;
+	bool thread;					/* a second thread makes the call */
 	union {
 		struct {
 			unsigned int kind;
@@ -109,6 +120,8 @@ struct step {
 			enum place place;
 			enum port port;
 			enum spoil spoil;
+			bool flow;			/* the address has FLOW */
+			bool weak;			/* no CAP_NET_BIND_SERVICE: BIND */
 		} address;				/* BIND, CONNECT */
 		struct {
 			unsigned int slot;
@@ -119,9 +132,11 @@ struct step {
 			enum place place;
 			enum port port;
 			enum cmsg cmsg;
+			bool flow;
 		} message;				/* SEND, SENDTO */
 		unsigned int recv_flag;
 		unsigned int how;			/* SHUTDOWN */
+		bool all_ports;				/* PRIVILEGED: or none */
 	};
 };
 
@@ -149,10 +164,17 @@ struct operation {
 	/* Does this one show a known difference, see parity_known.h? */
 	bool (*left_out)(const struct play *play, const struct step *step);
 	bool opens;		/* needs an empty slot, not a socket */
+	bool slotless;		/* needs neither */
 	bool sends;		/* packets may be under way when it returns */
 };
 
 extern const struct operation operations[CALLS];
+
+/* Only what makes the port of either side privileged, or neither. */
+static inline const char *privileged_start(bool all_ports)
+{
+	return all_ports ? "1024" : "0";
+}
 
 /* ---- sequence_make.c ---- */
 
@@ -190,6 +212,7 @@ void play_getpeername(struct play *play, const struct step *step);
 void play_so_error(struct play *play, const struct step *step);
 void play_dup(struct play *play, const struct step *step);
 void play_close(struct play *play, const struct step *step);
+void play_privileged(struct play *play, const struct step *step);
 bool leave_out_send(const struct play *play, const struct step *step);
 bool leave_out_sockopt(const struct play *play, const struct step *step);
 
@@ -213,6 +236,7 @@ void show_getpeername(const struct step *step);
 void show_so_error(const struct step *step);
 void show_dup(const struct step *step);
 void show_close(const struct step *step);
+void show_privileged(const struct step *step);
 
 /* ---- sequence_shrink.c ---- */
 

@@ -60,8 +60,12 @@ static struct belief {
 
 static struct sequence *making;
 
+/* How many calls in a hundred a second thread makes, in this sequence */
+static unsigned int thread_chance;
+
 static void add(struct step step)
 {
+	step.thread = percent(thread_chance);
 	if (making->steps < MAX_STEPS)
 		making->step[making->steps++] = step;
 }
@@ -128,6 +132,7 @@ static void add_option(unsigned int slot)
 
 static void add_bind(unsigned int slot)
 {
+	struct step step = { .call = BIND, .slot = slot };
 	struct belief *b = &belief[slot];
 
 	b->port = UNDER_TEST;
@@ -137,7 +142,12 @@ static void add_bind(unsigned int slot)
 		b->port = OTHER;
 	b->place = pick(&place_table, b->is);
 	b->bound = true;
-	ADD(BIND, slot, .address = { b->place, b->port, spoil(6) });
+	step.address.place = b->place;
+	step.address.port = b->port;
+	step.address.spoil = spoil(6);
+	step.address.flow = percent(4);
+	step.address.weak = percent(8);
+	add(step);
 }
 
 /* An address at which this client reaches a server that is bound to @where. */
@@ -192,6 +202,7 @@ static void add_connect(unsigned int slot)
 	struct step step = { .call = CONNECT, .slot = slot, .address.spoil = spoil(6) };
 
 	choose_peer(slot, &step.address.place, &step.address.port);
+	step.address.flow = percent(8);
 	add(step);
 	belief[slot].connected = true;
 }
@@ -208,6 +219,7 @@ static void add_sendto(unsigned int slot)
 	step.message.cmsg = percent(75) ? NO_CMSG : random_below(CMSGS);
 	step.message.flag = pick(&send_flag_table, belief[slot].is);
 	choose_peer(slot, &step.message.place, &step.message.port);
+	step.message.flow = percent(8);
 	add(step);
 }
 
@@ -282,6 +294,75 @@ static void add_goodbye(unsigned int mix)
 	}
 }
 
+/* An option by its name and its value, where there are several. */
+static void add_this_option(unsigned int slot, int level, int name, int value)
+{
+	unsigned int i;
+
+	for (i = 0; i < sockopt_table.count; i++)
+		if (sockopts[i].level == level && sockopts[i].name == name &&
+		    *(const int *)sockopts[i].value == value)
+			break;
+	ADD(SETSOCKOPT, slot, .sockopt = i);
+}
+
+/*
+ * Three sockets or four that mean to share the port, on two addresses that may meet,
+ * and two clients: who gets what they send?
+ */
+static void add_group(unsigned int mix)
+{
+	unsigned int kind, members = 0, i;
+	bool udp = percent(mix), v6 = percent(45);
+	int slot[4], server;
+	enum place place[2];
+
+	kind = 2 * udp + v6;
+	place[0] = pick(&place_table, kinds[kind].is);
+	place[1] = percent(50) ? place[0] : v6 ? ANY6 : ANY4;
+	for (i = percent(60); i < 4; i++) {
+		bool reuse = percent(30), port = percent(85), v6only = v6 && percent(30);
+		struct step bind = { .call = BIND };
+
+		slot[members] = free_slot();
+		if (slot[members] < 0)
+			break;
+		bind.slot = slot[members++];
+		bind.address.place = place[percent(35)];
+		belief[bind.slot] = (struct belief){
+			.used = true, .is = kinds[kind].is, .bound = true,
+			.place = bind.address.place, .listening = !udp,
+		};
+		ADD(SOCKET, bind.slot, .socket.kind = kind, .socket.foreign = percent(8));
+		if (reuse)
+			add_this_option(bind.slot, SOL_SOCKET, SO_REUSEADDR, 1);
+		if (port)
+			add_this_option(bind.slot, SOL_SOCKET, SO_REUSEPORT, 1);
+		if (v6only)
+			add_this_option(bind.slot, SOL_IPV6, IPV6_V6ONLY, 1);
+		add(bind);
+		if (!udp && percent(80))
+			ADD(LISTEN, bind.slot);
+	}
+	for (i = 0; i < 2; i++) {
+		bool close = percent(15);
+
+		server = add_socket(udp ? 100 : 0, 60);
+		if (server >= 0)
+			add_connect(server);
+		if (server >= 0 && udp)
+			add_send(server);
+		if (members && close)
+			add_close(slot[random_below(members)]);
+	}
+	for (i = 0; i < members; i++) {
+		if (udp)
+			add_recv(slot[i]);
+		else
+			add_accept(slot[i]);
+	}
+}
+
 /* ---- the moves, of which a sequence is a random list ---- */
 
 static void add_lone_socket(unsigned int mix)
@@ -318,7 +399,7 @@ static void connect_any(unsigned int mix)
 
 static void add_disconnect(unsigned int slot)
 {
-	ADD(CONNECT, slot, .address = { ANY4, UNDER_TEST, UNSPEC });
+	ADD(CONNECT, slot, .address = { .place = ANY4, .port = UNDER_TEST, .spoil = UNSPEC });
 }
 
 static void disconnect_bound(unsigned int mix)
@@ -373,6 +454,11 @@ static int any_bound_slot(void)
 	return used_slot(0, true, listening, connected);
 }
 
+static void change_privilege(unsigned int mix)
+{
+	ADD(PRIVILEGED, 0, .all_ports = percent(50));
+}
+
 static void add_dup(unsigned int slot)
 {
 	int to = free_slot();
@@ -398,14 +484,16 @@ static const struct {
 	unsigned int weight;
 	void (*make)(unsigned int mix);
 } moves[] = {
-	{ 7, add_server },
-	{ 12, add_client },
+	{ 6, add_server },
+	{ 11, add_client },
 	{ 3, add_goodbye },
+	{ 5, add_group },
+	{ 1, change_privilege },
 	{ 2, add_lone_socket },
-	{ 12, option_on_unbound },
-	{ 10, bind_unbound },
+	{ 10, option_on_unbound },
+	{ 9, bind_unbound },
 	{ 5, listen_on_bound },
-	{ 8, connect_any },
+	{ 7, connect_any },
 	{ 3, disconnect_bound },
 	{ 5, accept_on_listener },
 	{ 6, send_on_connected },
@@ -442,6 +530,7 @@ void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps)
 	sequence->steps = 0;
 	memset(belief, 0, sizeof(belief));
 	mix = mixes[random_below(ARRAY_SIZE(mixes))];
+	thread_chance = percent(40) ? 30 : 0;
 	if (percent(70))
 		add_server(mix);
 	if (percent(50))
@@ -455,6 +544,6 @@ void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps)
 		ADD(GETSOCKNAME, slot);
 		ADD(GETPEERNAME, slot);
 		ADD(RECV, slot);
-		ADD(BIND, slot, .address = { any, OTHER, AS_IS });
+		ADD(BIND, slot, .address = { .place = any, .port = OTHER, .spoil = AS_IS });
 	}
 }

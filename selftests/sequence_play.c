@@ -5,8 +5,12 @@
  */
 #include <asm/byteorder.h>
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdarg.h>
+#include <sys/syscall.h>
 
+#include <linux/capability.h>
 #include <linux/errqueue.h>
 #include <linux/filter.h>
 #include <linux/sockios.h>
@@ -67,6 +71,12 @@ static void say_name(struct play *play, const struct addr *name, const char *zer
 		inet_ntop(AF_INET, &name->v4.sin_addr, ip, sizeof(ip));
 	else if (name->sa.sa_family == AF_INET6)
 		inet_ntop(AF_INET6, &name->v6.sin6_addr, ip, sizeof(ip));
+	if (name->sa.sa_family == AF_INET6) {
+		if (name->v6.sin6_scope_id)
+			say(play, " %%%u", name->v6.sin6_scope_id);
+		if (name->v6.sin6_flowinfo)
+			say(play, " flow %x", ntohl(name->v6.sin6_flowinfo));
+	}
 	if (!port)
 		say(play, " [%s]:%s", ip, zero_is);
 	else if (port == play->side->port)
@@ -155,7 +165,7 @@ static int port_number(const struct play *play, enum port port)
 }
 
 static socklen_t make_address(const struct play *play, enum place place, enum port port,
-			      enum spoil spoil, struct sockaddr_storage *to)
+			      enum spoil spoil, bool flow, struct sockaddr_storage *to)
 {
 	struct addr addr = addr_of(places[place].text, port_number(play, port));
 	const socklen_t lengths[SPOILS] = {
@@ -163,6 +173,10 @@ static socklen_t make_address(const struct play *play, enum place place, enum po
 		[EMPTY] = 0, [SHORT] = 12, [LONG] = sizeof(*to), [TOO_LONG] = sizeof(*to) + 1,
 	};
 
+	if (place == LINK6)
+		addr.v6.sin6_scope_id = LO_INDEX;
+	if (flow && addr.sa.sa_family == AF_INET6)
+		addr.v6.sin6_flowinfo = htonl(FLOW);
 	memset(to, 0, sizeof(*to));
 	memcpy(to, &addr.sa, addr.len);
 	if (spoil == UNSPEC)
@@ -288,10 +302,35 @@ void play_setsockopt(struct play *play, const struct step *step)
 
 	say_result(play, error);
 	if (!error && option->level == SOL_SOCKET && option->name == SO_REUSEPORT &&
-	    *(const int *)option->value) {
+	    *(const int *)option->value == PROGRAM_WANTED) {
 		say(play, ", group ");
 		say_result(play, steer_to_first(slot->fd));
 	}
+}
+
+/* The socket has got into a group, if it is one that shares. */
+static void steer_group(const struct socket_slot *slot)
+{
+	int shares = 0;
+	socklen_t len = sizeof(shares);
+
+	getsockopt(slot->fd, SOL_SOCKET, SO_REUSEPORT, &shares, &len);
+	if (shares)
+		steer_to_first(slot->fd);
+}
+
+/* Capabilities are a thread's own. */
+static void set_capability(bool have)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[_LINUX_CAPABILITY_U32S_3];
+	__u32 *effective = &caps[CAP_TO_INDEX(CAP_NET_BIND_SERVICE)].effective;
+
+	must(rc(syscall(SYS_capget, &head, caps)), "capget");
+	*effective &= ~CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	if (have)
+		*effective |= CAP_TO_MASK(CAP_NET_BIND_SERVICE);
+	must(rc(syscall(SYS_capset, &head, caps)), "capset");
 }
 
 void play_bind(struct play *play, const struct step *step)
@@ -304,9 +343,15 @@ void play_bind(struct play *play, const struct step *step)
 	if (slot->unmarked && step->address.port == UNDER_TEST)
 		return;
 	len = make_address(play, step->address.place, step->address.port, step->address.spoil,
-			   &to);
-	error = bind(slot->fd, (struct sockaddr *)&to, len);
-	say_result(play, error);
+			   step->address.flow, &to);
+	if (step->address.weak)
+		set_capability(false);
+	error = rc(bind(slot->fd, (struct sockaddr *)&to, len));
+	if (step->address.weak)
+		set_capability(true);
+	say(play, "%s", errno_name(-error));
+	if (!error && !slot->tcp)
+		steer_group(slot);
 	say_own_name(play, slot, !error);
 }
 
@@ -317,6 +362,8 @@ void play_listen(struct play *play, const struct step *step)
 
 	play->tally->listens += !error;
 	say_result(play, error);
+	if (!error)
+		steer_group(slot);
 	say_own_name(play, slot, !error);
 }
 
@@ -325,7 +372,7 @@ void play_connect(struct play *play, const struct step *step)
 	const struct socket_slot *slot = &slots[step->slot];
 	struct sockaddr_storage to;
 	socklen_t len = make_address(play, step->address.place, step->address.port,
-				     step->address.spoil, &to);
+				     step->address.spoil, step->address.flow, &to);
 	int error = connect(slot->fd, (struct sockaddr *)&to, len);
 
 	play->tally->connects += !error || errno == EINPROGRESS;
@@ -434,7 +481,8 @@ void play_sendto(struct play *play, const struct step *step)
 	struct msghdr msg = { .msg_control = control };
 	struct sockaddr_storage to;
 
-	msg.msg_namelen = make_address(play, step->message.place, step->message.port, AS_IS, &to);
+	msg.msg_namelen = make_address(play, step->message.place, step->message.port, AS_IS,
+				       step->message.flow, &to);
 	msg.msg_name = &to;
 	fill_cmsg(&msg, step->message.cmsg, to.ss_family == AF_INET6);
 	send_message(play, step, &msg);
@@ -544,6 +592,25 @@ void play_close(struct play *play, const struct step *step)
 	slots[step->slot].fd = -1;
 }
 
+static void set_sysctl(const char *name, const char *value)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/sys/net/%s", name);
+	must(write_file(path, value), path);
+}
+
+static void set_privileged(bool all_ports)
+{
+	set_sysctl("ipv4/ip_unprivileged_port_start", privileged_start(all_ports));
+}
+
+void play_privileged(struct play *play, const struct step *step)
+{
+	set_privileged(step->all_ports);
+	say(play, "ok");
+}
+
 static bool sends_packets(const struct step *step)
 {
 	int level;
@@ -554,27 +621,66 @@ static bool sends_packets(const struct step *step)
 	return level == SOL_UDP || level == SOL_TCP;
 }
 
+/*
+ * A second thread, which makes calls when it is told to. The calls keep their
+ * order but are made by two tasks, which share their files.
+ */
+static struct second {
+	pthread_t thread;
+	sem_t wanted, done;
+	struct play *play;
+	const struct step *step;
+} second;
+
+static void *second_run(void *play)
+{
+	side_enter(((const struct play *)play)->side);
+	while (!sem_wait(&second.wanted) && second.step) {
+		operations[second.step->call].play(second.play, second.step);
+		sem_post(&second.done);
+	}
+	return NULL;
+}
+
+static void second_start(struct play *play)
+{
+	sem_init(&second.wanted, 0, 0);
+	sem_init(&second.done, 0, 0);
+	must(-pthread_create(&second.thread, NULL, second_run, play), "pthread_create");
+}
+
+static void second_play(struct play *play, const struct step *step)
+{
+	second.play = play;
+	second.step = step;
+	sem_post(&second.wanted);
+	sem_wait(&second.done);
+}
+
+static void second_end(void)
+{
+	second.step = NULL;
+	sem_post(&second.wanted);
+	pthread_join(second.thread, NULL);
+}
+
 static void play_step(struct play *play, const struct step *step, int fence)
 {
 	const struct operation *operation = &operations[step->call];
 
-	if (operation->opens ? slots[step->slot].fd >= 0 : slots[step->slot].fd < 0)
+	if (!operation->slotless &&
+	    (operation->opens ? slots[step->slot].fd >= 0 : slots[step->slot].fd < 0))
 		return;
 	if (operation->left_out && operation->left_out(play, step))
 		return;
 	play->tally->calls++;
-	operation->play(play, step);
+	if (step->thread)
+		second_play(play, step);
+	else
+		operation->play(play, step);
 	if (sends_packets(step))
 		must(fence_pass(fence), "the fence");
 	say_readiness(play);
-}
-
-static void set_sysctl(const char *name, const char *value)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/sys/net/%s", name);
-	must(write_file(path, value), path);
 }
 
 void arena_open(struct arena *arena)
@@ -589,6 +695,8 @@ void arena_open(struct arena *arena)
 	/* No rate limit for ICMP errors: each of them is part of the transcript. */
 	set_sysctl("ipv4/icmp_ratemask", "0");
 	set_sysctl("ipv6/icmp/ratemask", "");
+	if (have_family_of(LINK_IP6))
+		must(add_ip6_to_lo(LINK_IP6), "an address for loopback");
 	arena->fence = must(fence_open(), "the fence");
 	arena->sockstat[0] = open("/proc/thread-self/net/sockstat", O_RDONLY | O_CLOEXEC);
 	arena->sockstat[1] = open("/proc/thread-self/net/sockstat6", O_RDONLY | O_CLOEXEC);
@@ -633,11 +741,18 @@ static bool arena_is_clean(const struct arena *arena)
 void play_sequence(struct arena *arena, const struct sequence *sequence)
 {
 	struct play play = { .side = &arena->side, .tally = &arena->tally };
+	bool threads = false, privileges = false;
 	unsigned int i;
 
 	side_enter(&arena->side);
 	for (i = 0; i < SLOTS; i++)
 		slots[i].fd = -1;
+	for (i = 0; i < sequence->steps; i++) {
+		threads |= sequence->step[i].thread;
+		privileges |= sequence->step[i].call == PRIVILEGED;
+	}
+	if (threads)
+		second_start(&play);
 	for (i = 0; i < sequence->steps; i++) {
 		play.index = i;
 		play.line = arena->lines.line[i];
@@ -651,6 +766,10 @@ void play_sequence(struct arena *arena, const struct sequence *sequence)
 		reset_on_close(slots[i].fd);
 		close(slots[i].fd);
 	}
+	if (threads)
+		second_end();
+	if (privileges)
+		set_privileged(true);
 	must(fence_pass(arena->fence), "the fence");
 	if (!arena_is_clean(arena)) {
 		arena_close(arena);

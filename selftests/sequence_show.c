@@ -29,8 +29,10 @@ void show_setsockopt(const struct step *step)
 
 static void show_with_address(const char *call, const struct step *step)
 {
-	printf("%s(s%u, [%s]:%s%s)", call, step->slot, places[step->address.place].text,
-	       port_name[step->address.port], spoil_name[step->address.spoil]);
+	printf("%s(s%u, [%s]:%s%s%s)%s", call, step->slot, places[step->address.place].text,
+	       port_name[step->address.port], spoil_name[step->address.spoil],
+	       step->address.flow ? ", flow" : "",
+	       step->address.weak ? " /* without CAP_NET_BIND_SERVICE */" : "");
 }
 
 void show_bind(const struct step *step)
@@ -61,9 +63,10 @@ void show_send(const struct step *step)
 
 void show_sendto(const struct step *step)
 {
-	printf("sendto(s%u, 8 bytes, %s, [%s]:%s%s)", step->slot,
+	printf("sendto(s%u, 8 bytes, %s, [%s]:%s%s%s)", step->slot,
 	       send_flags[step->message.flag].row.text, places[step->message.place].text,
-	       port_name[step->message.port], cmsg_name[step->message.cmsg]);
+	       port_name[step->message.port], cmsg_name[step->message.cmsg],
+	       step->message.flow ? ", flow" : "");
 }
 
 void show_recv(const struct step *step)
@@ -101,6 +104,11 @@ void show_close(const struct step *step)
 	printf("close(s%u)", step->slot);
 }
 
+void show_privileged(const struct step *step)
+{
+	printf("sysctl(ip_unprivileged_port_start, %s)", privileged_start(step->all_ports));
+}
+
 /* The steps that did something on either side. */
 void show_sequence(const struct sequence *sequence, const struct arena *left,
 		   const struct arena *right)
@@ -115,7 +123,7 @@ void show_sequence(const struct sequence *sequence, const struct arena *left,
 			continue;
 		printf("#   ");
 		operations[step->call].show(step);
-		printf(";\t/* %s */\n", l);
+		printf("%s;\t/* %s */\n", step->thread ? " by a second thread" : "", l);
 		if (!same_line(l, r))
 			printf("#   ^^^ %s: %s\n", right->side.name, r);
 	}

@@ -7,6 +7,9 @@
 
 #include "sequence.h"
 
+#ifndef IPV6_FLOWINFO_SEND
+#define IPV6_FLOWINFO_SEND	33
+#endif
 #ifndef IP_LOCAL_PORT_RANGE
 #define IP_LOCAL_PORT_RANGE	51
 #endif
@@ -30,6 +33,7 @@ const struct operation operations[CALLS] = {
 	[SO_ERROR_OF]	= OPERATION(so_error),
 	[DUP]		= OPERATION(dup),
 	[CLOSE]		= OPERATION(close, .sends = true),
+	[PRIVILEGED]	= OPERATION(privileged, .slotless = true),
 };
 
 const struct kind kinds[4] = {
@@ -50,6 +54,7 @@ const struct row places[] = {
 	[ANY6]		= { "::", V6, 6 },
 	[HOME6]		= { "::1", V6, 8 },
 	[SECOND6]	= { SECOND_IP6, V6, 4 },
+	[LINK6]		= { LINK_IP6, V6, 3 },
 	[FAR6]		= { "2001:db8::1", V6, 1 },
 	[GROUP6]	= { "ff01::1", V6, 1 },
 	[ANY_MAPPED]	= { "::ffff:0.0.0.0", V6, 1 },
@@ -72,6 +77,8 @@ static const struct ipv6_mreq group6 = {
 
 static const __u32 port_range = 40999u << 16 | 40000;
 static const int minus_one = -1, zero, one = 1, three = 3, inet = AF_INET;
+/* As any number but 0, this switches the option on. */
+static const int program_wanted = PROGRAM_WANTED;
 
 #define OPTION(needs, weight, level, name, text, value, len)		\
 	{ { #level ", " #name ", " text, needs, weight }, level, name, value, len }
@@ -79,7 +86,8 @@ static const int minus_one = -1, zero, one = 1, three = 3, inet = AF_INET;
 const struct sockopt sockopts[] = {
 	OPTION(0, 40, SOL_SOCKET, SO_REUSEADDR, "1", &one, sizeof(int)),
 	OPTION(0, 4, SOL_SOCKET, SO_REUSEADDR, "0", &zero, sizeof(int)),
-	OPTION(0, 25, SOL_SOCKET, SO_REUSEPORT, "1", &one, sizeof(int)),
+	OPTION(0, 22, SOL_SOCKET, SO_REUSEPORT, "1", &one, sizeof(int)),
+	OPTION(0, 3, SOL_SOCKET, SO_REUSEPORT, "1 and a program", &program_wanted, sizeof(int)),
 	OPTION(0, 4, SOL_SOCKET, SO_REUSEPORT, "0", &zero, sizeof(int)),
 	OPTION(V6, 12, SOL_IPV6, IPV6_V6ONLY, "1", &one, sizeof(int)),
 	OPTION(V6, 4, SOL_IPV6, IPV6_V6ONLY, "0", &zero, sizeof(int)),
@@ -117,6 +125,7 @@ const struct sockopt sockopts[] = {
 	OPTION(V4 | UDP, 3, SOL_IP, IP_MULTICAST_IF, "127.0.0.1", &loopback, sizeof(loopback)),
 	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_JOIN_GROUP, "ff01::1", &group6, sizeof(group6)),
 	OPTION(V6 | UDP, 3, SOL_IPV6, IPV6_MULTICAST_IF, "1", &one, sizeof(int)),
+	OPTION(V6, 4, SOL_IPV6, IPV6_FLOWINFO_SEND, "1", &one, sizeof(int)),
 	OPTION(V6, 3, SOL_IPV6, IPV6_ADDRFORM, "AF_INET", &inet, sizeof(int)),
 };
 

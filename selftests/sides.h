@@ -12,6 +12,16 @@
 #include "kselftest.h"
 #include "netns.h"
 
+/* Linux 5.10's kselftest.h has none of these. */
+#ifndef ARRAY_SIZE
+#define ARRAY_SIZE(array)	(sizeof(array) / sizeof((array)[0]))
+#endif
+#ifndef ksft_finished
+#define ksft_finished()							\
+	ksft_exit(ksft_plan == ksft_cnt.ksft_pass + ksft_cnt.ksft_xfail +	\
+		  ksft_cnt.ksft_xskip)
+#endif
+
 /* An ordinary port to compare with CONTROL_PORT. */
 #define SECOND_CONTROL_PORT	8
 
@@ -80,10 +90,13 @@ static inline int socket_of(uid_t uid, int family, int type)
 static inline const char *errno_name(int error)
 {
 	static char number[12];
-	const char *name = error ? strerrorname_np(error) : "0";
+
+#if __GLIBC_PREREQ(2, 32)
+	const char *name = strerrorname_np(error);
 
 	if (name)
 		return name;
+#endif
 	snprintf(number, sizeof(number), "%d", error);
 	return number;
 }

@@ -14,30 +14,31 @@
  *		the module is being loaded or unloaded; EPERM while it drains; EBUSY
  *		as from setsockopt()...
  *
- * Without the module setsockopt() fails with ENOPROTOOPT, so a program that
- * checks it does not end up on an ephemeral port by mistake. (If the module can
- * be unloaded between the two calls, IP_BOUND_PORT_ZERO tells after bind().)
- * Only bind() acts on the mark: a marked socket that listens, connects or sends
- * without bind() gets an ephemeral port as ever. A marked UDP socket may also
- * sendto() port 0, which is EINVAL on others.
+ * Without the module, setsockopt() fails with ENOPROTOOPT, so a program that checks
+ * the result never gets an ephemeral port by mistake. (If the module may be unloaded
+ * between the two calls, read IP_BOUND_PORT_ZERO after bind().)
+ * Only bind() uses the mark: a marked socket that listens, connects or sends without
+ * bind() gets an ephemeral port, as it would without the mark. A marked UDP socket
+ * may also sendto() port 0, which fails with EINVAL on other sockets.
  *
- * Port 0 counts as a port below 1024. Landlock sees the bind() with port 0, refuses
- * it without a rule for port 0, and cannot tell it from one to any free port. SELinux
- * checks node_bind and not name_bind.
+ * Port 0 counts as a port below 1024. Landlock refuses the bind() unless it has a
+ * rule for port 0, which also allows any free port. SELinux checks node_bind and not
+ * name_bind.
  */
 #ifndef _UAPI_PORT0_H
 #define _UAPI_PORT0_H
 
 /*
- * int, 0 or 1; get and set. While 1, bind() to port 0 on this socket means
- * exactly port 0. Level SOL_IP on AF_INET and AF_INET6 sockets, level SOL_IPV6
- * on AF_INET6 sockets; both name the same mark.
+ * int, 0 or 1; get and set. While it is 1, bind() to port 0 on this socket means
+ * exactly port 0. Level SOL_IP on AF_INET and AF_INET6 sockets, or SOL_IPV6 on
+ * AF_INET6 sockets: both are the same mark.
  *
  *	EINVAL		optlen below sizeof(int), or a value other than 0 and 1
  *	EFAULT		bad pointer
  *	ENOPROTOOPT	not a TCP or UDP socket, or the module is not loaded
- *	EBUSY		clearing the mark while the socket holds port 0, or somebody
- *			else redirects a function that has to be hooked: see the log
+ *	EBUSY		the mark cannot be cleared while the socket holds port 0; or
+ *			something else (a livepatch, another module) redirects a
+ *			function that has to be hooked: see the kernel log
  *	EPERM		the administrator has set the module's parameter "drain", or
  *			"init_userns" outside the initial user namespace
  */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the commands in scripts/ share: where things are, and how to fail."""
+"""What the commands in scripts/ share: paths, errors, privileges and packages."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ MACHINES = ("amd64", "arm64")
 
 
 class Failure(Exception):
-    """What a command ends with: one line for the user, and an exit status."""
+    """Ends a command with one line for the user and an exit status."""
 
     def __init__(self, text, status=1):
         super().__init__(text)
@@ -32,7 +32,7 @@ def say(text):
 
 
 def native():
-    """This machine's architecture, in Debian's name for it."""
+    """This machine's architecture, by Debian's name."""
     machine = os.uname().machine
     try:
         return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
@@ -48,7 +48,7 @@ def read(path):
 
 @contextlib.contextmanager
 def lock(path, what):
-    """Held inside; a word to the user if it takes waiting."""
+    """Hold a lock; tell the user if it has to be waited for."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="ascii") as file:
         try:
@@ -59,14 +59,14 @@ def lock(path, what):
         yield
 
 
-# Set where we are root only in a user namespace of our own
+# Set if the command runs as root of its own user namespace only
 UNPRIVILEGED = "PORT0_UNPRIVILEGED"
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork",
              "--kill-child"]
 
 
 def become_root():
-    """Go on as root of a user namespace, where this machine allows that to anybody."""
+    """Run again as root of a new user namespace, if this machine allows that."""
     if os.getuid() == 0:
         return
     try:
@@ -108,8 +108,8 @@ def apt_is_busy():
 
 
 def need(wanted):
-    """Have commands and files, {name: package}, on this machine: install what is
-    missing if we may, or say so in one line."""
+    """Make sure that this machine has commands and files, {name: package}: install what
+    is missing if this is root, else fail with one line that names the packages."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = sorted({package for name, package in wanted.items()
                       if not os.path.exists(name) and not shutil.which(name, path=path)})
@@ -142,7 +142,7 @@ def run_command(main):
     if not {"--help", "-h"} & set(sys.argv[1:]):
         become_root()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # So that what is half made is removed
+        # sys.exit() runs the clean-up of whatever is unfinished.
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))

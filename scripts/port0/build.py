@@ -13,7 +13,7 @@ from .kernel import MAKE
 SELFTESTS = "/usr/src/kselftest/tools/testing/selftests"
 SOURCE = "/usr/src/port0"
 
-# What is built: its sources, where they are compiled in the root, what is handed out.
+# What can be built: (sources, where they are compiled in the root, what is returned)
 WHATS = {
     "module": (["Kbuild", "Makefile", "module"], SOURCE, "port0.ko"),
     "selftests": (["selftests/"], f"{SELFTESTS}/net/port0", ""),
@@ -23,8 +23,8 @@ WHATS = {
             SOURCE, ""),
 }
 
-# Debian updates the compiler between two builds of the kernel, and arm64's libc6
-# diverts its own loader: no fault of ours.
+# Warnings that do not count: Debian may update the compiler after it has built the kernel,
+# and libc6 of arm64 has a diversion.
 NO_FAULT = re.compile("the compiler differs from the one used to build the kernel"
                       "|dpkg-shlibdeps: warning: diversions involved")
 
@@ -43,23 +43,23 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     kdir = f"KDIR=/lib/modules/{read(os.path.join(root, 'release')).strip()}/build"
     jobs = f"-j{os.cpu_count()}"
     cross = MAKE[machine]["CROSS_COMPILE"] if machine != native() else ""
-    # Debian's headers know their architecture, a tree of our own has to be told.
+    # Debian's headers know their architecture; other trees need ARCH and CROSS_COMPILE.
     told = [f"{key}={value}" for key, value in MAKE[machine].items()] if cross else []
     if llvm:
         told.append("LLVM=1")
-    # A kernel tree of the build's own
+    # A copy of the kernel tree, which this build may write to
     kernel_tree = f"{place}/tree/tools/testing/selftests"
     to = place + {
         "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
-    # What was built beside the originals is not for this suite.
+    # Without objects that were built in the source directories
     copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --filter=":- .gitignore" "$@" "$to"',
             to, *sources]
     steps, env = [copy], {}
     if what == "kselftest":
         steps.insert(0, ["cp", "-a", "/usr/src/kselftest", f"{place}/tree"])
     if what == "module":
-        # Newer headers test for sparse with a script that Debian does not ship, and
-        # skip it: hence KBUILD_CHECKSRC, which no test overrides.
+        # C=1 alone does not work: newer headers test for sparse with a script that
+        # Debian does not ship, and then skip it. KBUILD_CHECKSRC=1 is not tested.
         checks = ["W=1", "C=1", "KBUILD_CHECKSRC=1", "CHECK=/mnt/scripts/sparse"] if check else []
         make = ["make", "-C", place, jobs, kdir, *told, *checks, *extra]
     elif what == "selftests":
@@ -87,7 +87,7 @@ def build(name, root, what, check=False, extra=(), llvm=False):
     dest = os.path.join(BUILD, name, what)
     log = os.path.join(BUILD, "logs", f"{name}-build-{what}.log")
     os.makedirs(os.path.dirname(log), exist_ok=True)
-    # Two runs of one suite must not write the same objects.
+    # Only one run at a time may build in this directory.
     with lock(os.path.join(BUILD, name, "lock"), f"the {what} for {name}"):
         if check or what in ("deb", "kselftest"):
             shutil.rmtree(dest, ignore_errors=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Kernels that are built here: the debug kernels, and whatever tree is given."""
+"""Kernels that are built here: the debug kernels, and those of any source tree."""
 
 import collections
 import contextlib
@@ -16,14 +16,14 @@ from .root import digest
 
 KERNEL_STEPS = os.path.join(SCRIPTS, "port0", "kernel-steps")
 
-# What the kernel's makefiles are told of each architecture, and where it has its image.
+# Variables for the kernel's makefiles, and where the built image is, per architecture
 MAKE = {"amd64": {"ARCH": "x86", "CROSS_COMPILE": "x86_64-linux-gnu-"},
         "arm64": {"ARCH": "arm64", "CROSS_COMPILE": "aarch64-linux-gnu-"}}
 IMAGES = {"amd64": ["arch/x86/boot/bzImage"],
           "arm64": ["arch/arm64/boot/Image.gz", "arch/arm64/boot/Image"]}
 
-# What a kernel cannot be without, to be a guest of scripts/vm and to have the module
-# in it. Each is one option, or several of which one is enough.
+# Options that a kernel must have to run in scripts/vm with the module. A|B means that one
+# of the two is enough.
 NEEDED = """
 64BIT BLK_DEV_INITRD BINFMT_ELF BINFMT_SCRIPT DEVTMPFS EROFS_FS INET KALLSYMS MODULES
 MODULE_UNLOAD NETFILTER OVERLAY_FS PRINTK PROC_FS SYSFS TMPFS VIRTIO_BLK VIRTIO_CONSOLE
@@ -35,7 +35,7 @@ Kernel = collections.namedtuple("Kernel", "name base machine tree built llvm con
 
 
 def fragments(name, machine):
-    """The configuration of a kernel that is built here, in pieces, the last one wins."""
+    """The config fragments of a kernel that is built here; later ones override."""
     files = [os.path.join(TOP, "selftests", "config")]
     for part in ("guest", name):
         file = os.path.join(SCRIPTS, "configs", part)
@@ -44,14 +44,14 @@ def fragments(name, machine):
 
 
 def own(target):
-    """The kernel of one of our own suites."""
+    """The kernel of a suite whose kernel is built here."""
     base = suites.target(f"{target.suite.release}@{target.machine}")
     return Kernel(target.name, base, target.machine, None, False, False,
                   fragments(target.suite.name, target.machine))
 
 
 def of_tree(directory, base, llvm):
-    """The kernel of any tree, with the rest of the guest from a suite."""
+    """The kernel of a source tree, with the rest of the guest from a suite."""
     directory = os.path.realpath(directory)
     machine = base.machine
     if base.is_own:
@@ -90,14 +90,14 @@ def of_tree(directory, base, llvm):
 
 
 def lacking(options, machine):
-    """Which of the needed options a config does not have."""
+    """The needed options that a config does not have."""
     have = set(re.findall(r"^CONFIG_(\w+)=[ym]$", options, re.M))
     return ["CONFIG_" + " or CONFIG_".join(need.split("|"))
             for need in [*NEEDED, CONSOLE[machine]] if not have & set(need.split("|"))]
 
 
 def state(directory):
-    """What changes when any file of a tree does."""
+    """A digest that changes when any file of a tree changes."""
     found = hashlib.sha256()
     for place, directories, files in os.walk(directory):
         directories[:] = sorted(set(directories) - {".git"})

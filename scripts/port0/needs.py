@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What this machine must have to run guests: found before any work is done."""
+"""What this machine needs to run guests, checked before any work is done."""
 
 import os
 import subprocess
@@ -9,17 +9,18 @@ from .root import KEYRING
 
 QEMU = {"amd64": ("qemu-system-x86_64", "qemu-system-x86"),
         "arm64": ("qemu-system-aarch64", "qemu-system-arm")}
-# Older releases ship it inside QEMU's packages, newer by itself.
+# Older releases have it in a package of QEMU, newer ones in a package of its own.
 VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd")
 
 
 def virtiofsd():
-    """Where it is, or would be."""
+    """The path of virtiofsd, or where it would be installed."""
     return next((path for path in VIRTIOFSD if os.access(path, os.X_OK)), VIRTIOFSD[0])
 
 
 def own_run():
-    """What to start it by: as no true root it cannot write in /run, where it must."""
+    """What to put before virtiofsd's command: it must write to /run, which only real root
+    can, so in a user namespace it gets a /run of its own."""
     if not os.environ.get(UNPRIVILEGED):
         return []
     return ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs run /run; exec "$0" "$@"']
@@ -32,7 +33,7 @@ def virtiofsd_package():
 
 
 def for_guests(targets):
-    """Have all that the guests of these suites take."""
+    """Make sure that this machine has what the guests of these suites need."""
     wanted = {"mmdebstrap": "mmdebstrap", "gpg": "gpg", "setpriv": "util-linux",
               "unshare": "util-linux", KEYRING: "debian-archive-keyring"}
     wanted.update(QEMU[target.machine] for target in targets)

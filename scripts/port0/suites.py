@@ -8,14 +8,14 @@ import re
 from . import MACHINES, SCRIPTS, Failure, native
 
 # release   the Debian release that compiler and programs are from
-# kernel    what its kernel is about; Debian moves on
-# patience  how many times longer than on a plain kernel everything takes
-# test      the variants that "make test" runs, longest first; CI runs it, too
-# debug     those that "make test-debug" runs
+# kernel    roughly the kernel's version, for people: Debian updates it
+# patience  factor for time limits, compared with a kernel without debug options
+# test      the variants that "make test" runs, longest first; CI runs these, too
+# debug     the variants that "make test-debug" runs
 #
-# A variant is native or foreign, this machine's architecture or the other. Another
-# architecture that is asked for takes the place of the native one, but not of "here".
-# Behind a colon there may be a module parameter.
+# A variant is "native" or "here" (this machine's architecture) or "foreign" (the other
+# one). With --machine, native means that architecture, and here runs only if that is this
+# machine's. After a colon there may be a value of the module parameter "hook".
 Suite = collections.namedtuple("Suite", "name release kernel patience test debug")
 
 SUITES = [Suite(*row) for row in (
@@ -28,7 +28,7 @@ SUITES = [Suite(*row) for row in (
     ("trixie-backports",  "trixie",   "7.3",                         1, "native",       ""),
     ("sid",               "sid",      "7.2",                         1, "",             ""),
     ("experimental",      "sid",      "a release candidate",         1, "",             ""),
-    # These have a kernel of their own, see scripts/kernel --help.
+    # The kernels of these are built here, see scripts/kernel --help.
     ("debug",             "trixie",   "6.12, every sanitizer",       5, "",
      "native native:kprobe"),
     ("kcsan",             "trixie",   "6.12, KCSAN",                 5, "",             "here"),
@@ -42,10 +42,10 @@ DEBIAN = [suite.name for suite in SUITES if suite.name not in OWN]
 # Where "make bench" measures
 BENCH = ["bookworm", "trixie", "trixie-backports"]
 
-# Which of a release's kernels: of this many, a guest needs the least.
+# The kernels of a release; a guest needs no more than the cloud kernel has.
 FLAVOURS = {"cloud": "cloud-", "plain": "", "rt": "rt-"}
 DEFAULT_FLAVOUR = "cloud"
-# There may be nothing newer in it than elsewhere.
+# Suites that at times have no kernel newer than other suites
 MAY_BE_ABSENT = ("experimental",)
 
 HOOKS = ("ftrace", "kprobe", "auto")
@@ -86,13 +86,13 @@ class Target(collections.namedtuple("Target", "suite flavour machine packages"))
         return self._replace(packages=(packages,))
 
     def lists(self):
-        """The files that say which packages the root has."""
+        """The files that list the packages of the root."""
         return [os.path.join(SCRIPTS, "packages"),
                 *(os.path.join(SCRIPTS, f"packages.{name}") for name in self.packages)]
 
 
 def target(text):
-    """What SUITE[-FLAVOUR][@MACHINE][+LIST] says."""
+    """Parse SUITE[-FLAVOUR][@MACHINE][+LIST]."""
     match = re.fullmatch(r"([\w-]+?)(?:@(\w+))?((?:\+\w+)*)", text)
     if not match:
         raise Failure(f"'{text}' is no suite: SUITE, SUITE-FLAVOUR, SUITE@MACHINE")
@@ -114,7 +114,7 @@ def target(text):
 
 
 def variants(words, suite, machine=None):
-    """The names, as scripts/test takes them, of a suite's variants."""
+    """The names of a suite's variants, in the form that scripts/test takes."""
     for word in words.split():
         where, _, hook = word.partition(":")
         if machine and (where == "foreign" or where == "here" and machine != native()):
@@ -138,5 +138,5 @@ def wanted(which, machine=None):
             rows += [name for name in variants(suite.test, suite.name, machine) if ":" in name]
         elif which != "all":
             rows += variants(getattr(suite, which), suite.name, machine)
-    # What takes longest first: where the architecture is emulated.
+    # The foreign architecture first: it is emulated and takes longest.
     return sorted(rows, key=lambda name: "@" not in name)

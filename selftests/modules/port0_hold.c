@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Holds a task that asks for it where it next takes a socket lock, or gives one
- * back, until it is released: what another task does meanwhile comes first, every
- * time.
+ * Holds a task at a chosen point until it is released: where it next takes or
+ * releases a socket lock, after it has done so, or after it has waited
+ * killably. What another task does meanwhile happens first, every time.
  *
- * Each open of /dev/port0_hold is one hold. The task to be held writes "lock" or
- * "unlock", and makes a call. A read returns when it is held. Closing the file
- * releases it.
+ * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
+ * "unlock", "unlocked" or "waited", and makes a call. A read returns when the
+ * task is held. Closing the file releases it.
  *
- * That is between what a call asks before it has the lock and what it decides with
- * it, and port0 hooks none of these functions. A kprobe may not sleep, so it sends
- * the call to a function that does and then makes the call.
+ * These points are between the tests that a call makes without the socket lock
+ * and what it does with it. port0 hooks none of these functions. A kprobe may
+ * not sleep, so it redirects the call to a function that sleeps and then makes
+ * the call, or makes it first.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/completion.h>
 #include <linux/fs.h>
 #include <linux/kprobes.h>
 #include <linux/miscdevice.h>
@@ -24,24 +26,56 @@
 #include <linux/wait.h>
 #include <net/sock.h>
 
-/* Whoever has forgotten a task lets it go after this long. */
+/* A task that nobody releases goes on after this time. */
 #define PORT0_HOLD_TIME		(30 * HZ)
-/* A test may be wrong about where its task goes. */
+/* Limit of the wait for a task that never comes to the point */
 #define PORT0_HOLD_PATIENCE	(10 * HZ)
 #define PORT0_HOLD_MAX		32
 
-/* All of them take these or fewer, in registers, and return no more. */
+/*
+ * The functions have at most these arguments, in registers, and return at most
+ * this.
+ */
 typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
+
+/**
+ * enum port0_hold_what - what a function does that tasks are held at
+ * @PORT0_HOLD_LOCK: it takes a socket lock
+ * @PORT0_HOLD_UNLOCK: it gives one back
+ * @PORT0_HOLD_WAIT: it waits for a completion, and may be killed
+ */
+enum port0_hold_what {
+	PORT0_HOLD_LOCK,
+	PORT0_HOLD_UNLOCK,
+	PORT0_HOLD_WAIT,
+};
+
+/**
+ * struct port0_hold_place - a place where a task may be held
+ * @word: its name
+ * @what: what the function there does
+ * @after: it has been done
+ */
+static const struct port0_hold_place {
+	const char *word;
+	enum port0_hold_what what;
+	bool after;
+} port0_hold_places[] = {
+	{ "lock", PORT0_HOLD_LOCK, false },
+	{ "unlock", PORT0_HOLD_UNLOCK, false },
+	{ "unlocked", PORT0_HOLD_UNLOCK, true },
+	{ "waited", PORT0_HOLD_WAIT, true },
+};
 
 /**
  * struct port0_hold_point - a function that tasks can be held at
  * @func: the function
- * @unlocks: it gives the lock back
+ * @what: what it does
  * @kp: the kprobe on it
  */
 struct port0_hold_point {
 	port0_hold_func_t func;
-	bool unlocks;
+	enum port0_hold_what what;
 	struct kprobe kp;
 };
 
@@ -50,7 +84,8 @@ struct port0_hold_point {
  * @PORT0_HOLD_FREE: nobody's
  * @PORT0_HOLD_OPEN: it has a file
  * @PORT0_HOLD_ARMED: a task is to be held
- * @PORT0_HOLD_HELD: it is
+ * @PORT0_HOLD_CALLING: it is in the function that it is to be held after
+ * @PORT0_HOLD_HELD: it is held
  * @PORT0_HOLD_RELEASED: the file is closed, the task has yet to go on
  * @PORT0_HOLD_OVER: the task has gone on by itself
  */
@@ -58,6 +93,7 @@ enum port0_hold_state {
 	PORT0_HOLD_FREE,
 	PORT0_HOLD_OPEN,
 	PORT0_HOLD_ARMED,
+	PORT0_HOLD_CALLING,
 	PORT0_HOLD_HELD,
 	PORT0_HOLD_RELEASED,
 	PORT0_HOLD_OVER,
@@ -67,13 +103,13 @@ enum port0_hold_state {
  * struct port0_hold - one hold
  * @state: enum port0_hold_state
  * @task: who is to be held; compared, never dereferenced
- * @unlock: where it gives the lock back, not where it takes it
- * @point: where it is held
+ * @place: where it is to be held
+ * @point: the function where it is held
  */
 static struct port0_hold {
 	atomic_t state;
 	const struct task_struct *task;
-	bool unlock;
+	const struct port0_hold_place *place;
 	const struct port0_hold_point *point;
 } port0_holds[PORT0_HOLD_MAX];
 
@@ -91,14 +127,8 @@ static struct port0_hold *port0_hold_mine(int state)
 	return NULL;
 }
 
-/* Stands in for the function. */
-static unsigned long port0_hold_call(unsigned long a, unsigned long b)
+static void port0_hold_here(struct port0_hold *hold)
 {
-	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_HELD) ?:
-				  port0_hold_mine(PORT0_HOLD_RELEASED);
-	port0_hold_func_t func = hold->point->func;
-	unsigned long ret;
-
 	wake_up_all(&port0_hold_wait);
 	if (!wait_event_timeout(port0_hold_wait,
 				atomic_read(&hold->state) != PORT0_HOLD_HELD,
@@ -107,8 +137,27 @@ static unsigned long port0_hold_call(unsigned long a, unsigned long b)
 			current->comm);
 	if (atomic_xchg(&hold->state, PORT0_HOLD_OVER) == PORT0_HOLD_RELEASED)
 		atomic_set(&hold->state, PORT0_HOLD_FREE);
+}
 
-	ret = func(a, b);
+/* Runs in place of the function. */
+static unsigned long port0_hold_call(unsigned long a, unsigned long b)
+{
+	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_CALLING) ?:
+				  port0_hold_mine(PORT0_HOLD_HELD) ?:
+				  port0_hold_mine(PORT0_HOLD_RELEASED);
+	port0_hold_func_t func = hold->point->func;
+	unsigned long ret;
+
+	if (hold->place->after) {
+		ret = func(a, b);
+		/* It may have been released meanwhile. */
+		atomic_cmpxchg(&hold->state, PORT0_HOLD_CALLING,
+			       PORT0_HOLD_HELD);
+		port0_hold_here(hold);
+	} else {
+		port0_hold_here(hold);
+		ret = func(a, b);
+	}
 	module_put(THIS_MODULE);
 	return ret;
 }
@@ -118,13 +167,15 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 	const struct port0_hold_point *point =
 		container_of(kp, struct port0_hold_point, kp);
 	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_ARMED);
+	int state;
 
-	if (!hold || hold->unlock != point->unlocks)
+	if (!hold || hold->place->what != point->what)
 		return 0;
+	state = hold->place->after ? PORT0_HOLD_CALLING : PORT0_HOLD_HELD;
 	hold->point = point;
 	__module_get(THIS_MODULE);
-	if (atomic_cmpxchg(&hold->state, PORT0_HOLD_ARMED,
-			   PORT0_HOLD_HELD) != PORT0_HOLD_ARMED) {
+	if (atomic_cmpxchg(&hold->state, PORT0_HOLD_ARMED, state) !=
+	    PORT0_HOLD_ARMED) {
 		module_put(THIS_MODULE);
 		return 0;
 	}
@@ -132,15 +183,18 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 	return 1;
 }
 
-/* With one, the kernel does not optimise the probe into one that cannot redirect. */
+/*
+ * A kprobe with a post-handler is not optimised; an optimised one cannot
+ * redirect.
+ */
 static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 			    unsigned long flags)
 {
 }
 
-#define PORT0_HOLD_POINT(_func, _unlocks) {				\
+#define PORT0_HOLD_POINT(_func, _what) {				\
 	.func = (void *)(_func),					\
-	.unlocks = (_unlocks),						\
+	.what = (_what),						\
 	.kp = {								\
 		.symbol_name = #_func,					\
 		.pre_handler = port0_hold_pre,				\
@@ -149,12 +203,15 @@ static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 }
 
 static struct port0_hold_point port0_hold_points[] = {
-	PORT0_HOLD_POINT(lock_sock_nested, false),
+	PORT0_HOLD_POINT(lock_sock_nested, PORT0_HOLD_LOCK),
 #ifdef HAVE_SOCKOPT_LOCK_SOCK
-	/* Beside it in the same file, so that it may have been inlined here. */
-	PORT0_HOLD_POINT(sockopt_lock_sock, false),
+	/*
+	 * Its caller is in the same file, so the compiler may have inlined it.
+	 */
+	PORT0_HOLD_POINT(sockopt_lock_sock, PORT0_HOLD_LOCK),
 #endif
-	PORT0_HOLD_POINT(release_sock, true),
+	PORT0_HOLD_POINT(release_sock, PORT0_HOLD_UNLOCK),
+	PORT0_HOLD_POINT(wait_for_completion_killable, PORT0_HOLD_WAIT),
 };
 
 static int port0_hold_open(struct inode *inode, struct file *file)
@@ -175,18 +232,22 @@ static ssize_t port0_hold_write(struct file *file, const char __user *buf,
 				size_t len, loff_t *pos)
 {
 	struct port0_hold *hold = file->private_data;
-	char text[8] = "";
+	unsigned int where;
+	char text[16] = "";
 
 	if (len >= sizeof(text))
 		return -EINVAL;
 	if (copy_from_user(text, buf, len))
 		return -EFAULT;
-	if (strcmp(text, "lock") && strcmp(text, "unlock"))
+	for (where = 0; where < ARRAY_SIZE(port0_hold_places); where++)
+		if (!strcmp(text, port0_hold_places[where].word))
+			break;
+	if (where == ARRAY_SIZE(port0_hold_places))
 		return -EINVAL;
 	if (atomic_read(&hold->state) != PORT0_HOLD_OPEN)
 		return -EBUSY;
 	hold->task = current;
-	hold->unlock = *text == 'u';
+	hold->place = &port0_hold_places[where];
 	/* Pairs with the acquire in port0_hold_mine(). */
 	atomic_set_release(&hold->state, PORT0_HOLD_ARMED);
 	return len;
@@ -214,10 +275,14 @@ static int port0_hold_close(struct inode *inode, struct file *file)
 {
 	struct port0_hold *hold = file->private_data;
 
-	if (atomic_xchg(&hold->state, PORT0_HOLD_RELEASED) == PORT0_HOLD_HELD)
+	switch (atomic_xchg(&hold->state, PORT0_HOLD_RELEASED)) {
+	case PORT0_HOLD_CALLING:
+	case PORT0_HOLD_HELD:
 		wake_up_all(&port0_hold_wait);
-	else
+		break;
+	default:
 		atomic_set(&hold->state, PORT0_HOLD_FREE);
+	}
 	return 0;
 }
 
@@ -240,7 +305,7 @@ static void port0_hold_remove(unsigned int count)
 {
 	while (count--)
 		unregister_kprobe(&port0_hold_points[count].kp);
-	/* What is left of a call after it has put the module */
+	/* Wait for calls that run the instructions after module_put(). */
 	synchronize_rcu_tasks();
 }
 

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""ftrace refuses to take a hook out: the module stays, and says so.
+
+ftrace switches itself off when it finds itself broken, and then neither installs
+nor removes anything until the next boot. port0_kill.ko makes it do so. That cannot
+be undone: this is the last test in its guest, and leaves a module that is on its way
+out for ever.
+"""
+
+import os
+import subprocess
+import time
+
+from port0_module import HAS_TRACER, HERE, SYS, load_file, parameters, users, wait_for
+from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
+                        equal, main, plain_socket, read, run, set_mark, test)
+
+KILL = os.path.join(HERE, "modules", "port0_kill.ko")
+
+
+def connects(port):
+    """A connection on each kind of socket, by sockets without a mark."""
+    with Namespace():
+        for host in LOOPBACK.values():
+            for kind in KINDS.values():
+                with plain_socket(host, kind) as server, plain_socket(host, kind) as client:
+                    server.bind((host, port))
+                    if kind == TCP:
+                        server.listen(1)
+                    client.connect(server.getsockname()[:2])
+                    equal(server.getsockname()[:2], client.getpeername()[:2], "the peer")
+
+
+def kernel_log_from(line):
+    return run("dmesg").splitlines()[line:]
+
+
+@test()
+def ftrace_does_not_let_go():
+    if not HAS_TRACER or not os.path.exists(KILL):
+        raise Skip("this kernel has no function tracer, or port0_kill.ko was not built")
+    if parameters()["hook"] != "ftrace":
+        raise Skip("the hooks are not ftrace's")
+    wait_for("all references on the module", lambda: not users())
+    start = len(kernel_log_from(0))
+    with bound_socket("127.0.0.1", TCP, 0) as holder, plain_socket("127.0.0.1", UDP) as sender:
+        load_file(KILL)
+        # What was hooked stays so, and what was not cannot be.
+        equal("EINVAL", code(holder.bind, ("127.0.0.1", OTHER_PORT)), "a second bind()")
+        equal("ENODEV", code(set_mark, sender), "a mark that needs another hook")
+    connects(OTHER_PORT)
+    wait_for("all references on the module", lambda: not users())
+
+    # It stays in the kernel, where no signal reaches it: nobody waits for its output.
+    rmmod = subprocess.Popen(["rmmod", "port0"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for("the module to say that it stays", lambda: any(
+        "the module stays" in line for line in kernel_log_from(start)))
+    time.sleep(1)
+    equal(None, rmmod.poll(), "the end of rmmod")
+    equal("going", read(f"{SYS}/initstate"), "the module")
+    connects(OTHER_PORT)
+    with plain_socket("127.0.0.1", TCP) as late:
+        equal("ENOPROTOOPT", code(set_mark, late), "a mark from now on")
+
+
+if __name__ == "__main__":
+    main()
