@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "port0_test.h"
+#include "ring.h"
 
 #define CGROUP		"/sys/fs/cgroup"
 /* BPF_SK_REUSEPORT_SELECT, which Linux 5.10's header does not have */
@@ -751,6 +751,35 @@ TEST_F(message, sendmsg_to_a_mapped_address)
 		EXPECT_EQ(4, send_to(client, "::ffff:127.0.0.1", variant->port, "back", 0));
 		expect_recv(_metadata, server, "back");
 	}
+}
+
+/*
+ * A send that finds no room is made again from the address as the program has left
+ * it; by then the program has gone.
+ */
+TEST_F(message, sendmsg_sent_away_and_retried)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr to = addr_of(variant->home, variant->port);
+	struct iovec iov = { .iov_base = "ring", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, OTHER_PORT);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = REPLACE_PORT(type, variant->port, OTHER_PORT);
+	struct ring ring;
+	int error = ring_open(&ring);
+
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	ASSERT_LT(0, fill_send_buffer(_metadata, client, is_ip6(variant->home)));
+	ON(type, program);
+	ASSERT_EQ(0, ring_submit(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_SENDMSG, .fd = client, .addr = (uintptr_t)&msg, .len = 1 }));
+	OFF(type, program);
+	EXPECT_EQ(4, ring_result(&ring));
+	expect_recv(_metadata, server, "ring");
 }
 
 TEST_F(message, recvmsg_is_rewritten)
