@@ -185,6 +185,8 @@ class Step:
 
     def __init__(self, host, kind, prepare, call):
         self.sock = plain_socket(host, kind)
+        # With a timeout, Python repeats a call that ends with EAGAIN.
+        self.sock.settimeout(None)
         self.host = host
         self.kind = kind
         for what in prepare:
