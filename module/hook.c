@@ -397,7 +397,7 @@ static const char *port0_hook_hint(int err)
 	case -ENOENT:
 	case -EINVAL:
 	case -EADDRNOTAVAIL:
-		return "this kernel has no such function that can be traced; see doc/compatibility.md";
+		return "no such function can be traced here; see doc/compatibility.md";
 	default:
 		return "see the lines above and doc/compatibility.md";
 	}
