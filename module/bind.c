@@ -88,8 +88,9 @@ err_turn:
 	return err;
 }
 
-static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
-			   port0_sockaddr_t *uaddr, int err)
+/* Returns what bind() does. */
+static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
+			  port0_sockaddr_t *uaddr, int err)
 {
 	struct port0_call *call = &bind->call;
 
@@ -114,6 +115,8 @@ static void port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	if (!call->claimed)
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
+	/* Before 6.1 __inet_bind() makes -EADDRINUSE of whatever get_port() says. */
+	return err && call->denied ? -EACCES : err;
 }
 
 /**
@@ -137,8 +140,7 @@ int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 	if (err)
 		return err;
 	err = inet_bind(sock, uaddr, addr_len);
-	port0_bind_end(&bind, sock->sk, uaddr, err);
-	return err;
+	return port0_bind_end(&bind, sock->sk, uaddr, err);
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
@@ -161,8 +163,7 @@ int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 	if (err)
 		return err;
 	err = inet6_bind(sock, uaddr, addr_len);
-	port0_bind_end(&bind, sock->sk, uaddr, err);
-	return err;
+	return port0_bind_end(&bind, sock->sk, uaddr, err);
 }
 #endif
 
@@ -312,8 +313,10 @@ struct port0_call *port0_bind_claim(struct sock *sk)
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
 	if (!inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN) &&
-	    !port0_bind_may(sk, htons(0), call->flags))
+	    !port0_bind_may(sk, htons(0), call->flags)) {
+		call->denied = true;
 		return ERR_PTR(-EACCES);
+	}
 	return call;
 }
 

@@ -41,6 +41,7 @@ enum port0_call_kind {
  * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
  * @literal: bind: port 0 means port 0; false while "drain" is set
  * @flags: bind: the flags that __inet_bind() was called with
+ * @denied: bind: port 0 is privileged here and the caller lacks the privilege
  * @claimed: bind: the socket has been given port 0
  * @place: bind: the address that the socket was filed under; valid if @claimed
  * @watch: bind: to be started when port 0 is taken; NULL if no other call on the
@@ -59,6 +60,7 @@ struct port0_call {
 
 	bool literal;
 	u32 flags;
+	bool denied;
 	bool claimed;
 	struct port0_place place;
 	struct port0_watch *watch;

@@ -397,9 +397,9 @@ static const char *port0_hook_hint(int err)
 	case -ENOENT:
 	case -EINVAL:
 	case -EADDRNOTAVAIL:
-		return "this kernel has no such function that can be traced; see README, Kernels";
+		return "no such function can be traced here; see doc/compatibility.md";
 	default:
-		return "see the lines above and README, Kernels";
+		return "see the lines above and doc/compatibility.md";
 	}
 }
 

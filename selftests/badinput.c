@@ -174,7 +174,10 @@ TEST_F(badinput, get_lengths)
 					  &len)) {
 				TH_LOG("length %d", lens[j]);
 			}
-			/* An int is written or nothing, and no byte beyond it. */
+			/*
+			 * Either an int is written or nothing, and no byte
+			 * after it.
+			 */
 			for (k = lens[j] < 4 ? 0 : 4; k < 16; k++)
 				EXPECT_EQ(0xaa, buf[k]);
 			EXPECT_EQ(lens[j] < 4 ? lens[j] : 4, len);

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Others who hook the same kernel functions: a livepatch, kprobes, tracers, BPF.
+"""The module together with others on the same functions: livepatch, kprobes, tracers, BPF.
 
 A livepatch and port0 exclude each other, and the later one is refused. All
 others share a function with port0, in either order. PORT0_KO names the module's file.
@@ -42,7 +42,7 @@ def skip_without(backend):
 
 
 def works():
-    """Port 0 is bound, reached and given back, on every kind of socket."""
+    """Bind port 0, reach it and close it, with every kind of socket."""
     with Namespace():
         for host in LOOPBACK.values():
             for kind in KINDS.values():
@@ -224,7 +224,7 @@ def unmarked_traffic():
 
 
 def hits_since(other, before):
-    """How often other has seen each function since it said before."""
+    """How often other has seen each function since the counts before."""
     return {name: hits - before.get(name, 0) for name, hits in other.hits().items()}
 
 

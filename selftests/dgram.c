@@ -338,7 +338,7 @@ TEST_F(dgram, disconnect_drops_an_ephemeral_port)
 	EXPECT_EQ(-ENOTCONN, peer_port(fd));
 	EXPECT_EQ(0, local_port(fd));
 
-	/* A socket without a port does not hold port 0. */
+	/* A socket that is not bound does not hold port 0. */
 	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
 	server = server_on(_metadata, variant->server, variant->port);
 	expect_sendto(_metadata, fd, variant->dest, variant->port, "again");
@@ -379,7 +379,7 @@ TEST_F(dgram, reuseport_group)
 	expect_recv(_metadata, group[!group[0].revents].fd, "one of you");
 }
 
-/* What /proc/net/sockstat says of UDP, or of IPv6's. */
+/* The number of UDP sockets in /proc/net/sockstat or sockstat6 */
 static long sockets_in_use(bool ip6)
 {
 	const char *name = ip6 ? "UDP6: inuse " : "UDP: inuse ";
@@ -394,7 +394,7 @@ static long sockets_in_use(bool ip6)
 	return count;
 }
 
-/* Each bound socket is counted once, and no more when it is gone. */
+/* Each bound socket is counted once, and not any more after it is closed. */
 TEST_F(dgram, counted)
 {
 	bool ip6 = is_ip6(variant->server);

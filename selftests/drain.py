@@ -39,7 +39,7 @@ def late_hooks():
 
 
 def use_all(host):
-    """Every hook on first need is needed."""
+    """Arm every hook that is armed on demand."""
     with bound_socket(host, UDP, 0) as sock:
         sock.sendto(b"x", (host, 0))
         equal(b"x", sock.recv(2))
@@ -86,7 +86,7 @@ def drain_leaves_holders_alone():
                 equal(b"x", dgram.recv(2))
                 equal("EINVAL", code(server.bind, (host, 0)), "a second bind")
                 equal(2, users(), "sockets that hold it")
-                # As long as they are there, so is what they need.
+                # The hooks stay while there are sockets that need them.
                 time.sleep(1.5)
                 dgram.sendto(b"y", (host, 0))
                 equal(b"y", dgram.recv(2))
@@ -105,7 +105,7 @@ def drain_takes_the_hooks_out():
             time.sleep(1.5)
             equal(LATE, late_hooks() | others, "hooks while a socket is there")
         switch("drain", 1)
-        # Asked once a second, also when the last one goes long after.
+        # The module looks once a second, also if the last socket is closed much later.
         with contextlib.suppress(TimeoutError):
             wait_for("the hooks to go", lambda: late_hooks() == others)
         equal(others, late_hooks(), "hooks when the last is gone")
@@ -117,7 +117,7 @@ def drain_takes_the_hooks_out():
 
 @test()
 def undrained_marks_can_send():
-    """A socket that was marked before sends as it did, though its hooks were out."""
+    """A socket marked before can send as before, after its hooks were removed."""
     host = "127.0.0.1"
     with without_module(), Namespace():
         load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
@@ -139,7 +139,7 @@ def undrained_marks_can_send():
 
 @test()
 def unloads_while_it_drains():
-    """The work that looks for the last one is gone before the module is."""
+    """The delayed work of the drain ends before the module is unloaded."""
     with without_module(), Namespace():
         for _ in range(5):
             load()

@@ -20,7 +20,10 @@
 #define FAILSLAB	"/sys/kernel/debug/failslab/"
 #define MAX_NTH		2000
 
-/* Arms this thread's fault injection; has_failed() tells whether it struck. */
+/*
+ * Enables fault injection for this thread; has_failed() tells if it made one
+ * fail.
+ */
 static int fail_nth(long nth)
 {
 	int fd = open(FAIL_NTH, O_RDWR | O_CLOEXEC);
@@ -283,7 +286,10 @@ FAULT_VARIANT(ip6_tcp, "::1", SOCK_STREAM);
 FAULT_VARIANT(ip4_udp, "127.0.0.1", SOCK_DGRAM);
 FAULT_VARIANT(ip6_udp, "::1", SOCK_DGRAM);
 
-/* Asked in each test, since older harnesses run it after a skip in the setup. */
+/*
+ * Tested in each test, since older harnesses run tests after a skip in the
+ * setup.
+ */
 static bool can_fail(void)
 {
 	return !access(FAIL_NTH, W_OK) && !access(FAILSLAB, X_OK);
@@ -365,7 +371,10 @@ static bool has_probes_on_ftrace(void)
 	return found;
 }
 
-/* The module tries again until the probe is off, but the first failure warns. */
+/*
+ * The module tries until the kprobe is removed, but the kernel warns at the
+ * first failure.
+ */
 #define NO_DISARMING "the kernel warns when it has no memory to disarm a kprobe"
 
 FIXTURE_SETUP(loading)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Where a bound socket is filed in the kernel's tables, as user space sees it:
- * its name is refused to a second socket, another address is not, and what is
- * sent to its name reaches it and what is sent elsewhere does not.
+ * Tests from user space where a bound socket is filed in the kernel's tables: a
+ * second socket cannot bind its address but can bind another one, and it
+ * receives what is sent to its address and nothing else.
  */
 #ifndef PORT0_FILED_H
 #define PORT0_FILED_H
@@ -12,10 +12,10 @@
 struct place {
 	const char *host;	/* the address it was bound to */
 	const char *dest;	/* an address of this host that is in @host */
-	const char *other;	/* one that is not, or NULL if there is none */
+	const char *other;	/* an address of this host that is not in @host, or NULL */
 	int type;
 	int port;
-	const char *about;	/* for messages: what has happened to it */
+	const char *about;	/* for messages: what has been done to the socket */
 };
 
 #define EXPECT_AT(place, expected, seen)				\
@@ -38,7 +38,9 @@ static inline void expect_address(struct __test_metadata *_metadata,
 	}
 }
 
-/* The answer to another socket that wants @host, and is gone again. */
+/*
+ * The result of binding another socket to @host; that socket is closed again.
+ */
 static inline int try_bind(struct __test_metadata *_metadata,
 			   const struct place *place, const char *host)
 {
@@ -62,7 +64,7 @@ static inline void expect_name(struct __test_metadata *_metadata, int fd,
 	expect_address(_metadata, &name, place->host, place->about);
 }
 
-/* The name is taken, and no other. */
+/* Its address is taken, and no other address is. */
 static inline void expect_taken(struct __test_metadata *_metadata,
 				const struct place *place)
 {
@@ -74,7 +76,7 @@ static inline void expect_taken(struct __test_metadata *_metadata,
 		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
 }
 
-/* The socket has gone, or was never there. */
+/* The socket is closed, so its address is free. */
 static inline void expect_free(struct __test_metadata *_metadata,
 			       const struct place *place)
 {
@@ -83,7 +85,7 @@ static inline void expect_free(struct __test_metadata *_metadata,
 		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
 }
 
-/* Without waiting: for tests that stay on one CPU, after settle(). */
+/* The same without waiting, for tests on one CPU after settle() */
 static inline int recv_now(int fd)
 {
 	char byte = 0;
@@ -92,7 +94,7 @@ static inline int recv_now(int fd)
 	return err == 1 ? byte : err;
 }
 
-/* Datagrams to its name reach it, those to another socket's do not. */
+/* It receives datagrams to its address, and not those to another socket's. */
 static inline void expect_datagrams(struct __test_metadata *_metadata, int fd,
 				    const struct place *place)
 {
@@ -120,7 +122,7 @@ static inline void expect_datagrams(struct __test_metadata *_metadata, int fd,
 	close(client);
 }
 
-/* It listens, and connections to its name and no other reach it. */
+/* It listens, and gets the connections to its address and no others. */
 static inline void expect_connections(struct __test_metadata *_metadata, int fd,
 				      const struct place *place)
 {
@@ -132,7 +134,7 @@ static inline void expect_connections(struct __test_metadata *_metadata, int fd,
 		TH_LOG("no connection after %s", place->about);
 	}
 	EXPECT_AT(place, place->port, local_port(child));
-	/* Who closes first gets the TIME_WAIT otherwise, and that is on the port. */
+	/* Reset both, since otherwise a TIME_WAIT would keep the port. */
 	reset_on_close(client);
 	reset_on_close(child);
 	close(client);
@@ -145,7 +147,7 @@ static inline void expect_connections(struct __test_metadata *_metadata, int fd,
 	}
 }
 
-/* All of it, for a socket that is bound and not connected. */
+/* All tests of this file, for a socket that is bound and not connected */
 static inline void expect_filed(struct __test_metadata *_metadata, int fd,
 				const struct place *place)
 {

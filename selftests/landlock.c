@@ -2,8 +2,8 @@
 /*
  * Landlock's rules for ports, on an ordinary port and on port 0.
  *
- * It sees the port that is passed to bind(), 0 like any other. That a rule for 0
- * stands for ephemeral ports too is Landlock's own idea.
+ * Landlock sees the port that is passed to bind(), 0 like any other. That a
+ * rule for port 0 also stands for ephemeral ports is Landlock's own definition.
  */
 #include <stdint.h>
 #include <sys/prctl.h>
@@ -110,9 +110,9 @@ TEST_F(landlock, bind_without_rule)
 }
 
 /*
- * A difference: Landlock takes a UDP socket without a number for unbound, about
- * to get an ephemeral port by its first send, which needs the right to that. A
- * rule for port 0 gives it.
+ * A known difference: Landlock takes a UDP socket whose inet_num is 0 for
+ * unbound. It then checks whether the first send may bind an ephemeral port. A
+ * rule for port 0 allows that.
  */
 TEST_F(landlock, bound_before)
 {

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Hooks that port0 arms on first need, when somebody else has taken the function.
+"""Hooks that are armed on demand, when a livepatch or a kprobe is on the function.
 
 Who asks first is told EBUSY and has lost nothing; the log names the function; and
 when the other has gone the same call succeeds.
@@ -20,7 +20,7 @@ from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_s
 
 TRACING = "/sys/kernel/tracing"
 HOSTS = [(host,) for host in LOOPBACK.values()]
-# For how long a refusal is remembered, and some.
+# Longer than a refusal is remembered
 FORGOTTEN = 1.5
 
 
@@ -71,7 +71,7 @@ def refused_mark(host):
         equal("ok", code(set_mark, sock, 0), "clearing what is clear")
         sock.bind((host, 0))
         equal(True, is_ephemeral(sock.getsockname()[1]), "unmarked, it binds as ever")
-        # TCP needs none of this.
+        # TCP does not need these hooks.
         set_mark(stream)
         stream.bind((host, 0))
         equal((0, 1), (stream.getsockname()[1], holds_zero(stream)))
@@ -113,7 +113,7 @@ def setsockopt_beside_a_kprobe(function, host):
         equal(0, users(), "references on the module")
 
 
-# Who refuses, and the other family's function: one of the same set that this test
+# The refused function, and the one of the other family: in the same set, but this test
 # does not call itself.
 WAYS = {"livepatch": ("ftrace", livepatch), "kprobe": ("kprobe", kprobe)}
 OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
@@ -152,7 +152,7 @@ def bind_of_an_old_mark(way, host):
             with plain_socket(host, UDP) as other:
                 other.bind((host, 0))
                 equal(True, is_ephemeral(other.getsockname()[1]), "unmarked")
-            # TCP needs nothing of what is refused.
+            # TCP does not need the refused hooks.
             with bound_socket(host, TCP, 0) as stream:
                 stream.listen()
         let_in(sock.bind, (host, 0))
@@ -181,10 +181,12 @@ PLACE = {"ftrace": "register_ftrace_function", "kprobe": "enable_kprobe"}
 
 
 class Step:
-    """A call on a socket that needs hooks which nobody has needed before."""
+    """A call on a socket that needs hooks which are not armed yet."""
 
     def __init__(self, host, kind, prepare, call):
         self.sock = plain_socket(host, kind)
+        # With a timeout, Python repeats a call that ends with EAGAIN.
+        self.sock.settimeout(None)
         self.host = host
         self.kind = kind
         for what in prepare:
@@ -236,7 +238,7 @@ def says_which(lines, backend):
 
 
 def usual_life(step):
-    """What needs nothing of what is refused works as ever."""
+    """Calls that do not need the refused hooks still work."""
     with bound_socket(step.host, step.kind, OTHER_PORT) as other, \
             plain_socket(step.host, step.kind) as client:
         if step.kind == TCP:
@@ -269,7 +271,7 @@ def step_refused(name, backend, host):
             # Each try would patch the kernel; there is one each second.
             equal(True, calls() < asked + 50, f"{calls() - asked} tries")
             usual_life(step)
-            # Tried again, it is refused again, and says so again.
+            # After that time, it is tried and refused again, and logged again.
             asked, since = calls(), kernel_log()
             deadline = time.monotonic() + FORGOTTEN + 10
             while calls() == asked and time.monotonic() < deadline:
@@ -282,7 +284,7 @@ def step_refused(name, backend, host):
 
 @test(*EACH_STEP)
 def step_refused_half_way(name, backend, host):
-    """Some hooks of the set are in place already, and have to go again."""
+    """Some hooks of the set are installed already, and have to be removed again."""
     for skip in (1, 2):
         with at_step(name, backend, host) as step:
             with refused(PLACE[backend], skip=skip):
@@ -300,12 +302,12 @@ def step_refused_half_way(name, backend, host):
         for name, backend, host in EACH_STEP for error in ("ENOMEM", "EAGAIN")
         if (backend, error) != ("kprobe", "EAGAIN")])
 def step_refused_for_a_moment(name, backend, host, error):
-    """A shortage may be over in the next moment, so it is no answer to remember."""
+    """A lack of memory is not remembered, since it may be over at once."""
     number = getattr(errno, error)
     with at_step(name, backend, host) as step:
         with refused(PLACE[backend], err=number) as calls:
             equal(error, code(step.try_it))
-            # A BPF program that is being changed is waited for.
+            # While a BPF program is being changed, the module waits and tries again.
             equal(True, calls() > 10 or error == "ENOMEM", f"{calls()} tries")
         equal("ok", code(step.try_it), "in the next moment")
     if error == "EAGAIN":
@@ -316,7 +318,7 @@ def step_refused_for_a_moment(name, backend, host, error):
 
 @test(*OTHERS.items())
 def livepatch_too_late(host, function):
-    """Once armed, nobody can take the functions any more."""
+    """When the hooks are armed, a livepatch on the functions is refused."""
     skip_without_tracer()
     with without_module(), Namespace():
         load("hook=ftrace")
@@ -328,7 +330,7 @@ def livepatch_too_late(host, function):
 
 @test()
 def unloads_while_refused():
-    """What was refused leaves nothing behind that would be in an unload's way."""
+    """After a refusal, the module can be unloaded."""
     with without_module(), Namespace():
         load("hook=kprobe")
         with kprobe("udp_sendmsg"), plain_socket("127.0.0.1", UDP) as sock:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Many sockets, many connections, and floods of SYNs and datagrams, on an ordinary
- * port and on port 0. Both must answer alike, and afterwards the kernel's slab
- * caches must hold no more objects than before.
+ * Many sockets, many connections, and floods of SYNs and datagrams, on an
+ * ordinary port and on port 0. The results must be the same, and afterwards the
+ * kernel's slab caches must not hold more objects than before.
  */
 #include <linux/ip.h>
 #include <linux/udp.h>

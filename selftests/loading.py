@@ -1,118 +1,180 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Loads that fail half-way, at each step, among sockets of an earlier load.
+"""Loading that fails at each step, while sockets marked by an earlier load are in use.
 
 Such sockets are marked, so the hooks of the new load fire for them before it is
 sure to stay. None may be taken for bound to port 0 that is not, the load must be
 gone without a trace, and the next one must work.
 """
 
+import collections
 import contextlib
 import ctypes
+import errno
 import os
 import re
+import socket
 import struct
 import threading
+import time
+import traceback
 
-from port0_module import HERE, is_loaded, livepatch, load, load_file, restored, unload, users
-from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket,
-                        check, code, equal, get_mark, holds_zero, kernel_log, libc, main,
-                        plain_socket, read, set_mark, test, write)
+from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, hooked, is_loaded, livepatch, load,
+                          load_file, refused, restored, unload, users)
+from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
+                        bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
+                        kernel_log, libc, main, plain_socket, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
+# Often enough that calls of the other threads happen at each stage of loading
 ROUNDS = 2
-# What a function says that a livepatch has.
-PATCHED = "EXFULL"
-# One from each gate and set that a load comes to, early and late.
-FUNCTIONS = ["inet_bind", "__inet_hash_connect", "inet_getname", "udp_sendmsg"]
+# What a load ends with that finds the kernel at fault
+FAULT = ["EOPNOTSUPP", "ENOTSUP"]
+# One function of each gate and set, but for those that the test itself needs
+FUNCTIONS = ["inet_bind", "__inet_hash_connect", "udp_sendmsg"]
+
+
+def disconnect(sock):
+    """connect() to AF_UNSPEC, which Python cannot say"""
+    nobody = ctypes.create_string_buffer(16)
+    check(libc.connect(sock.fileno(), nobody, 16))
 
 
 class Crowd:
-    """Marked sockets of an earlier load, and a thread that keeps calling on them."""
+    """Marked sockets of an earlier load, and a thread that keeps calling on them.
 
-    def __init__(self):
+    also: an error that each of their calls may end with.
+    """
+
+    def __init__(self, also):
+        self.also = also
         self.problems = []
         self.over = threading.Event()
-        self.rounds = 0
+        self.answers = collections.Counter()
         self.space = Namespace()
         self.thread = threading.Thread(target=self.live)
-        with self.space:
-            self.listener = plain_socket("127.0.0.1", TCP)
-            self.listener.bind(("127.0.0.1", OTHER_PORT))
-            self.listener.listen(16)
+        self.marked = []
+        self.spare = []
+
+    def marked_one(self, host, kind):
+        sock = plain_socket(host, kind)
+        # connect() has to be over when it returns, so the kernel minds the time.
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", IO_TIMEOUT, 0))
+        set_mark(sock)
+        return sock, host
 
     def __enter__(self):
-        self.marked = []
         with self.space:
-            for _ in range(200):
-                for host in LOOPBACK.values():
-                    for kind in KINDS.values():
-                        sock = plain_socket(host, kind)
-                        set_mark(sock)
-                        self.marked.append((sock, host))
+            for host in LOOPBACK.values():
+                for kind in KINDS.values():
+                    self.marked += [self.marked_one(host, kind) for _ in range(4)]
+                    self.spare += [self.marked_one(host, kind) for _ in range(25)]
         return self
 
     def start(self):
-        """From here on, when the module is out."""
+        """Start, while the module is not loaded."""
         self.thread.start()
 
     def __exit__(self, *_):
         self.over.set()
         if self.thread.ident:
             self.thread.join()
-        for sock, _ in self.marked:
+        for sock, _ in self.marked + self.spare:
             sock.close()
-        self.listener.close()
 
     def live(self):
         with self.space:
             while not self.over.is_set():
                 try:
-                    self.one_round()
-                except Exception as problem:
-                    self.problems.append(repr(problem))
+                    for sock, host in self.marked:
+                        self.fresh_ones(host)
+                        self.old_one(sock, host)
+                        self.on_another_port()
+                        # Emulated CPUs take turns: whoever patches the kernel waits for
+                        # one that is never idle, a tenth of a second each time.
+                        time.sleep(0.01)
+                except Exception:
+                    self.problems.append(traceback.format_exc())
                     return
-                self.rounds += 1
 
-    def one_round(self):
-        for host in LOOPBACK.values():
-            with plain_socket(host, TCP) as fresh:
-                equal("ENOPROTOOPT", code(set_mark, fresh), "setsockopt()")
-                equal("ENOPROTOOPT", code(get_mark, fresh), "getsockopt()")
-                equal("ENOPROTOOPT", code(holds_zero, fresh), "getsockopt()")
-            with plain_socket(host, UDP) as fresh:
-                fresh.connect((host, 0))
-                equal(True, code(fresh.getpeername) in ("ok", "ENOTCONN", PATCHED),
-                      "getpeername()")
-        if not self.marked:
-            return
-        sock, host = self.marked.pop(0)
-        with sock:
-            # Without the module a mark says nothing; with half of it, it cannot yet.
-            answer = code(sock.bind, (host, 0))
-            equal(True, answer in ("ok", "ENOPROTOOPT", PATCHED), f"bind(): {answer}")
-            if answer == "ok":
-                equal(True, sock.getsockname()[1] >= 32768, "an ephemeral port")
-            else:
-                equal(0, sock.getsockname()[1], "no port")
-            # Last, since it gives the socket a port.
-            if sock.type == UDP:
-                equal(True, code(sock.sendto, b"x", (host, 0)) in ("EINVAL", PATCHED),
-                      "sendto()")
+    def expect(self, want, call, *args):
+        """The answer to a call, which is one of these words."""
+        answer = code(call, *args)
+        if answer not in want and answer != self.also:
+            raise AssertionError(f"{call.__name__}(): {answer} is none of {want}")
+        return answer
+
+    def port(self, sock):
+        """Its port; None if its name cannot be had."""
+        try:
+            return sock.getsockname()[1]
+        except OSError as error:
+            equal(self.also, code_of(error), "getsockname()")
+            return None
+
+    def fresh_ones(self, host):
+        with plain_socket(host, TCP) as fresh:
+            self.expect(["ENOPROTOOPT"], set_mark, fresh)
+            self.expect(["ENOPROTOOPT"], get_mark, fresh)
+            self.expect(["ENOPROTOOPT"], holds_zero, fresh)
+        with plain_socket(host, UDP) as fresh:
+            self.expect(["ok"], fresh.connect, (host, 0))
+            self.expect(["ok", "ENOTCONN"], fresh.getpeername)
+
+    def old_one(self, sock, host):
+        # Without the module a mark says nothing; with half of it, it cannot yet.
+        # TCP goes on to tell the port that it has had.
+        before = self.port(sock)
+        answer = self.expect(["ok", "ENOPROTOOPT"], sock.bind, (host, 0))
+        self.answers[answer] += 1
+        port = self.port(sock)
+        if answer == "ok":
+            equal(True, port is None or is_ephemeral(port), f"ephemeral: {port}")
+            self.expect(["EINVAL"], sock.bind, (host, OTHER_PORT))
+        else:
+            equal(True, port is None or before in (None, port), f"refused, it has {port}")
+        # It ends without a port, as it began.
+        if sock.type == UDP:
+            self.expect(["EINVAL"], sock.sendto, b"x", (host, 0))
+            disconnect(sock)
+            port = self.port(sock)
+            equal(True, port in (None, 0), f"let go, it has port {port}")
+        elif answer == "ok":
+            self.expect(["ok"], sock.listen)
+            sock.shutdown(socket.SHUT_RDWR)
+        else:
+            self.expect(["ECONNREFUSED"], sock.connect, (host, OTHER_PORT))
+
+
+    def on_another_port(self):
+        """Which is nobody's business but the kernel's, at any time."""
+        if self.spare:
+            sock, host = self.spare.pop()
+            with sock:
+                port = OTHER_PORT + 1 + len(self.spare)
+                if self.expect(["ok"], sock.bind, (host, port)) == "ok":
+                    equal(True, self.port(sock) in (None, port), "the port that was asked for")
+
+
+def code_of(error):
+    def again():
+        raise error
+    return code(again)
 
 
 @contextlib.contextmanager
-def crowd():
-    """The module is out, and what it has left behind goes on calling."""
+def crowd(also=None):
+    """The module is not loaded, and the sockets marked before are still in use."""
     with restored():
         if not is_loaded():
             load()
-        with Crowd() as some:
+        with Crowd(also) as some:
             unload()
             some.start()
             yield some
             equal([], some.problems, "what went wrong on other sockets")
-            equal(True, some.rounds > 0, "they were alive meanwhile")
+            equal(True, bool(some.answers), "they were alive meanwhile")
         load()
         works()
 
@@ -129,30 +191,126 @@ def works():
     equal(0, users(), "references on the module")
 
 
-def fails(want, says, call=code):
-    """So often that calls of the others fall into each stage of it."""
+def try_to_load(args="", call=code):
+    """How it ends, and what the log says. If it fails it is gone without a trace."""
+    before = hooked()
+    since = kernel_log()
+    answer = call(load, args)
+    lines = [line for line in since() if line.startswith("port0: ")]
+    equal(answer == "ok", is_loaded(), f"the load ended with {answer}; loaded")
+    if answer != "ok":
+        equal(set(), hooked() - before, "hooks that are left")
+    return answer, lines
+
+
+def fails(want, says, args="", call=code):
+    answer, lines = try_to_load(args, call)
+    equal(True, answer in want, f"the load ended with {answer}")
+    equal(True, any(re.search(says, line) for line in lines), f"{says!r} in {lines}")
+
+
+def fails_often(*how):
     for _ in range(ROUNDS):
-        since = kernel_log()
-        answer = call(load)
-        lines = [line for line in since() if line.startswith("port0: ")]
-        equal(True, answer in want, f"the load ended with {answer}")
-        equal(False, is_loaded())
-        equal(True, any(re.search(says, line) for line in lines), f"{says!r} in {lines}")
-        traces = [line for line in hooked() if "port0" in line]
-        equal([], traces, "hooks that are left")
-
-
-def hooked():
-    path = "/sys/kernel/tracing/enabled_functions"
-    return read(path).splitlines() if os.path.exists(path) else []
+        fails(*how)
 
 
 @test(*[(function,) for function in FUNCTIONS])
 def a_hook_is_refused(function):
-    if not os.path.exists("/proc/sys/kernel/ftrace_enabled"):
+    if not HAS_TRACER:
         raise Skip("this kernel has no function tracer")
-    with crowd(), livepatch(function):
-        fails(["EBUSY"], function)
+    with crowd(REFUSAL), livepatch(function):
+        fails_often(["EBUSY"], function, "hook=ftrace")
+
+
+def calls_of_a_load(function, args):
+    """How often it calls this function; it succeeds."""
+    with restored():
+        if is_loaded():
+            unload()
+        with refused(function, skip=ALWAYS) as calls:
+            load(args)
+            total = calls()
+            unload()
+    if not total:
+        raise Skip(f"{function} is not called here")
+    return total
+
+
+def some_of(total):
+    """The first, the last and some between."""
+    return sorted({*range(0, total, max(1, total // 4)), total - 1})
+
+
+def skip_without(backend):
+    if backend == "ftrace" and not HAS_TRACER:
+        raise Skip("this kernel has no function tracer")
+
+
+# What hooks are put in place by
+@test(("ftrace", "register_ftrace_function"), ("ftrace", "ftrace_set_filter_ips"),
+      ("kprobe", "enable_kprobe"))
+def some_hooks_are_in_place(backend, function):
+    """They find marked sockets, and are taken out again."""
+    skip_without(backend)
+    args = f"hook={backend}"
+    total = calls_of_a_load(function, args)
+    with crowd():
+        for nth in some_of(total):
+            with refused(function, skip=nth, delay=100):
+                fails([REFUSAL], rf"cannot hook \w+ with {backend}", args)
+        # Once only: tried by itself, no function shows that it was the one.
+        with refused(function, skip=total - 1, times=1):
+            fails([REFUSAL], f"cannot hook .* with {backend}", args)
+
+
+@test(*[(backend, nth) for backend in ("ftrace", "kprobe") for nth in (0, 1)])
+def all_hooks_are_in_place(backend, nth):
+    """All that is missing are the options, of IPv4 and IPv6 or of IPv6."""
+    skip_without(backend)
+    with crowd() as some:
+        with refused("nf_register_sockopt", skip=nth, delay=300):
+            fails([REFUSAL], "option", f"hook={backend}")
+        equal(True, some.answers["ENOPROTOOPT"] > 0, "bind() was refused meanwhile")
+
+
+# What the module finds functions by, and what it makes sure by that they work
+@test(*[(function,) for function in (
+    "register_kprobe", "sock_create_kern", "kernel_bind", "kernel_listen", "kernel_connect",
+    "kernel_accept", "kernel_sendmsg", "kernel_recvmsg")])
+def a_step_is_refused(function):
+    """The load fails; or it says what it does without."""
+    args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
+    total = calls_of_a_load(function, args)
+    answers = collections.Counter()
+    with restored():
+        if is_loaded():
+            unload()
+        for nth in range(total) if function == "register_kprobe" else some_of(total):
+            with refused(function, skip=nth, times=1) as calls:
+                answer, lines = try_to_load(args)
+                came = calls() > nth
+            # What waits for something asks a little more often or less.
+            if not came:
+                equal("ok", answer)
+            elif answer == "ok":
+                equal(True, any(re.search(r"not checked on this host|to hook here", line)
+                                for line in lines), f"what is missing, in {lines}")
+                works()
+                answers[answer] += 1
+            else:
+                # The second bind() of the check has to fail with an errno of its own.
+                equal(True, answer in (REFUSAL, *FAULT), answer)
+                equal(True, any(f"errno {errno.EXFULL}" in line or "second bind()" in line
+                                for line in lines), f"why, in {lines}")
+                answers[REFUSAL] += 1
+            if answer == "ok":
+                unload()
+    if function in ("register_kprobe", "sock_create_kern", "kernel_bind"):
+        equal(True, answers[REFUSAL] > 0, "a load without this fails")
+        # There is one function that need not be found.
+        equal(True, answers["ok"] == 1 or function != "register_kprobe", answers)
+    else:
+        equal({"ok"}, set(answers), "what cannot be seen is no fault")
 
 
 class Program:
@@ -230,20 +388,21 @@ MOVES_NEAR = store(USER_PORT, network(1)) + answer_with(1)
 @test(*[(family,) for family in LOOPBACK])
 def a_program_forbids_binds(family):
     with crowd(), Program(family, FORBIDS) as program:
-        fails(["EPERM"], "bind", program.code)
+        fails_often(["EPERM"], "bind", "", program.code)
 
 
 @test(*[(family,) for family in LOOPBACK])
 def a_program_moves_binds(family):
     with crowd(), Program(family, MOVES_PORT) as program:
-        fails(["EOPNOTSUPP", "ENOTSUP"], "port", program.code)
+        fails_often(FAULT, r"bind\(\) to port 0 gave another port", "",
+                    program.code)
 
 
 @test(*[(family,) for family in LOOPBACK])
 def a_program_moves_binds_to_port_1(family):
     """The number that the kernel is shown in place of 0."""
     with crowd(), Program(family, MOVES_NEAR) as program:
-        fails(["EOPNOTSUPP", "ENOTSUP"], "port", program.code)
+        fails_often(FAULT, "port", "", program.code)
 
 
 @test()
@@ -265,7 +424,7 @@ def an_option_is_taken():
     with crowd():
         load_file(path)
         try:
-            fails(["EBUSY"], "option")
+            fails_often(["EBUSY"], "option")
             with Namespace(), plain_socket("127.0.0.1", TCP) as sock:
                 equal("ENOPROTOOPT", code(set_mark, sock), "of IPv4, taken and given back")
         finally:

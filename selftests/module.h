@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The module itself: who uses it, taking it out and bringing it back.
+ * The module itself: its reference count, unloading and loading it.
  *
- * PORT0_KO in the environment names the file that it is loaded from.
+ * PORT0_KO in the environment is the file that it is loaded from.
  */
 #ifndef PORT0_MODULE_H
 #define PORT0_MODULE_H
@@ -26,14 +26,16 @@ static inline long read_number(const char *path)
 	return number;
 }
 
-/* How many sockets and running calls hold the module; -1: it is not loaded. */
+/*
+ * The number of sockets and running calls that hold a reference; -1: not loaded
+ */
 static inline long module_users(void)
 {
 	return read_number("/sys/module/port0/refcnt");
 }
 
 /*
- * A closed socket, and one that goes with its namespace, may give the module up a
+ * A closed socket, or one whose namespace is removed, may drop its reference a
  * little later. Waits until at most @want are left, and returns how many are.
  */
 static inline long wait_for_users(long want)
@@ -82,7 +84,7 @@ static inline void module_args(char *args, size_t size)
 	}
 }
 
-/* How the module was found. */
+/* The state of the module before the test */
 struct module_state {
 	bool loaded;
 	char args[128];
@@ -102,7 +104,7 @@ static inline int module_take_out(void)
 	return wait_for_users(0) < 0 ? 0 : module_unload();
 }
 
-/* Loads it, or not, as it was found. */
+/* Loads it or not, as before the test. */
 static inline int module_bring_back(const struct module_state *state)
 {
 	struct module_state now = module_found();

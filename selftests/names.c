@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The whole name of a socket and of its peer, byte by byte: scope, flow, what
- * pads it, v4-mapped addresses, and what is left of it after a disconnect.
+ * The complete addresses of a socket and of its peer, byte by byte: scope,
+ * flow, padding, v4-mapped addresses, and what is left after a disconnect.
  */
 #include <stdlib.h>
 #include <sys/un.h>
@@ -15,10 +15,13 @@
 #define DEVICE		"port0a"
 #define LINK_LOCAL	"fe80::1"
 #define GLOBAL		"fd00:2::1"	/* of the same device */
-/* A traffic class without its ECN bits: a flow label would have to be leased. */
+/*
+ * A traffic class without its ECN bits. A flow label would have to be leased
+ * first.
+ */
 #define FLOW		htonl(0x0e000000)
 
-/* Names as the calls give them, in a buffer that was full of something else. */
+/* Addresses as the calls return them, in a buffer that was filled before */
 struct name {
 	union {
 		struct sockaddr sa;
@@ -32,7 +35,7 @@ struct name {
 
 typedef int (*name_call)(int fd, struct sockaddr *addr, socklen_t *len);
 
-/* Leaves a long name where the kernel puts the next one together. */
+/* Fills the kernel's buffer for addresses with a long one. */
 static void leave_a_long_name(void)
 {
 	struct sockaddr_un path = { .sun_family = AF_UNIX };
@@ -134,7 +137,7 @@ static int server_on(struct __test_metadata *_metadata, const char *host, int ty
 	return fd;
 }
 
-/* accept() with a name, which names the same peer ever after. */
+/* accept() with an address; getpeername() returns the same one afterwards. */
 static int accept_name(struct __test_metadata *_metadata, int listener,
 		       struct name *name)
 {
@@ -189,7 +192,7 @@ TEST_F(names, from_the_port)
 		    variant->port);
 }
 
-/* Disconnected, a socket has its own name if that was bound, and no peer. */
+/* A disconnected socket has its own address if that was bound, and no peer. */
 TEST_F(names, after_disconnect)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -202,7 +205,7 @@ TEST_F(names, after_disconnect)
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	ASSERT_EQ(0, disconnect(client));
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
-	/* TCP tells the port that it has had. */
+	/* TCP still reports its former port. */
 	EXPECT_EQ(variant->type == SOCK_STREAM, is_ephemeral(local_port(client)));
 	expect_name(_metadata, ask(getsockname, client), any, local_port(client));
 
@@ -216,7 +219,10 @@ TEST_F(names, after_disconnect)
 	close(server);
 }
 
-/* Bound to any address, it takes one when it connects and gives it back. */
+/*
+ * Bound to the wildcard, it gets an address when it connects, and loses it
+ * afterwards.
+ */
 TEST_F(names, any_address_after_disconnect)
 {
 	const char *any = !is_ip6(variant->home) ? "0.0.0.0" : "::";
@@ -228,10 +234,10 @@ TEST_F(names, any_address_after_disconnect)
 		ASSERT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
 		expect_name(_metadata, ask(getsockname, fd), variant->home,
 			    variant->port);
-		/* As long as it has one address the others are free ... */
+		/* While it has one address, the others are free ... */
 		ASSERT_EQ(0, disconnect(fd));
 		expect_name(_metadata, ask(getsockname, fd), any, variant->port);
-		/* ... and now none is. */
+		/* ... and after that none is. */
 		again = socket_for(_metadata, variant->second, variant->type,
 				   variant->port);
 		EXPECT_EQ(-EADDRINUSE,
@@ -261,7 +267,7 @@ TEST_F(names, of_a_peer_that_leaves)
 	EXPECT_EQ(0, rc(recv(client, &byte, 1, 0)));
 	expect_name(_metadata, ask(getpeername, client), variant->home,
 		    variant->port);
-	/* Both ways shut is CLOSE, or its antechamber. */
+	/* With both directions shut down the state is CLOSE, or about to be. */
 	reset_on_close(child);
 	close(child);
 	settle(_metadata);
@@ -269,7 +275,10 @@ TEST_F(names, of_a_peer_that_leaves)
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, listener).err);
 }
 
-/* A buffer that is too short gets as much as it holds, and the whole length. */
+/*
+ * A buffer that is too short gets the first bytes, and the full length is
+ * returned.
+ */
 TEST_F(names, in_a_short_buffer)
 {
 	int server = server_on(_metadata, variant->home, variant->type,
@@ -289,7 +298,7 @@ TEST_F(names, in_a_short_buffer)
 	close(server);
 }
 
-/* Without ports, they are connected by the kernel's measure to none. */
+/* To the kernel, these are connected to port 0, since they have no ports. */
 TEST(other_protocols)
 {
 	static const struct {
@@ -318,7 +327,10 @@ TEST(other_protocols)
 	}
 }
 
-/* Link-local addresses are of a device, which their name tells. */
+/*
+ * Link-local addresses belong to a device, which is in the scope of the
+ * address.
+ */
 FIXTURE(scope) {
 	int index;
 };
@@ -411,7 +423,9 @@ TEST_F(scope, is_in_the_name)
 	EXPECT_EQ(self->index, (int)from.v6.sin6_scope_id);
 }
 
-/* A peer that really sends from the port, named by accept() and afterwards. */
+/*
+ * A peer that sends from the port; accept() and getpeername() must return that.
+ */
 TEST_F(scope, of_a_peer_on_the_port)
 {
 	int server = new_socket(_metadata, "::", variant->type);
@@ -436,7 +450,10 @@ TEST_F(scope, of_a_peer_on_the_port)
 		     variant->port, 0, self->index);
 }
 
-/* What counts is the peer's address, and neither its own nor its device. */
+/*
+ * The scope depends on the peer's address only, not on the own address or
+ * device.
+ */
 TEST_F(scope, of_the_peer_alone)
 {
 	int server = server_on(_metadata, GLOBAL, variant->type, variant->port);
@@ -490,7 +507,7 @@ TEST_F(scope, of_a_destination)
 	EXPECT_EQ(-EINVAL, rc(sendto(client, "x", 1, 0, &to.sa, 23)));
 }
 
-/* A flow is in the name of a peer if the socket was told to send it. */
+/* The address of a peer has a flow if the socket has IPV6_FLOWINFO_SEND. */
 TEST_F(scope, flow)
 {
 	struct addr to = addr_of("::1", variant->port);
@@ -506,7 +523,7 @@ TEST_F(scope, flow)
 			     with ? FLOW : 0, 0);
 		expect_name6(_metadata, ask(getsockname, fd), "::1",
 			     local_port(fd), 0, 0);
-		/* As it is told when it is asked */
+		/* As getpeername() returns it */
 		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, !with));
 		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
 			     0, 0);

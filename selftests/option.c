@@ -23,7 +23,7 @@
 #define SMCPROTO_SMC	0
 #define SMCPROTO_SMC6	1
 
-/* An option that does not exist, to learn what the kernel itself answers. */
+/* An option that does not exist, to see what the kernel itself returns */
 #define NO_SUCH_OPTION	0x7fe1
 
 static int set_raw(int fd, int level, int name, const void *val, socklen_t len)
@@ -193,7 +193,10 @@ TEST_F(option, get_lengths)
 						 names[i], out, &len)));
 		EXPECT_EQ(-1, out[0]);
 
-		/* With more room than needed one int is written, and the length says so. */
+		/*
+		 * If the buffer is larger, one int is written and the length is
+		 * set to that.
+		 */
 		len = sizeof(out);
 		EXPECT_EQ(0, rc(getsockopt(self->fd, variant->level, names[i],
 					   out, &len)));
@@ -262,7 +265,7 @@ TEST_F(option, bound_follows_the_port)
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
 	EXPECT_EQ(1, GET_BOUND());
 
-	/* A marked socket on some other port holds that one, not port 0. */
+	/* A marked socket on another port does not hold port 0. */
 	EXPECT_EQ(0, holds_zero(other));
 	ASSERT_EQ(0, set_mark(other, 1));
 	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
@@ -302,7 +305,7 @@ TEST_F(option, clear_after_a_refused_bind)
 	EXPECT_EQ(-EBUSY, set_mark(holder, 0));
 }
 
-/* Without a hold on port 0 the mark may change at any time. */
+/* If the socket does not hold port 0, the mark can be changed at any time. */
 TEST_F(option, change_on_another_port)
 {
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
@@ -418,8 +421,8 @@ TEST_F(levels, no_sol_ipv6_on_an_ip4_socket)
 }
 
 /*
- * Sockets that are neither TCP nor UDP. They must answer as to an option that does
- * not exist; some do not even pass SOL_IP options on.
+ * Sockets that are neither TCP nor UDP. They must return what they return for
+ * an option that does not exist; some do not pass SOL_IP options on.
  */
 FIXTURE(foreign) {
 	int fd;
@@ -461,7 +464,7 @@ FOREIGN(netlink, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, false);
 FIXTURE_SETUP(foreign)
 {
 	enter_netns(_metadata);
-	/* A fresh namespace lets nobody open ping sockets. */
+	/* In a new namespace, ping sockets cannot be opened by default. */
 	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ping_group_range", "0 0"));
 	self->fd = socket(variant->family, variant->type, variant->protocol);
 }
@@ -504,8 +507,8 @@ TEST_F(foreign, refuses_both_options)
 }
 
 /*
- * Protocols with ports, some of which have a TCP socket inside. The mark must not
- * reach that one.
+ * Protocols with ports, some of which use a TCP socket internally. The mark
+ * must not get to that.
  */
 FIXTURE(ports) {
 	int fd;
@@ -575,7 +578,7 @@ TEST_F(ports, bind_stays_ephemeral)
 
 	if (self->fd < 0)
 		SKIP(return, "this kernel has no such socket");
-	/* Others can be marked and have port 0. */
+	/* Other sockets can be marked and bound to port 0. */
 	bound_socket(_metadata, variant->host, SOCK_STREAM, 0);
 	expect_ephemeral_bind(_metadata, self->fd, variant->host, variant->type);
 	if (variant->type != SOCK_STREAM)

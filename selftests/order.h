@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Calls of several threads in an order that is given, so that a test of it
- * cannot miss.
+ * Runs calls of several threads in a given order, so that a test of that order
+ * cannot miss it.
  *
- * There are two ways to stop a call half way. One is the module port0_hold, which
- * holds a thread where it would take or give back the socket lock. The other is a
- * page of memory that whoever reads it waits for: a setsockopt() that copies from
- * there keeps the socket lock meanwhile, and a send stays in copying.
+ * There are two ways to stop a call half way. One is the module port0_hold,
+ * which holds a thread where it would take or release the socket lock. The
+ * other is a page of memory that blocks its readers (userfaultfd): a
+ * setsockopt() that copies from it keeps the socket lock meanwhile, and a send
+ * blocks while it copies.
  */
 #ifndef PORT0_ORDER_H
 #define PORT0_ORDER_H
@@ -19,13 +20,13 @@
 
 #include "stress.h"
 
-/* Where a call is when it has asked all that it asks without the lock. */
+/* after all tests that are made without the socket lock, before it is taken */
 #define BEFORE_LOCK	"lock"
-/* and when it has decided all, the lock not yet given back. */
+/* before the socket lock is released */
 #define BEFORE_UNLOCK	"unlock"
-/* and when it has given the lock back. */
+/* after the socket lock was released */
 #define AFTER_UNLOCK	"unlocked"
-/* and when a signal has ended its wait for its turn, before it acts on that. */
+/* after a signal has ended the wait for a turn, before that is handled */
 #define AFTER_WAIT	"waited"
 
 /*
@@ -87,7 +88,7 @@ static inline void slow_page_make(struct __test_metadata *_metadata,
 	ASSERT_EQ(0, rc(ioctl(slow->uffd, UFFDIO_REGISTER, &reg)));
 }
 
-/* Somebody waits for the page. */
+/* Wait until a thread blocks on the page. */
 static inline void slow_page_is_read(struct __test_metadata *_metadata,
 				     const struct slow_page *slow)
 {
@@ -97,7 +98,7 @@ static inline void slow_page_is_read(struct __test_metadata *_metadata,
 	ASSERT_EQ(POLLIN, event.revents);
 }
 
-/* Whoever reads it gets @text, or zeros, and goes on. */
+/* Let the readers go on with @text, or zeros, in the page. */
 static inline void slow_page_put(struct __test_metadata *_metadata,
 				 const struct slow_page *slow, const char *text)
 {
@@ -165,7 +166,7 @@ static inline int hold_open(struct __test_metadata *_metadata)
 	return hold;
 }
 
-/* Wait until somebody is held there. */
+/* Wait until a thread is held there. */
 static inline void hold_wait(struct __test_metadata *_metadata, int hold,
 			     const char *where)
 {
@@ -231,8 +232,9 @@ static inline char state_of(int tid)
 }
 
 /*
- * What waits for a lock or a turn is in state D; so is, for a moment, who waits for
- * memory or for kernel text to be patched, hence more than one look.
+ * A thread that waits for a lock or a turn is in state D. So is, for a moment,
+ * one that waits for memory or for the kernel to be patched; hence it is looked
+ * at more than once.
  */
 #define LOOKS	25
 
@@ -318,7 +320,7 @@ static inline int do_send(struct call *call)
 			 &to.sa, to.len));
 }
 
-/* Stuck in copying for as long as the page is not there. */
+/* A send that blocks while it copies, until the page is there. */
 static inline int do_send_page(struct call *call)
 {
 	struct addr to = addr_of(call->host, call->port);
@@ -332,8 +334,8 @@ static inline int do_send_connected(struct call *call)
 }
 
 /*
- * Keep the socket lock until the page is there; in the end this fails, since a
- * filter of zeros is none.
+ * A call that keeps the socket lock until the page is there. It fails then,
+ * since a filter of zeros is invalid.
  */
 static inline int do_keep_lock(struct call *call)
 {

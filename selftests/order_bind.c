@@ -19,7 +19,7 @@
 #define PEER_PORT	9
 #define MAPPED_ANY	"::ffff:0.0.0.0"
 
-/* Who wins, who is late, and what else there is. */
+/* The call that gets the socket lock first, the late one, and the rest */
 struct contest {
 	const char *host, *dest;	/* of the winner; see struct place */
 	const char *late;
@@ -76,13 +76,13 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 		      .contest.other = _other, .contest.type = _type)
 
 #define ON_TYPE(fixture, name, type)					\
-	CONTEST(fixture, ip4_##name, "127.0.0.1", "127.0.0.1",		\
-		"127.0.0.2", "127.0.0.2", type);			\
+	CONTEST(fixture, ip4_##name, "127.0.0.2", "127.0.0.2",		\
+		"127.0.0.3", "127.0.0.1", type);			\
 	CONTEST(fixture, ip6_##name, "::1", "::1", "fd00::2",		\
 		"fd00::2", type);					\
-	CONTEST(fixture, mapped_##name, "::ffff:127.0.0.1",		\
-		"::ffff:127.0.0.1", "::ffff:127.0.0.2",			\
-		"::ffff:127.0.0.2", type);				\
+	CONTEST(fixture, mapped_##name, "::ffff:127.0.0.2",		\
+		"::ffff:127.0.0.2", "::ffff:127.0.0.3",			\
+		"::ffff:127.0.0.1", type);				\
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
@@ -105,7 +105,7 @@ static void tell_about(struct late *self, const char *call)
 	snprintf(self->about, sizeof(self->about), "%s", call);
 }
 
-/* A socket that nobody has bound or marked, while @late is held. */
+/* A socket that is not bound or marked yet, while @late is held */
 static void hold_late(struct __test_metadata *_metadata, struct late *self,
 		      struct call *late)
 {
@@ -116,7 +116,7 @@ static void hold_late(struct __test_metadata *_metadata, struct late *self,
 	call_hold(_metadata, late, BEFORE_LOCK);
 }
 
-/* Somebody else marks it and binds it. */
+/* The other thread marks and binds it. */
 static void win(struct __test_metadata *_metadata, struct late *self)
 {
 	struct call win = {
@@ -132,9 +132,9 @@ static void win(struct __test_metadata *_metadata, struct late *self)
 typedef void then_t(struct __test_metadata *_metadata, struct late *self);
 
 /*
- * Not told that it came too late is who asks for no port at all; and with UDP, who
- * asks for the same wildcard in its other form, which has the same hash. It has no
- * effect either.
+ * A late bind() that does not ask for a port succeeds without effect; so does
+ * one on UDP that asks for the same wildcard in the other family's form, which
+ * has the same hash.
  */
 static bool may_miss_it(const struct late *self, const struct call *late)
 {
@@ -202,7 +202,7 @@ LATE_BIND(any, close)
 	self->fd = -1;
 }
 
-/* The socket has been closed when the late bind() goes on. */
+/* The socket is closed before the late bind() goes on. */
 TEST_F(any, bind_when_closed)
 {
 	struct late *late = &self->late;
@@ -241,7 +241,7 @@ LATE_BIND(tcp, listen)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* Nobody asks it for anything before it gets a datagram. */
+/* No call is made on the socket before it gets a datagram. */
 LATE_BIND(udp, hear)
 {
 	expect_datagrams(_metadata, self->fd, &self->place);
@@ -254,7 +254,7 @@ LATE_BIND(udp, device_and_back)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* Where the peer sees it come from, which is where it was bound to. */
+/* The source that the peer sees is the address it was bound to. */
 static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 {
 	struct addr from = { .len = sizeof(from.v6) };
@@ -302,10 +302,13 @@ LATE_BIND(any, connect)
 						    self->contest->other));
 }
 
-/* It has the address again that it had before it was connected. */
+/* After a disconnect it has the address that it had before it was connected. */
 static void expect_back(struct __test_metadata *_metadata, struct late *self)
 {
-	/* The kernel leaves a wildcard in its other form, on any port. */
+	/*
+	 * The kernel leaves the wildcard in the other family's form, on any
+	 * port.
+	 */
 	if (strcmp(self->contest->host, MAPPED_ANY))
 		expect_filed(_metadata, self->fd, &self->place);
 }
@@ -317,14 +320,14 @@ LATE_BIND(any, disconnect)
 	expect_back(_metadata, self);
 }
 
-/* It goes back to the address that bind() has left. */
+/* After the connection it has the address that bind() gave it. */
 LATE_BIND(any, disconnect_at_once)
 {
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* To another address, which by itself would choose another source. */
+/* To another address, for which the kernel would choose another source. */
 LATE_BIND(any, connect_elsewhere)
 {
 	const struct contest *contest = self->contest;
@@ -352,7 +355,9 @@ LATE_BIND(udp, send)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* It stays where the socket was; its end is not waited for. */
+/*
+ * The TIME_WAIT stays where the socket was; the test does not wait for its end.
+ */
 TEST_F(tcp, bind_then_time_wait)
 {
 	struct late *late = &self->late;
@@ -400,7 +405,10 @@ static int do_bind_on_lo(struct call *call)
 	return rc(bind(call->fd, &addr.sa, addr.len));
 }
 
-/* A link-local address binds the socket to its device, where it may be already. */
+/*
+ * Binding a link-local address also binds the socket to the device, to which it
+ * may be bound already.
+ */
 TEST_F(link, bind_on_device)
 {
 	struct late *late = &self->late;
@@ -462,9 +470,9 @@ FIXTURE_SETUP(rerouted)
 FIXTURE_TEARDOWN(rerouted) {}
 
 /*
- * With ip_dynaddr a SYN that is sent again takes another address if the first has
- * gone, and so does the socket, while nobody has its lock. A bind() that comes after
- * the connection has failed must leave it there.
+ * With ip_dynaddr, when a SYN is sent again and its source address is gone, the
+ * socket gets another address while no task has its lock. A late bind() that
+ * comes after the connection has failed must not change that.
  */
 TEST_F(rerouted, bind_after_syn)
 {
@@ -527,8 +535,8 @@ static int do_nothing(struct call *call)
 }
 
 /*
- * What undoes a late bind() is found by the socket's hash: among so many pairs some
- * are of one hash, and the end of one socket is not that of the other.
+ * Watches are hashed by socket. With this many pairs, some have the same hash:
+ * the end of one socket must not end the watch on another.
  */
 TEST_F(many, bind_then_close_of_others)
 {
@@ -629,14 +637,17 @@ static void refusal_end(struct __test_metadata *_metadata,
 	close(refusal->attach.target_fd);
 	close(refusal->attach.attach_bpf_fd);
 	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
-	/* A thread that has ended may be counted a little longer. */
+	/*
+	 * A thread may be counted in its control group for a while after it has
+	 * ended.
+	 */
 	while (rmdir(refusal->path) && tries++ < 1000)
 		nap_ms(10);
 }
 
 /*
- * The late bind() is refused when it is done. It must not give up what the other
- * has won, unless it is given up whole.
+ * The late bind() is refused by a program at its end. The socket must keep the
+ * port that the other bind() took, or give it up completely.
  */
 TEST_F(any, bind_refused)
 {
@@ -676,7 +687,10 @@ TEST_F(any, bind_refused)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
-/* The winner is refused while another waits for the lock, who has it all then. */
+/*
+ * The first bind() is refused while another one waits for the lock; that one
+ * then gets the port.
+ */
 TEST_F(any, winner_refused)
 {
 	struct late *late = &self->late;
@@ -712,8 +726,8 @@ TEST_F(any, winner_refused)
 }
 
 /*
- * The winner is refused, and before it has put everything back the other has chosen
- * an address, and no port.
+ * The first bind() is refused, and before it has restored everything, the other
+ * one has written an address without a port.
  */
 TEST_F(any, winner_refused_and_late_without_port)
 {
@@ -748,10 +762,7 @@ TEST_F(any, winner_refused_and_late_without_port)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
-/*
- * Other calls that are late: they find a bound socket, and do what they do on
- * one.
- */
+/* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
 {
@@ -886,7 +897,7 @@ TEST_F(v6only, late)
 	call_start(_metadata, &winner);
 	bound = call_has_ended(_metadata, &winner);
 	result = call_release(_metadata, &option);
-	/* Who finds the socket bound is told so, or changes nothing. */
+	/* A call that finds the socket bound fails or changes nothing. */
 	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
 			    !variant->port && !result) {
 		TH_LOG("it says %d", result);
@@ -940,8 +951,9 @@ static int do_addrform(struct call *call)
 }
 
 /*
- * The socket is to become one of IPv4, which takes a connection. It has one when
- * the call begins, and another, from the port it was bound to since, later on.
+ * IPV6_ADDRFORM, which needs a connected socket. It has one connection when the
+ * call begins, and another one, from the port that it was bound to since,
+ * later.
  */
 TEST_F(addrform, late)
 {
@@ -1028,8 +1040,8 @@ FIXTURE_TEARDOWN(turn) {}
 }
 
 /*
- * A bind() and a call that takes the mark away. Either the bind() came first and
- * the socket keeps its mark, or last and got a port like anybody.
+ * A bind() and a call that clears the mark. Either the bind() comes first and
+ * the socket keeps its mark, or it comes last and gets an ephemeral port.
  */
 static void expect_bind_or_clear(struct __test_metadata *_metadata, int fd,
 				 const struct place *place, int clear)
@@ -1082,7 +1094,7 @@ TEST_F(turn, bind_held_while_clear)
 	expect_bind_or_clear(_metadata, fd, &place, cleared);
 }
 
-/* The bind() is done, but for giving back the lock. */
+/* The bind() is complete but still has the lock. */
 TEST_F(turn, bind_done_while_clear)
 {
 	struct place place = PLACE_OF(variant, "a clear at the end of a bind()");
@@ -1098,7 +1110,10 @@ TEST_F(turn, bind_done_while_clear)
 			     call_end(_metadata, &clear));
 }
 
-/* Both are marked: one wins, the other is told that the socket is bound. */
+/*
+ * Two calls of bind() on a marked socket: one wins, the other fails with
+ * EINVAL.
+ */
 TEST_F(turn, bind_held_while_bind)
 {
 	struct place place = PLACE_OF(variant, "two bind()s");
@@ -1127,9 +1142,9 @@ TEST_F(turn, bind_held_while_bind)
 }
 
 /*
- * Waits for @first in a process of its own, since a thread cannot be killed alone.
- * It binds an address that is nobody's, which leaves the port to the others; @hold,
- * if not -1, holds it after the wait for its turn.
+ * Waits for @first in its own process, since a single thread cannot be killed.
+ * It binds an address that no other test uses, which leaves the port to the
+ * others. If @hold is not -1, it is held after the wait for its turn.
  */
 static pid_t fork_waiter(struct __test_metadata *_metadata,
 			 const struct call *first, int hold)
@@ -1142,7 +1157,9 @@ static pid_t fork_waiter(struct __test_metadata *_metadata,
 	if (!pid) {
 		if (hold >= 0 && write(hold, AFTER_WAIT, strlen(AFTER_WAIT)) < 0)
 			_exit(1);
-		/* What the parent closes is to be closed. */
+		/*
+		 * The child must not keep descriptors that the parent closes.
+		 */
 		close(first->hold);
 		close(hold);
 		bind_to(first->fd, nowhere, 0);
@@ -1162,7 +1179,7 @@ static void expect_killed(struct __test_metadata *_metadata, pid_t pid)
 	EXPECT_EQ(CLD_KILLED, gone.si_code);
 }
 
-/* Of two that were left one has the port, and the socket is as ever. */
+/* One of the remaining two gets the port, and the socket works. */
 static void expect_one_bound(struct __test_metadata *_metadata, int fd,
 			     const struct place *place, int one, int other)
 {
@@ -1176,7 +1193,9 @@ static void expect_one_bound(struct __test_metadata *_metadata, int fd,
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
-/* One that waits is killed: it goes at once, and the others are none the worse. */
+/*
+ * A waiting call is killed: it ends at once, and the others are not affected.
+ */
 TEST_F(turn, killed_while_it_waits)
 {
 	struct place place = PLACE_OF(variant, "a bind() that was killed");
@@ -1192,7 +1211,7 @@ TEST_F(turn, killed_while_it_waits)
 	expect_blocked(_metadata, &last);
 	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
 	expect_killed(_metadata, pid);
-	/* The one that it waited for has not moved. */
+	/* The call that it waited for is still held. */
 	EXPECT_FALSE(atomic_load(&first.ended));
 	EXPECT_FALSE(atomic_load(&last.ended));
 	one = call_release(_metadata, &first);
@@ -1200,7 +1219,7 @@ TEST_F(turn, killed_while_it_waits)
 			 call_end(_metadata, &last));
 }
 
-/* It is killed, and gets its turn before it has left the queue. */
+/* It is killed, and is given the turn before it has left the queue. */
 TEST_F(turn, killed_and_given_its_turn)
 {
 	struct place place = PLACE_OF(variant, "a bind() killed in its turn");
@@ -1226,7 +1245,7 @@ TEST_F(turn, killed_and_given_its_turn)
 
 #define QUEUE	4
 
-/* Who has waited longest is next, one at a time. */
+/* The call that has waited longest is next, one at a time. */
 TEST_F(turn, first_come_first_served)
 {
 	int rival = bound_socket(_metadata, variant->host, variant->type, 0);
@@ -1243,7 +1262,7 @@ TEST_F(turn, first_come_first_served)
 		call_start_held(_metadata, &waiters[i], BEFORE_LOCK);
 		expect_blocked(_metadata, &waiters[i]);
 	}
-	/* Each finds that the address is taken, so that the next one tries. */
+	/* Each one finds the address taken, so the next one tries. */
 	EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &first));
 	for (i = 0; i < QUEUE; i++) {
 		hold_wait(_metadata, waiters[i].hold, BEFORE_LOCK);
@@ -1272,8 +1291,8 @@ static int do_bind_crowd(struct call *call)
 }
 
 /*
- * Turns are hashed by socket: among so many pairs some are of one hash. None of
- * them waits for the other.
+ * Turns are hashed by socket. With this many pairs, some have the same hash: no
+ * call may wait for one on another socket.
  */
 TEST_F(turn, sockets_do_not_wait_for_each_other)
 {
@@ -1310,7 +1329,7 @@ TEST_F(turn, sockets_do_not_wait_for_each_other)
 		EXPECT_EQ(0, call_release(_metadata, &held[i]));
 }
 
-/* How often a thread has gone to sleep so far. */
+/* The number of voluntary context switches of a thread so far */
 static long sleeps_of(int tid)
 {
 	char path[64], line[128];
@@ -1329,7 +1348,7 @@ static long sleeps_of(int tid)
 #define WAITERS	8
 #define OTHERS	20
 
-/* Who waits for one socket sleeps through what is done with others. */
+/* A call that waits for one socket is not woken by calls on others. */
 TEST_F(turn, others_wake_nobody)
 {
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);

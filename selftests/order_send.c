@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Datagrams that are under way while something else happens to their socket.
+ * Datagrams in flight while something else happens to their socket.
  *
- * A send stays in copying, or its socket's lock is taken, for as long as the test
- * wants. A datagram goes where it was sent or nowhere: above all not to port 1,
- * which the kernel is shown in place of 0.
+ * A send is blocked while it copies, or the socket lock is held, for as long as
+ * the test needs. A datagram must go where it was sent, or nowhere; in
+ * particular not to port 1, which the kernel is given in place of 0.
  */
 #include <netinet/udp.h>
 
@@ -48,8 +48,8 @@ FIXTURE_TEARDOWN(unlocked)
 }
 
 /*
- * @send_ ends although somebody has the lock all the while; so it does on an
- * ordinary port.
+ * @send_ ends although another thread has the socket lock all the time, as on
+ * an ordinary port.
  */
 static void send_while_locked(struct __test_metadata *_metadata,
 			      struct slow_page *slow, struct call *send_,
@@ -114,7 +114,7 @@ TEST_F(unlocked, send_connected)
 	send_while_locked(_metadata, &self->slow, &send_, peer, variant->port);
 }
 
-/* From the port and to it, too. */
+/* Also from the port to the port */
 TEST_F(unlocked, sendto_same_port)
 {
 	int peer = bound_socket(_metadata, variant->peer, SOCK_DGRAM,
@@ -182,7 +182,7 @@ static void expect_one(struct __test_metadata *_metadata, int fd)
 	EXPECT_EQ(-EAGAIN, recv_now(fd));
 }
 
-/* The mark goes meanwhile. */
+/* The mark is cleared meanwhile. */
 TEST_F(stuck, clear)
 {
 	struct call send_ = {
@@ -199,7 +199,7 @@ TEST_F(stuck, clear)
 	EXPECT_EQ(-EINVAL, send_to(self->fd, variant->host, 0, "x", 0));
 }
 
-/* The same, while the datagram is being put together under the lock. */
+/* The same while the datagram is being built under the lock */
 TEST_F(stuck, clear_corked)
 {
 	struct call send_ = {
@@ -219,7 +219,10 @@ TEST_F(stuck, clear_corked)
 	expect_one(_metadata, self->server);
 }
 
-/* It is marked anew, and bound to port 0, and its first datagram is still there. */
+/*
+ * The socket is marked again and bound to port 0 while its first datagram is
+ * still in flight.
+ */
 TEST_F(stuck, clear_mark_disconnect)
 {
 	struct call send_ = {
@@ -285,8 +288,8 @@ TEST_F(stuck, two_sends_zero_last)
 }
 
 /*
- * A datagram waits for the socket, in line behind whoever clears the mark. It
- * must go where it was sent.
+ * A send waits for the socket lock behind a call that clears the mark. The
+ * datagram must go where it was sent.
  */
 TEST_F(stuck, behind_clear)
 {
@@ -323,8 +326,8 @@ TEST_F(stuck, behind_clear)
 #define BATCH		20
 
 /*
- * What a datagram to another port costs: the best of some batches, in seconds,
- * since what interrupts it costs more.
+ * The time of a datagram to another port in seconds: the best of several
+ * batches, since interruptions only make it longer.
  */
 static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 		   int peer)
@@ -346,8 +349,8 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 }
 
 /*
- * Threads that sleep in a send to port 0 slow down no other, even one on the same
- * socket. When each look-up walked the list of them, it took ten times as long.
+ * Threads that sleep in a send to port 0 must not slow down others, even on the
+ * same socket. When calls were in one list, look-ups took ten times as long.
  */
 TEST_F(stuck, sleepers)
 {
@@ -360,7 +363,7 @@ TEST_F(stuck, sleepers)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 32768);
 	event.fd = self->slow[0].uffd;
-	/* Each of them has its packet already. */
+	/* Each of them has allocated its packet already. */
 	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_SNDBUFFORCE, 1 << 24));
 	alone = cost(_metadata, self->fd, variant->host, self->peer);
 	for (i = 0; i < SLEEPERS; i++) {
@@ -427,7 +430,7 @@ static int receiver(struct __test_metadata *_metadata, const char *host, int por
 {
 	int fd = bound_socket(_metadata, host, SOCK_DGRAM, port);
 
-	/* Room for all of them */
+	/* Socket buffers for all of them */
 	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, 1 << 20));
 	return fd;
 }
@@ -442,8 +445,9 @@ static int count_received(int fd)
 }
 
 /*
- * Calls are hashed by task: among so many pairs some are of one hash. Who sends
- * to port 1 does so, whoever sends to port 0 from the same socket.
+ * Calls are hashed by task. With this many pairs, some have the same hash. A
+ * datagram to port 1 must go there, whatever another task sends to port 0
+ * through the same socket.
  */
 TEST_F(many, send_to_either_port)
 {

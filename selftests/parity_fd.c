@@ -2,13 +2,10 @@
 /*
  * Descriptors that are passed, inherited and duplicated, and calls by io_uring.
  */
-#include <linux/io_uring.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-#include "port0_test.h"
+#include "ring.h"
 
 FEATURE_FIXTURE(fd);
 
@@ -31,7 +28,7 @@ static int pass(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
 	close(fd);
 
-	/* Only the message holds the socket now. */
+	/* The socket is now held by the message in flight only. */
 	msg.msg_controllen = sizeof(control);
 	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
@@ -70,7 +67,7 @@ TEST_F(fd, passed_connected)
 	talk(_metadata, link.client, link.child);
 }
 
-/* A server as inetd has it: one process binds, another one serves. */
+/* As with inetd: one process binds, another one serves. */
 TEST_F(fd, served_by_a_child_process)
 {
 	int listener = listener_on(_metadata, variant->home, variant->port);
@@ -137,67 +134,6 @@ TEST_F(fd, duplicated)
 	expect_port(_metadata, first, variant->port);
 	close(first);
 	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
-}
-
-/* An io_uring with room for one request. */
-struct ring {
-	int fd;
-	struct io_uring_sqe *sqes;
-	char *rings;
-	struct io_uring_params params;
-};
-
-static int ring_open(struct ring *ring)
-{
-	size_t size;
-
-	memset(ring, 0, sizeof(*ring));
-	ring->fd = rc(syscall(__NR_io_uring_setup, 1, &ring->params));
-	if (ring->fd < 0)
-		return ring->fd;
-	size = ring->params.cq_off.cqes +
-	       ring->params.cq_entries * sizeof(struct io_uring_cqe);
-	ring->rings = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-			   ring->fd, IORING_OFF_SQ_RING);
-	ring->sqes = mmap(NULL, sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE,
-			  MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQES);
-	return ring->rings == MAP_FAILED || ring->sqes == MAP_FAILED ? -ENOMEM : 0;
-}
-
-static unsigned int *ring_word(const struct ring *ring, __u32 offset)
-{
-	return (unsigned int *)(ring->rings + offset);
-}
-
-/* Hands a request in; it may go on by itself. */
-static int ring_submit(struct ring *ring, struct io_uring_sqe request)
-{
-	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
-
-	ring->sqes[0] = request;
-	*ring_word(ring, ring->params.sq_off.array) = 0;
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	return syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1 ? 0 : -errno;
-}
-
-/* Waits for the answer to the one request there is. */
-static int ring_result(struct ring *ring)
-{
-	unsigned int *head = ring_word(ring, ring->params.cq_off.head);
-	const struct io_uring_cqe *answers = (void *)(ring->rings + ring->params.cq_off.cqes);
-	unsigned int mask = *ring_word(ring, ring->params.cq_off.ring_mask);
-	int result;
-
-	if (syscall(__NR_io_uring_enter, ring->fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
-		return -errno;
-	result = answers[*head & mask].res;
-	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-	return result;
-}
-
-static int ring_call(struct ring *ring, struct io_uring_sqe request)
-{
-	return ring_submit(ring, request) ?: ring_result(ring);
 }
 
 /* bind and listen came later than the rest; the numbers are the kernel's. */
@@ -283,31 +219,9 @@ TEST_F(fd, io_uring_sendmsg)
 	}
 }
 
-/* Fills the send buffer with what waits for a neighbour that does not answer. */
-static int fill_send_buffer(struct __test_metadata *_metadata, int fd, bool ip6)
-{
-	struct addr lost = addr_of(ip6 ? "2001:db8::99" : "192.0.2.99", OTHER_PORT);
-	static const char packet[1024];
-	int sent, err = 0;
-
-	ASSERT_EQ(0, system("ip link add port0a type veth peer name port0b && "
-			    "ip link set port0a up && ip link set port0b up && "
-			    "ip addr add 192.0.2.1/24 dev port0a && "
-			    "ip addr add 2001:db8::1/64 dev port0a nodad"));
-	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_SNDBUF, 1));
-	for (sent = 0; sent < 1000; sent++) {
-		err = rc(sendto(fd, packet, sizeof(packet), MSG_DONTWAIT, &lost.sa,
-				lost.len));
-		if (err < 0)
-			break;
-	}
-	EXPECT_EQ(-EAGAIN, err);
-	return sent;
-}
-
 /*
- * A send that finds no room is made again when there is some, from the request as
- * the kernel has kept it: it has to go where it was told first.
+ * A send that finds the buffer full is repeated later by the kernel, from the
+ * request as it was stored: it has to go where it was first sent to.
  */
 TEST_F(fd, io_uring_sendmsg_retried)
 {
@@ -330,7 +244,7 @@ TEST_F(fd, io_uring_sendmsg_retried)
 	EXPECT_EQ(4, ring_result(&ring));
 	expect_recv(_metadata, server, "ring");
 	EXPECT_EQ(variant->port, port_of(&to));
-	/* And so does what is sent after it. */
+	/* A send after it arrives, too. */
 	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
 	expect_recv(_metadata, server, "ring");
 }

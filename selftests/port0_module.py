@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The module itself: loading it, taking it out and bringing it back.
+"""The module itself: loading and unloading it, and restoring its state.
 
 PORT0_KO names its file; without it the installed one is taken.
 """
@@ -42,7 +42,7 @@ def is_loaded(name="port0"):
 
 
 def users(name="port0"):
-    """How many sockets and running calls hold the module."""
+    """The number of sockets and running calls that hold a reference on the module."""
     return int(read(f"/sys/module/{name}/refcnt"))
 
 
@@ -118,7 +118,7 @@ def restored():
 
 @contextlib.contextmanager
 def without_module():
-    """The module is out inside, and back as it was afterwards."""
+    """Unload the module inside "with", and load it again as it was."""
     with restored():
         absent()
         yield
@@ -163,7 +163,7 @@ def refused(function, **how):
 
 @contextlib.contextmanager
 def livepatch(function):
-    """Somebody else has this function, which fails with EXFULL."""
+    """A livepatch on this function, which then fails with EXFULL."""
     path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
     if not os.path.exists(path):
         raise Skip("no livepatch was built for this kernel")

@@ -83,6 +83,30 @@ static inline int bound_socket(struct __test_metadata *_metadata,
 	return fd;
 }
 
+/*
+ * Is a wildcard UDP socket refused beside more than ten sockets on its port? Kernels
+ * whose udp_lib_get_port() does not ask inet_use_hash2_on_bind() let it be bound.
+ */
+static inline bool udp_sees_crowds(struct __test_metadata *_metadata)
+{
+	char host[] = "127.0.0.00";
+	int fd[12], i, err;
+
+	for (i = 0; i < 12; i++) {
+		snprintf(host, sizeof(host), "127.0.0.%d", i + 1);
+		fd[i] = new_socket(_metadata, host, SOCK_DGRAM);
+		ASSERT_EQ(0, bind_to(fd[i], host, OTHER_PORT));
+	}
+	i = new_socket(_metadata, "0.0.0.0", SOCK_DGRAM);
+	err = bind_to(i, "0.0.0.0", OTHER_PORT);
+	close(i);
+	for (i = 0; i < 12; i++)
+		close(fd[i]);
+	return err == -EADDRINUSE;
+}
+
+#define NO_CROWDS	"this kernel's UDP does not see a crowd from a wildcard"
+
 static inline void expect_send(struct __test_metadata *_metadata, int fd,
 			       const char *text)
 {

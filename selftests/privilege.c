@@ -47,7 +47,9 @@ PRIVILEGE(any4, "0.0.0.0");
 PRIVILEGE(any6, "::");
 PRIVILEGE(mapped, "::ffff:127.0.0.1");
 
-/* Where the limit lies: at the bottom, around each of our ports, and above. */
+/*
+ * Values of the limit: the lowest, around each of the tested ports, and above
+ */
 static const int starts[] = {
 	0, 1, 2, 3, CONTROL_PORT - 1, CONTROL_PORT, CONTROL_PORT + 1, 1024, OTHER_PORT + 1,
 };
@@ -81,7 +83,7 @@ TEST_F(privilege, first_bind)
 	}
 }
 
-/* For a bind() that is refused, and for the socket, nothing has happened. */
+/* A refused bind() leaves the socket as it was. */
 TEST_F(privilege, refused_then_allowed)
 {
 	int fd = socket_for(_metadata, variant->host, variant->type, variant->port);
@@ -97,7 +99,7 @@ TEST_F(privilege, refused_then_allowed)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* A second bind() is asked for the privilege before it is told EINVAL. */
+/* A second bind() fails with EACCES, for lack of privilege, before EINVAL. */
 TEST_F(privilege, second_bind)
 {
 	int fd = bound_socket(_metadata, variant->host, variant->type,
@@ -110,7 +112,10 @@ TEST_F(privilege, second_bind)
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
 			set_start(_metadata, starts[i]);
 			for (j = 0; j < ARRAY_SIZE(asked); j++) {
-				/* On an ordinary port 0 asks for no port. */
+				/*
+				 * For an unmarked socket, port 0 means any
+				 * port.
+				 */
 				port = asked[j] ?: variant->port;
 				EXPECT_EQ(is_allowed(port, starts[i], capable) ?
 					  -EINVAL : -EACCES,
@@ -255,7 +260,9 @@ TEST_F(privilege, foreign_addresses)
 	}
 }
 
-/* Root of another user namespace is nobody here, whatever the socket. */
+/*
+ * Root of another user namespace has no privilege here, whatever the socket is.
+ */
 TEST_F(privilege, second_bind_from_a_user_namespace)
 {
 	int fd = bound_socket(_metadata, variant->host, variant->type,

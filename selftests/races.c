@@ -31,13 +31,13 @@ struct race {
 	atomic_int here, round;
 	atomic_bool over;
 	atomic_ulong calls;
-	atomic_int wrong;	/* the first answer that cannot be */
+	atomic_int wrong;	/* the first result that is impossible */
 	const char *wrong_call;
 };
 
 typedef void role_t(struct race *race);
 
-/* What a call may answer besides success; and its socket may be closed. */
+/* The errors that a call may return; its socket may also be closed. */
 #define MAY(...)	((const int[]){ EBADF, ##__VA_ARGS__, 0 })
 
 static void check(struct race *race, const char *call, int err,
@@ -99,14 +99,14 @@ static void race_accept(struct race *race)
 	      MAY(EAGAIN, EINVAL, ENOTSOCK));
 	if (fd < 0)
 		return;
-	/* Its peer may have reset it, and then it is free to bind. */
+	/* If its peer has reset it, it can be bound. */
 	CHECK(bind_to(fd, race->host, 0), EINVAL, EADDRINUSE);
 	CHECK(holds_zero(fd));
 	reset_on_close(fd);
 	close(fd);
 }
 
-/* To the socket that the race is about, from one that is nobody else's. */
+/* Sent to the raced socket, from a socket that no other thread uses */
 static void race_visit(struct race *race)
 {
 	int fd = socket(is_ip6(race->host) ? AF_INET6 : AF_INET,
@@ -179,7 +179,10 @@ static void race_addrform(struct race *race)
 	set_int(race->fd, SOL_IPV6, IPV6_ADDRFORM, AF_INET);
 }
 
-/* All threads go on together. Spinning makes them meet closely. */
+/*
+ * All threads start together; they spin, so that they start at nearly the same
+ * time.
+ */
 static void meet(struct race *race, int roles)
 {
 	int round = atomic_load(&race->round);
@@ -314,14 +317,14 @@ static void run_race(struct __test_metadata *_metadata, struct race *race,
 		pthread_join(runners[i].thread, NULL);
 	close(race->peer);
 
-	/* Nothing stays behind. */
+	/* No socket and no reference is left. */
 	EXPECT_EQ(users, wait_for_users(users));
 	fd = bound_socket(_metadata, race->host, race->type, 0);
 	close(fd);
 	TH_LOG("%ld rounds, %lu calls", rounds, atomic_load(&race->calls));
 }
 
-/* What a race can be run on. */
+/* The kinds of sockets for races */
 #define RACES(fixture)							\
 	FIXTURE(fixture) {};						\
 	FIXTURE_VARIANT(fixture) {					\
@@ -406,8 +409,8 @@ RACE(any, group_join_leave, GROUP, race_group, race_group, race_visit)
 RACE(any, group_close, GROUP, race_group, race_close, race_visit)
 
 /*
- * A namespace goes away with sockets on port 0 in it, connected, listening and
- * in every state between, and connections to port 0 just closed.
+ * A namespace is removed with sockets on port 0 in it: connected, listening, in
+ * all states between, and connections to port 0 that were just closed.
  */
 TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 {
@@ -443,9 +446,9 @@ TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 }
 
 /*
- * A call that has asked all that it asks without the socket lock, and gets the
- * lock after a bind() of another thread: order_bind makes sure of that, for each
- * such call; here chance brings them together, at whatever place there is.
+ * Late calls: they pass the hooks before another thread marks and binds the
+ * socket, and get the socket lock after that. order_bind makes each of them
+ * happen for certain; here they happen by chance, at any point.
  */
 struct late_race {
 	const char *host, *other;
@@ -473,8 +476,9 @@ static void *be_late(void *data)
 }
 
 /*
- * A filter that takes the kernel long to compile, with the socket lock held. Who
- * finds the lock taken sleeps, and others come first while it wakes up.
+ * A filter that takes the kernel long to compile, while it holds the socket
+ * lock. Calls that find the lock taken sleep, and others get it first while
+ * they wake up.
  */
 static void keep_lock(int fd)
 {
@@ -487,7 +491,7 @@ static void keep_lock(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
 }
 
-/* Each has a CPU of its own, where there are two. */
+/* Each thread runs on its own CPU, if there are two. */
 static void late_begin(struct __test_metadata *_metadata,
 		       struct late_race *race)
 {
@@ -526,7 +530,7 @@ static void bind_late(struct late_race *race)
 	bind_to(race->fd, race->other, 0);
 }
 
-/* Which of the two addresses it has. */
+/* Which of the two addresses the socket has */
 static const char *winner_of(const struct late_race *race)
 {
 	struct addr name = { .len = sizeof(name.v6) };
@@ -545,7 +549,7 @@ static int bind_rival(const struct late_race *race, const char *host)
 	return err;
 }
 
-/* It is where its name says, and nowhere else. */
+/* It is filed under the address that it has, and nowhere else. */
 static void expect_place(struct __test_metadata *_metadata,
 			 const struct late_race *race, long round,
 			 const char *after)
@@ -563,8 +567,9 @@ static void expect_place(struct __test_metadata *_metadata,
 }
 
 /*
- * UDP looks for conflicts among all sockets of the port, so a wrong address shows
- * in another way: somebody has that one already, and still gets what is sent there.
+ * UDP looks for conflicts among all sockets of the port, so a wrong address
+ * shows differently: another socket has that address already, and still
+ * receives what is sent there.
  */
 static void expect_bystander(struct __test_metadata *_metadata,
 			     const struct late_race *race, long round,
@@ -584,7 +589,10 @@ static void expect_bystander(struct __test_metadata *_metadata,
 	ASSERT_EQ(-EADDRINUSE, bind_rival(race, race->host));
 }
 
-/* A call that would move it in the tables if it were not where it says. */
+/*
+ * A call that would file the socket anew, if it were not filed under its
+ * address
+ */
 static const char *move(const struct late_race *race, long round, int peer_port)
 {
 	switch (round / 2 % 4) {
@@ -633,7 +641,7 @@ FIXTURE_SETUP(late)
 
 FIXTURE_TEARDOWN(late) {}
 
-/* Chance wants tries more than time: a busy host gives fewer of them. */
+/* The number of tries matters, not the time: a busy host makes fewer. */
 #define LATE_ROUNDS	scaled(300, 3000)
 #define LATE_SEC	scaled(2, 20)
 #define LATE_MAX_SEC	scaled(10, 100)
@@ -681,7 +689,10 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 			else
 				expect_place(_metadata, &race, round, after);
 		}
-		/* Or it is full soon, and connect() waits for the next SYN. */
+		/*
+		 * Otherwise the accept queue is full soon, and connect() waits
+		 * for the next SYN.
+		 */
 		while ((child = accept4(peer, NULL, NULL, SOCK_NONBLOCK)) >= 0)
 			close(child);
 		reset_on_close(race.fd);
@@ -721,7 +732,9 @@ FIXTURE_SETUP(v6only)
 
 FIXTURE_TEARDOWN(v6only) {}
 
-/* A socket of both families, and one of IPv4, have no port together. */
+/*
+ * A dual-stack socket and an IPv4 socket cannot have the port at the same time.
+ */
 TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
 {
 	struct late_race race = {

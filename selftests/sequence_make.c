@@ -399,7 +399,7 @@ static void connect_any(unsigned int mix)
 
 static void add_disconnect(unsigned int slot)
 {
-	ADD(CONNECT, slot, .address = { ANY4, UNDER_TEST, UNSPEC });
+	ADD(CONNECT, slot, .address = { .place = ANY4, .port = UNDER_TEST, .spoil = UNSPEC });
 }
 
 static void disconnect_bound(unsigned int mix)
@@ -544,6 +544,6 @@ void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps)
 		ADD(GETSOCKNAME, slot);
 		ADD(GETPEERNAME, slot);
 		ADD(RECV, slot);
-		ADD(BIND, slot, .address = { any, OTHER, AS_IS });
+		ADD(BIND, slot, .address = { .place = any, .port = OTHER, .spoil = AS_IS });
 	}
 }

@@ -622,8 +622,8 @@ static bool sends_packets(const struct step *step)
 }
 
 /*
- * A second thread, which makes a call when it is told to: the calls keep their
- * order, but not all of them are the same task's, and the tasks share their files.
+ * A second thread, which makes calls when it is told to. The calls keep their
+ * order but are made by two tasks, which share their files.
  */
 static struct second {
 	pthread_t thread;

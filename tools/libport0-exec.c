@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What COMMAND starts stays under port0-run, whatever it does to its environment:
- * nginx starts its successor with one of its own, sudo and env -i with next to
- * none. What is missing of our settings is put back on the way to the kernel. A
- * program that cannot load the library is started all the same, but not without a
- * word.
+ * Keeps programs that COMMAND starts under port0-run, whatever it does to its
+ * environment: nginx starts the new program with an environment of its own,
+ * sudo and env -i with a nearly empty one. Missing settings are added when the
+ * program is started. A program that cannot load the library is started
+ * nevertheless, and a message is printed.
  *
- * All of it may run between fork(), or vfork(), and exec(): no memory is allocated.
+ * All of this may run between fork(), or vfork(), and exec(): no memory is
+ * allocated.
  */
 #define _GNU_SOURCE
 #include <alloca.h>
@@ -35,12 +36,15 @@ static const char *const names[] = {
 };
 
 #define NAMES		(sizeof(names) / sizeof(names[0]))
-/* the settings, LD_PRELOAD, the sockets, and the end */
+/* the settings, LD_PRELOAD, the sockets, and the final NULL */
 #define MORE		(NAMES + 3)
 #define PRELOAD		"LD_PRELOAD"
 #define SOCKETS_SIZE	8192
 
-/* NAME=VALUE each, kept out of reach of who writes over the environment. */
+/*
+ * NAME=VALUE strings, copied, since programs overwrite their environment's
+ * memory
+ */
 static char kept[3 * PORT0_SET_HEX];
 static char *settings_of[NAMES];
 static char library[PATH_MAX];
@@ -59,7 +63,10 @@ static FILE *(*next_popen)(const char *command, const char *mode);
 
 /* The environment ------------------------------------------------------------ */
 
-/* Find our library among those in LD_PRELOAD; its length, or 0. */
+/*
+ * Find the library in the list LD_PRELOAD; returns the length of its name, or
+ * 0.
+ */
 static size_t find_library(const char *list, const char **where)
 {
 	static const size_t own = sizeof(PORT0_LIBRARY) - 1;
@@ -104,7 +111,7 @@ void exec_settings_read(void)
 	next_popen = (typeof(next_popen))dlsym(RTLD_NEXT, "popen");
 }
 
-/* The value of a variable, if this is it. */
+/* The value in "NAME=VALUE" if the name is that, else NULL */
 static char *value_of(char *entry, const char *name)
 {
 	size_t len = strlen(name);
@@ -130,7 +137,7 @@ static size_t length(char *const envp[])
 	return count;
 }
 
-/* How much memory LD_PRELOAD takes at most. */
+/* The most memory that LD_PRELOAD needs */
 static size_t preload_size(char *const envp[])
 {
 	size_t count = length(envp), n = find(envp, count, PRELOAD);
@@ -183,7 +190,7 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 	return changed ? into : envp;
 }
 
-/* On the stack of who calls exec(): a macro, since it must not be gone before. */
+/* On the caller's stack, where it has to stay until exec(): hence a macro */
 #define COMPLETE(envp)							\
 	({								\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
@@ -214,7 +221,7 @@ static void warn_fd(int fd, const char *name, int depth)
 	}
 }
 
-/* Say what will not be on port 0; errno stays. */
+/* Tell the user which program will not be on port 0. errno is not changed. */
 static void warn_at(int dir, const char *path)
 {
 	int err = errno, fd;
@@ -310,7 +317,7 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp), flags);
 }
 
-/* The arguments behind @first, which end with NULL. */
+/* Collect the arguments after @first, which end with NULL. */
 #define COUNT(count, first, args)					\
 	do {								\
 		va_start(args, first);					\
@@ -327,31 +334,23 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 			argv[n] = va_arg(args, char *);			\
 	} while (0)
 
-EXPORT int execl(const char *path, const char *first, ...)
-{
-	size_t count;
-	va_list args;
-
-	COUNT(count, first, args);
-	char *argv[count + 1];
-
-	COLLECT(argv, count, first, args);
-	va_end(args);
-	return execve(path, argv, environ);
+/* The variants whose arguments are a list: collect them, then make the call. */
+#define EXEC_LIST(name, call)						\
+EXPORT int name(const char *file, const char *first, ...)		\
+{									\
+	size_t count;							\
+	va_list args;							\
+									\
+	COUNT(count, first, args);					\
+	char *argv[count + 1];						\
+									\
+	COLLECT(argv, count, first, args);				\
+	va_end(args);							\
+	return call(file, argv, environ);				\
 }
 
-EXPORT int execlp(const char *file, const char *first, ...)
-{
-	size_t count;
-	va_list args;
-
-	COUNT(count, first, args);
-	char *argv[count + 1];
-
-	COLLECT(argv, count, first, args);
-	va_end(args);
-	return execvpe(file, argv, environ);
-}
+EXEC_LIST(execl, execve)
+EXEC_LIST(execlp, execvpe)
 
 EXPORT int execle(const char *path, const char *first, ...)
 {
@@ -389,8 +388,8 @@ EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 }
 
 /*
- * These give the shell the environment of this process. A thread that reads it
- * meanwhile sees it complete.
+ * These functions run a shell with the environment of this process. Another
+ * thread that reads the environment meanwhile sees a complete one.
  */
 static void put_back(void *before)
 {

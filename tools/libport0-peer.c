@@ -20,13 +20,16 @@
 #include "port0.h"
 #include "refusal.h"
 
-/* As many messages as the kernel takes at a time, and as we do. */
+/*
+ * The largest number of messages that the kernel takes at a time, and so this
+ * library
+ */
 #define MAX_MESSAGES	1024
 #define BATCH		32
 
 /*
- * A function of the C library that is replaced here: what it is called there is
- * its symbol, since <sys/socket.h> may have an inline of that name.
+ * Declares a replacement for a function of the C library, by its symbol, since
+ * <sys/socket.h> may define an inline function of that name.
  */
 #define NEXT(type, name, ...)						\
 	typedef type name##_fn(__VA_ARGS__);				\
@@ -47,7 +50,7 @@ NEXT(int, recvmmsg, int fd, struct mmsghdr *vec, unsigned int count, int flags,
      struct timespec *timeout);
 NEXT(int, getpeername, int fd, struct sockaddr *addr, socklen_t *len);
 #if __WORDSIZE == 32
-/* for programs whose time_t has 64 bits */
+/* for programs that are built with a 64-bit time_t */
 NEXT(ssize_t, __sendmsg64, int fd, const struct msghdr *msg, int flags);
 NEXT(int, __sendmmsg64, int fd, struct mmsghdr *vec, unsigned int count, int flags);
 NEXT(ssize_t, __recvmsg64, int fd, struct msghdr *msg, int flags);
@@ -81,7 +84,7 @@ void peer_settings_read(void)
 
 /* The port that a reply is given back under ---------------------------------- */
 
-/* A socket and an address, or a socket alone. */
+/* Key of a note: for a socket and an address, or for a socket alone. */
 static uint64_t peer_key(int fd, const struct sockaddr *addr)
 {
 	const struct sockaddr_in6 *in6 = (const void *)addr;
@@ -109,9 +112,9 @@ static void remember_peer(int fd, const struct sockaddr *addr, int port)
 }
 
 /*
- * A program that was sent to port 0 takes a datagram from there for somebody
- * else's, if it looks. @room: what the kernel was given for the address, @len:
- * what there was to write.
+ * Give a reply from port 0 the port that the program has sent to: a program
+ * that checks the source would otherwise drop it. @room: size of the program's
+ * address buffer; @len: the length that the kernel has stored.
  */
 static void rename_peer(int fd, struct sockaddr *addr, socklen_t room, socklen_t len)
 {
@@ -135,7 +138,9 @@ static void rename_peer(int fd, struct sockaddr *addr, socklen_t room, socklen_t
 	errno = err;
 }
 
-/* What the kernel may write of an address; 0 if it will not. */
+/*
+ * How many bytes the kernel may write of an address; 0 if it will not write any
+ */
 static socklen_t room_of(const socklen_t *len)
 {
 	return settings.reached_name && len && is_readable(len, sizeof(*len)) ? *len : 0;
@@ -144,8 +149,8 @@ static socklen_t room_of(const socklen_t *len)
 /* Leaving from port 0 -------------------------------------------------------- */
 
 /*
- * A UDP socket gives up a port that it did not ask for by name when it is
- * disconnected; with it goes the device, if any.
+ * When a UDP socket is disconnected, it gives up a port that it did not ask for
+ * by number, and with the port the device, if any.
  */
 static int give_up_port(int fd)
 {
@@ -157,7 +162,7 @@ static int give_up_port(int fd)
 	return device > 0 ? set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, device) : 0;
 }
 
-/* @shared: its peer tells it from others on port 0, so there may be others. */
+/* @shared: the socket is connected, so others may be on port 0, too. */
 static int leave_from_port_0(int fd, enum kind kind, bool shared)
 {
 	static const char what[] = "leave from port 0";
@@ -206,7 +211,7 @@ static void add_hex(char *buf, size_t size, uint32_t number, int digits)
 	}
 }
 
-/* An address as /proc/net has it. */
+/* Write an address in the format of /proc/net. */
 static void add_address(char *buf, size_t size, const struct sockaddr_storage *addr)
 {
 	const struct sockaddr_in6 *in6 = (const void *)addr;
@@ -224,8 +229,9 @@ static void add_address(char *buf, size_t size, const struct sockaddr_storage *a
 }
 
 /*
- * Whether another UDP socket has this one's addresses and ports: the kernel lets it,
- * and one of them would hear nothing. Without /proc nobody can tell.
+ * Tell whether another UDP socket has the same addresses and ports. The kernel
+ * allows that, but one of the two would receive nothing. Without /proc, it
+ * cannot be told.
  */
 static bool has_double(int fd)
 {
@@ -256,7 +262,10 @@ static bool has_double(int fd)
 			found++;
 			at += length;
 		}
-		/* The beginning of a line that goes on in the next piece. */
+		/*
+		 * Keep the start of a line that is continued in the next
+		 * buffer.
+		 */
 		kept = (size_t)(end - text) < length - 1 ? (size_t)(end - text) : length - 1;
 		memmove(text, end - kept, kept);
 	}
@@ -284,7 +293,7 @@ static bool is_mapped(const struct sockaddr *addr, socklen_t len)
 	       IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)addr)->sin6_addr);
 }
 
-/* A UDP socket that is to send to port 0 needs the mark; errno stays. */
+/* Mark a UDP socket that is to send to port 0. errno is not changed. */
 static int need_mark(int fd)
 {
 	int err = errno;
@@ -298,8 +307,8 @@ static int need_mark(int fd)
 }
 
 /*
- * Make a socket ready for a call. @connects: it will have this peer from then on.
- * 0, or -1 with errno, which the user has been told of.
+ * Prepare a socket for a call. @connects: the call is connect(). Returns 0, or
+ * -1 with errno, after the user has been told why.
  */
 static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects,
 	       struct target *target)
@@ -318,7 +327,7 @@ static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects
 	    !(to || settings.from || (settings.client && !port && !connects)))
 		goto done;
 	kind = kind_of(fd);
-	/* An address in a call on a TCP socket that has its peer says nothing. */
+	/* The kernel ignores an address in a send on a connected TCP socket. */
 	if (kind == KIND_NONE || (!connects && kind != KIND_UDP && kind != KIND_UNKNOWN))
 		goto done;
 	errno = err;
@@ -330,7 +339,10 @@ static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects
 	}
 	if (settings.from)
 		ret = leave_from_port_0(fd, kind, connects);
-	/* The kernel sends on a v4-mapped connection as if by an address. */
+	/*
+	 * On a socket connected to a v4-mapped address, the kernel treats
+	 * send() like sendto().
+	 */
 	if (!ret && (to || !port) && (kind == KIND_UDP || kind == KIND_UNKNOWN) &&
 	    (!connects || is_mapped(addr, len)))
 		ret = need_mark(fd);
@@ -341,7 +353,7 @@ done:
 	return 0;
 }
 
-/* Tell why it did not work, once; errno stays. */
+/* Tell the user once why it failed. errno is not changed. */
 static void explain(const struct target *target, bool connects)
 {
 	static bool said;
@@ -359,7 +371,10 @@ static void explain(const struct target *target, bool connects)
 	errno = err;
 }
 
-/* As TCP has it: one connection to an address and port. 0, or -1 with errno. */
+/*
+ * Refuse a second UDP connection to one address and port, as TCP does. Returns
+ * 0, or -1 with errno.
+ */
 static int refuse_double(int fd, const struct sockaddr *addr)
 {
 	struct sockaddr nobody = { .sa_family = AF_UNSPEC };
@@ -394,7 +409,7 @@ int port0_connect(int fd, const struct sockaddr *addr, socklen_t len)
 	return ret;
 }
 
-/* The C library offers it by this name as well. */
+/* The C library also has it under this name. */
 extern connect_fn port0_connect_too __asm__("__connect") __attribute__((alias("connect"))) EXPORT;
 
 ssize_t port0_sendto(int fd, const void *buf, size_t size, int flags,
@@ -415,7 +430,7 @@ ssize_t port0_sendto(int fd, const void *buf, size_t size, int flags,
 	return ret;
 }
 
-/* Nothing of a message matters unless there is something to change in it. */
+/* The message is copied only if its address has to be changed. */
 static bool is_aimed(const struct msghdr *msg)
 {
 	return settings.aims && is_readable(msg, sizeof(*msg)) && msg->msg_name;
@@ -457,7 +472,7 @@ static int send_some(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned in
 	return (int)syscall(SYS_sendmmsg, fd, vec, count, flags);
 }
 
-/* A batch with the addresses changed; how many were sent, or -1. */
+/* Send messages with changed addresses; returns how many were sent, or -1. */
 static int send_batch(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned int count, int flags)
 {
 	struct target targets[BATCH];
@@ -534,7 +549,7 @@ ssize_t port0_recvfrom(int fd, void *buf, size_t size, int flags, struct sockadd
 	return ret;
 }
 
-/* What recvfrom() is where the compiler knows the size of the buffer. */
+/* What recvfrom() becomes if the compiler knows the size of the buffer */
 ssize_t port0___recvfrom_chk(int fd, void *buf, size_t size, size_t known, int flags,
 			     struct sockaddr *addr, socklen_t *len)
 {
@@ -605,7 +620,7 @@ int port0_recvmmsg(int fd, struct mmsghdr *vec, unsigned int count, int flags,
 	return receive_messages(next_recvmmsg, fd, vec, count, flags, timeout);
 }
 
-/* Of a connection this is the truth: no reply is told by it. */
+/* A TCP connection keeps port 0 here: only sources of datagrams are changed. */
 int port0_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	socklen_t room;

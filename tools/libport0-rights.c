@@ -29,15 +29,15 @@ void rights_settings_read(void)
 	next_setresuid = (typeof(next_setresuid))dlsym(RTLD_NEXT, "setresuid");
 }
 
-/* Whether the capabilities are to outlive the call that follows. */
+/* Tell whether the capabilities are to be kept over the following call. */
 static bool keep_before(void)
 {
 	return settings.keep && !geteuid() && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
 }
 
 /*
- * All but one go. A user id that is to be taken back, as after seteuid(), keeps
- * what the kernel keeps for that.
+ * Drop all capabilities but one. If the user id can be restored, as after
+ * seteuid(), keep what the kernel keeps for that.
  */
 static void keep_after(bool kept)
 {

@@ -3,13 +3,14 @@
  * libport0.so - preloaded by port0-run: makes bind() mean port 0 literally.
  *
  * These functions may be called from a signal handler, between fork() and
- * exec(), and before any constructor has run. So they call the kernel itself and
- * not the next library's function, allocate nothing, lock nothing, and leave errno
- * alone where they succeed. Calls that threads can be cancelled in differ: only
- * the C library can do that (libport0-peer.c).
+ * exec(), and before any constructor has run. So they make system calls
+ * directly instead of calling the next library's function, allocate no memory,
+ * take no lock, and do not change errno if they succeed. Calls that are
+ * cancellation points differ: they have to be made by the C library
+ * (libport0-peer.c).
  *
- * No socket ends up on another port than the one that was asked for without a
- * word: where port 0 cannot be had, or the kernel cannot be asked, the call fails.
+ * No socket silently gets another port: if port 0 cannot be had, or the kernel
+ * cannot be asked, the call fails.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,7 +29,7 @@
 #include "refusal.h"
 #include "settings.h"
 
-/* of a signal mask, as the kernel has it */
+/* size of a signal mask in the kernel */
 #define MASK_SIZE	(_NSIG / 8)
 
 #define MAX_HELD	64
@@ -104,8 +105,8 @@ bool has(const ports set, int port)
 }
 
 /*
- * Sockets on port 0 that were bound by the program before exec(): it may say so
- * by the port that it asked for.
+ * Sockets on port 0 that the program bound before exec(), with the ports that
+ * it asked for
  */
 static struct { uint64_t cookie; int asked; } inherited[MAX_HELD];
 
@@ -122,9 +123,9 @@ static void read_sockets(const char *text)
 /**
  * settings_read - read what port0-run has asked for
  *
- * At start, because nginx, sshd and others take the environment apart later.
- * Another library's constructor may bind before this one has had its turn, and
- * comes here first. Two at once do the same twice.
+ * Called at start, since nginx, sshd and others overwrite the environment later. Also
+ * called by bind() and others, since the constructor of another library may call these
+ * before this constructor has run. Two threads at once read the same settings twice.
  */
 __attribute__((constructor)) void settings_read(void)
 {
@@ -165,10 +166,9 @@ __attribute__((constructor)) void settings_read(void)
  * @what: what went wrong
  * @reason: why
  *
- * Nobody reads this but a person: not written where stderr is another file now,
- * or nobody reads it. A full pipe is not waited for, a broken one kills nobody,
- * and no thread is cancelled in here, which write() and poll() would allow. errno
- * stays.
+ * The message is for people: it is not written if the program has replaced stderr.
+ * It neither waits for a full pipe nor raises SIGPIPE, and is no cancellation point,
+ * as write() and poll() would be. errno is not changed.
  */
 void report(const char *what, const char *reason)
 {
@@ -190,8 +190,8 @@ void report(const char *what, const char *reason)
 
 /**
  * report_option - tell the user that a socket cannot be marked
- * @what: what for
- * @err: the errno; it is errno afterwards
+ * @what: what it should have been marked for
+ * @err: the errno, which errno is set to
  */
 void report_option(const char *what, int err)
 {
@@ -243,7 +243,7 @@ int ask(int fd, int level, int name)
 }
 
 /**
- * cookie_of - the name that the kernel has for a socket
+ * cookie_of - get the kernel's unique number of a socket
  * @fd: the socket
  *
  * Return: a number that no other socket has or will have; 0 if unknown.
@@ -272,11 +272,11 @@ int mark(int fd, int value)
 }
 
 /**
- * kind_of - see whose ports a socket has
+ * kind_of - find out which protocol's ports a socket has
  * @fd: the socket, or something else
  *
- * Return: KIND_NONE if the port in its address is none, as in that of raw and ping
- * sockets.
+ * Return: the kind; KIND_NONE if its address has no TCP or UDP port, as with raw and
+ * ping sockets.
  */
 enum kind kind_of(int fd)
 {
@@ -298,10 +298,11 @@ enum kind kind_of(int fd)
 }
 
 /*
- * Where the kernel says EFAULT, reading in here would end the program. So it is
- * asked first, by a system call that sandboxes allow, since the C library needs
- * it: this one reads the mask, and then says that -1 is nothing to do with it. A
- * mask at 0 it takes for none.
+ * For a bad address the kernel returns EFAULT, but reading it here would crash
+ * the program. So the kernel is asked first, by rt_sigprocmask(), which
+ * sandboxes allow since the C library needs it. With an invalid "how" of -1, it
+ * reads the mask and then fails with EINVAL. A NULL pointer means "no mask" to
+ * it.
  */
 static bool mask_is_readable(uintptr_t addr)
 {
@@ -358,7 +359,10 @@ void set_port(struct sockaddr_storage *copy, const struct sockaddr *addr, sockle
 
 /* Notes --------------------------------------------------------------------- */
 
-/* A key of 48 bits and a value in one word each; a newer note may take its place. */
+/*
+ * Each word has a 48-bit key and a 16-bit value. A newer note may overwrite an
+ * older one.
+ */
 static uint64_t notes[MAX_NOTES];
 
 /**
@@ -387,7 +391,10 @@ int note_get(uint64_t key)
 
 /* What this program has on port 0 ------------------------------------------- */
 
-/* An address; IPv4 in its IPv4 form. @dual: takes the IPv4 addresses as well. */
+/*
+ * An address; a v4-mapped one is stored as IPv4. @dual: an IPv6 wildcard that
+ * takes IPv4, too
+ */
 struct place {
 	int family;
 	uint8_t addr[16];
@@ -426,7 +433,10 @@ static struct place place_of(int fd, const struct sockaddr *addr)
 	return place;
 }
 
-/* A program that is on one address of its own has no need for one more on any. */
+/*
+ * If a program has port 0 on one address, a binding to the wildcard address is
+ * not literal.
+ */
 static bool overlap(const struct place *a, const struct place *b)
 {
 	if (a->any && b->any)
@@ -436,7 +446,10 @@ static bool overlap(const struct place *a, const struct place *b)
 	return a->family == b->family && !memcmp(a->addr, b->addr, sizeof(a->addr));
 }
 
-/* A child that has closed it does not know whether its parent has. */
+/*
+ * A child process that has closed it cannot tell whether its parent still has
+ * it.
+ */
 static bool is_gone(const struct held *h)
 {
 	return cookie_of(h->fd) != h->cookie &&
@@ -448,7 +461,10 @@ static bool is_valid(const struct held *h)
 	return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == VALID && !is_gone(h);
 }
 
-/* More than there is room for are not remembered: then the kernel decides alone. */
+/*
+ * If there are more than fit, the rest is not remembered: then only the kernel
+ * decides.
+ */
 static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 {
 	for (struct held *h = held; h < held + MAX_HELD; h++) {
@@ -469,7 +485,10 @@ static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 	}
 }
 
-/* Whether this program has a socket of that kind on port 0; @place: there. */
+/*
+ * Tell whether this program has a socket of that kind on port 0; @place: at
+ * which address
+ */
 static bool holds(enum kind kind, const struct place *place)
 {
 	for (const struct held *h = held; h < held + MAX_HELD; h++) {
@@ -534,14 +553,17 @@ int bind_literal(int fd, const struct sockaddr *addr, socklen_t len, const char 
 		return -1;
 	}
 	ret = bind_really(fd, (struct sockaddr *)&copy, len);
-	/* The module may have been unloaded meanwhile. */
+	/* The module may have been unloaded since the socket was marked. */
 	if (!ret && ask(fd, SOL_IP, IP_BOUND_PORT_ZERO) != 1) {
 		errno = ENOPROTOOPT;
 		ret = -1;
 	}
 	if (ret) {
 		err = errno;
-		/* The program may go on to ask for an ephemeral port. */
+		/*
+		 * The program may next ask for an ephemeral port, so the mark
+		 * is removed.
+		 */
 		if (!marked)
 			mark(fd, 0);
 		attempt.domain = ask(fd, SOL_SOCKET, SO_DOMAIN);
@@ -569,7 +591,7 @@ static int bind_and_hold(int fd, enum kind kind, const struct sockaddr *addr, so
 	return ret;
 }
 
-/* What is marked only so that it can send to port 0. */
+/* Sockets that are marked only to be able to send to port 0 */
 static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	int err = errno;
@@ -586,9 +608,9 @@ static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 }
 
 /*
- * A program that was put on port 0 by its own "port 0" may have other sockets for
- * which it means any port: FTP's for data, TFTP's for a transfer, a resolver's for
- * its questions. So the first on an address gets port 0, and one that shares its
+ * A program whose own "port 0" is made literal may bind other sockets to 0 to
+ * get any port: FTP for data, TFTP for a transfer, a resolver for queries. So
+ * only the first binding on an address is literal, and those that share its
  * port (SO_REUSEPORT).
  */
 static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
@@ -612,8 +634,9 @@ static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, sockl
 }
 
 /*
- * TCP chooses the port in connect() or listen() then, UDP has one at once and
- * gives it up in connect() or sendto(), where the option is the sign that it may.
+ * With IP_BIND_ADDRESS_NO_PORT, TCP chooses the port in connect() or listen().
+ * UDP chooses one at once; the option then tells that the library may give it
+ * up in connect() or sendto().
  */
 static int bind_to_leave(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
 {
@@ -630,12 +653,15 @@ static int bind_to_leave(int fd, enum kind kind, const struct sockaddr *addr, so
 	return ret;
 }
 
-/* Under which a program's own mark is remembered, so that it is not taken away. */
+/*
+ * Key of the note that the program itself has marked a socket, so that the mark
+ * is kept
+ */
 static uint64_t own_mark_key(int fd)
 {
 	uint64_t cookie = cookie_of(fd);
 
-	/* Not the key that a socket's last destination has. */
+	/* Differs from the key of a socket's last destination. */
 	return cookie ? ~cookie * 0x9e3779b97f4a7c15ULL >> 16 : 0;
 }
 
@@ -661,7 +687,10 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 		return bind_really(fd, addr, len);
 	if (literal)
 		return bind_and_hold(fd, kind, addr, len, to_port_0, port);
-	/* A program that knows of port 0, or that wants a port in connect(). */
+	/*
+	 * The program marks the socket itself, or it wants a port from
+	 * connect().
+	 */
 	if (note_get(own_mark_key(fd)) == 1 ||
 	    (settings.first && ask(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT) == 1)) {
 		errno = err;
@@ -705,9 +734,9 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 }
 
 /*
- * A server that takes over the sockets of the program before it, as nginx does to
- * upgrade itself, looks for the ports in its configuration. It gets to see the
- * port that was asked for; of all others port 0 is the truth.
+ * A server that inherits sockets, as nginx does when it is upgraded, compares
+ * their ports with its configuration. So it gets the port that was asked for.
+ * For all other sockets, the real port 0 is returned.
  */
 static int inherited_port(int fd)
 {

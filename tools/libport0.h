@@ -49,7 +49,7 @@ unsigned long long read_number(const char **text);
 void report(const char *what, const char *reason);
 void report_option(const char *what, int err);
 
-/* What kind of socket it is; KIND_UNKNOWN where a sandbox does not let us ask. */
+/* The kind of a socket; KIND_UNKNOWN if a sandbox does not allow to ask. */
 enum kind { KIND_NONE, KIND_TCP, KIND_UDP, KIND_OTHER, KIND_UNKNOWN };
 
 enum kind kind_of(int fd);

@@ -46,11 +46,11 @@
 /* Exit statuses. */
 enum { COMPLETE, INCOMPLETE, FAILED };
 
-/* Of Linux 6.9, for a descriptor of one thread. */
+/* Since Linux 6.9: a pidfd of one thread */
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
-/* Of Linux 6.8: bound and idle. */
+/* Since Linux 6.8: bound and idle */
 #define STATE_BOUND 13
 
 static const char usage[] =
@@ -71,7 +71,7 @@ enum pins { NO, YES, UNKNOWN };
 struct place {			/* a network namespace */
 	dev_t dev;
 	ino_t inode;
-	char *name;		/* as ip-netns(8) has it, or NULL */
+	char *name;		/* the name for ip-netns(8), or NULL */
 	pid_t pid;		/* a process in it, or 0 */
 	bool seen;		/* it could be asked */
 };
@@ -82,7 +82,7 @@ struct entry {			/* a socket on port 0 */
 	in_port_t peer_port;
 	char device[IF_NAMESIZE];
 	uid_t uid;
-	ino_t inode;		/* 0: it is no longer, or not yet, a file */
+	ino_t inode;		/* inode; 0: it is not a file any more, or not yet */
 	int place;		/* index; -1: unknown */
 	enum pins pins;
 };
@@ -110,11 +110,11 @@ static LIST(owner) owners;
 } while (0)
 
 static struct {
-	int processes;		/* not looked into, for want of rights */
+	int processes;		/* could not be looked into without more rights */
 	int namespaces;
-	long unseen;		/* holders that nothing shows */
+	long unseen;		/* sockets that keep the module loaded and were not found */
 	long references;	/* -1: the module is not loaded */
-	bool failed;		/* something else, said on the spot */
+	bool failed;		/* another error, which has been printed */
 } missing;
 
 static int own_namespace = -1;
@@ -164,10 +164,11 @@ static void add_message(const struct inet_diag_msg *m, int protocol, int place, 
 }
 
 /*
- * The filter that runs in the kernel, for local port 0. A socket keeps the module
- * loaded if it got the port by bind() and not by accept(); inet_diag calls the
- * latter kind "auto". Each instruction says how far to go on if it holds and if
- * not; to end behind the last one is to let pass, beyond that to leave out.
+ * The filter that runs in the kernel, for local port 0. A socket keeps the
+ * module loaded if it got the port by bind() and not by accept(); inet_diag
+ * calls the latter kind "auto". Each instruction says how far to jump if its
+ * condition is true and if it is false. A jump to the end accepts the socket,
+ * one beyond that rejects it.
  */
 #define OP(op, then, otherwise) { .code = (op), .yes = (then), .no = (otherwise) }
 static const struct inet_diag_bc_op filter_auto[] = {
@@ -256,7 +257,7 @@ static int find_place(const struct stat *st)
 	return -1;
 }
 
-/* Ask in the namespace that @fd refers to, unless that was done. */
+/* List the sockets of the namespace of @fd, unless that was done before. */
 static int visit(int fd, const char *name, pid_t pid)
 {
 	struct place *p;
@@ -292,7 +293,7 @@ static int visit(int fd, const char *name, pid_t pid)
 	return n;
 }
 
-/* Returns 0 or an errno; that there is no such file is fine. */
+/* Returns 0 or an errno; a missing file is no error. */
 static int visit_file(const char *path, const char *name, pid_t pid)
 {
 	struct stat st;
@@ -311,7 +312,7 @@ static int visit_file(const char *path, const char *name, pid_t pid)
 	return 0;
 }
 
-/* Where mountinfo has \040 for a blank, and the like. */
+/* Undo the escapes of mountinfo, such as \040 for a blank. */
 static void unescape(char *text)
 {
 	char *to = text;
@@ -327,7 +328,7 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* Those with a name are mounted somewhere: ip-netns(8), container engines. */
+/* Namespaces with a name are mounted: by ip-netns(8) or container engines. */
 static void visit_mounted(void)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -379,8 +380,9 @@ static int tcp_state(int fd)
 }
 
 /*
- * A socket on port 0 that a process has. Those that sock_diag knows, too, are
- * sorted out later. A TCP socket that is idle, yet bound, bound itself.
+ * Add a socket on port 0 of a process. Those that sock_diag has listed, too,
+ * are merged later. A TCP socket that is bound and idle must have been bound by
+ * bind().
  */
 static void add_socket(int fd, pid_t pid)
 {
@@ -418,7 +420,10 @@ static void add_socket(int fd, pid_t pid)
 		e.place = visit(ns, NULL, 0);
 		close(ns);
 	} else {
-		/* No right to ask; it most probably is where its process is. */
+		/*
+		 * Not permitted to ask; most probably it is in the namespace of
+		 * its process.
+		 */
 		char *path = format("/proc/%d/ns/net", (int)pid);
 
 		if (!stat(path, &st))
@@ -428,7 +433,7 @@ static void add_socket(int fd, pid_t pid)
 	ADD(entries, e);
 }
 
-/* Whether a socket is TCP or UDP can be read from outside. */
+/* The protocol of a socket can be read without its descriptor. */
 static bool is_tcp_or_udp(int dir, int number)
 {
 	char path[64], proto[32] = "";
@@ -440,7 +445,7 @@ static bool is_tcp_or_udp(int dir, int number)
 	       !strcmp(proto, "UDP") || !strcmp(proto, "UDPv6");
 }
 
-/* Returns whether it could be looked at. */
+/* Returns false if it could not be looked at. */
 static bool look_at_socket(int pidfd, pid_t pid, int number, ino_t inode)
 {
 	int fd;
@@ -455,7 +460,9 @@ static bool look_at_socket(int pidfd, pid_t pid, int number, ino_t inode)
 	return true;
 }
 
-/* One table of descriptors; returns whether all of it could be seen. */
+/*
+ * Looks at one descriptor table; returns false if some of it could not be seen.
+ */
 static bool look_at_descriptors(const char *path, pid_t pid, int pidfd)
 {
 	DIR *dir = opendir(path);
@@ -560,7 +567,7 @@ static void look_at_processes(void)
 
 /* Putting together */
 
-/* sock_diag's word first, then as they were found. */
+/* Those from sock_diag first, then in the order in which they were found */
 static int by_socket(const void *a, const void *b)
 {
 	const struct entry *x = a, *y = b;
@@ -624,7 +631,10 @@ static long references(void)
 	return count;
 }
 
-/* A call on a marked socket holds the module for a moment: hence more than once. */
+/*
+ * A running call on a marked socket also counts, for a moment: so look more
+ * than once.
+ */
 static void count_unseen(void)
 {
 	long holders = 0;
@@ -644,7 +654,7 @@ static void count_unseen(void)
 
 /* Output */
 
-/* Names are whatever a user wants: nothing in them may reach a terminal raw. */
+/* Names are chosen by users: they must not get to a terminal unescaped. */
 static char *printable(const char *text)
 {
 	char *made = malloc(4 * strlen(text) + 1), *to = made;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One question to the far end, and what became of it. No privilege is used but
- * that of the source port: who refuses is read from the socket's error queue.
+ * Sends one question to the far end and finds out what becomes of it. No
+ * privilege is needed except for the source port: who has refused is read from
+ * the socket's error queue.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,7 +33,7 @@ socklen_t address_len(const union address *address)
 	return address->sa.sa_family == AF_INET ? sizeof(address->v4) : sizeof(address->v6);
 }
 
-/* Both kinds have the port in one place. */
+/* The port is at the same offset in both families. */
 int address_port(const union address *address)
 {
 	return ntohs(address->v4.sin_port);
@@ -52,7 +53,7 @@ bool same_host(const union address *a, const union address *b)
 	return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
 }
 
-/* Without the port; good until the fourth call after. */
+/* The address without the port, in one of four static buffers */
 const char *text_of(const union address *address)
 {
 	static char ring[4][NI_MAXHOST];
@@ -73,7 +74,7 @@ int64_t now_ms(void)
 	return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
 }
 
-/* Marks a socket for port 0; false without the module. */
+/* Marks a socket for port 0; false if the module is not loaded. */
 bool is_mark(int fd)
 {
 	int one = 1;
@@ -92,7 +93,7 @@ bool passes(const struct result *result)
 	return result->verdict == ANSWERED;
 }
 
-/* A hop on the way counted the packet's hops down to 0. */
+/* A router dropped the packet because its hop limit had reached 0. */
 bool is_expired(const struct result *result)
 {
 	return result->verdict == REFUSED && result->by.sa.sa_family &&
@@ -108,7 +109,7 @@ static bool is_refusal(const struct sock_extended_err *e)
 	return e->ee_origin == SO_EE_ORIGIN_ICMP6 && e->ee_type != ICMP6_PACKET_TOO_BIG;
 }
 
-/* The neighbour that would have been next does not answer, says the kernel here. */
+/* This host's kernel reports that the next hop does not answer ARP or NDP. */
 static bool is_no_neighbour(const struct sock_extended_err *e)
 {
 	if (e->ee_origin == SO_EE_ORIGIN_ICMP)
@@ -116,7 +117,7 @@ static bool is_no_neighbour(const struct sock_extended_err *e)
 	return e->ee_code == ICMP6_DST_UNREACH_ADDR;
 }
 
-/* An ICMP message that came for the socket, if any, is the result. */
+/* If an ICMP message has come for the socket, it is the result. */
 static bool take_icmp(int fd, const struct test *test, struct result *result)
 {
 	for (;;) {
@@ -146,7 +147,7 @@ static bool take_icmp(int fd, const struct test *test, struct result *result)
 		result->icmp_code = e->ee_code;
 		if (!same_host(&result->by, &test->source) || same_host(&result->by, &test->host))
 			return true;
-		/* Our own kernel speaks. */
+		/* The error is from this host's kernel. */
 		if (is_no_neighbour(e)) {
 			result->verdict = SILENT;
 			snprintf(result->why, sizeof(result->why),
@@ -238,7 +239,7 @@ static bool is_answer(char *text, const struct question *question, const struct 
 	return true;
 }
 
-/* A socket that would leave from the right port, or -1. */
+/* A socket bound to the right source port, or -1 */
 static int open_socket(const struct test *test, int hops, struct result *result)
 {
 	int family = test->host.sa.sa_family, one = 1, bound = 0;
@@ -260,7 +261,7 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 		if (hops)
 			setsockopt(fd, SOL_IP, IP_TTL, &hops, sizeof(hops));
 	}
-	/* The next test may have the same four numbers. */
+	/* The next test may use the same addresses and ports. */
 	if (test->type == SOCK_STREAM)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	if (!is_from_0(test))
@@ -291,9 +292,10 @@ static int remaining(int64_t end)
 }
 
 /*
- * A datagram is sent again each second: it, or its answer, may get lost. What
- * comes back may also be the late answer to an earlier question, or come from
- * another port of the host, which a socket that is connected to port 0 hears.
+ * The datagram is sent again each second, since it or its answer may get lost.
+ * What is received may also be a late answer to an earlier question, or come
+ * from another port of the host: a socket connected to port 0 receives those,
+ * too.
  */
 static void ask_datagram(int fd, const struct test *test, int64_t end, struct result *result)
 {
@@ -351,8 +353,8 @@ static void ask_datagram(int fd, const struct test *test, int64_t end, struct re
 }
 
 /*
- * The kernel counts every SYN that it repeats, and those that it could send:
- * only the first number grows if they are stopped below TCP.
+ * The kernel counts the SYNs that it retransmits, and separately those that it
+ * could send. If something below TCP stops them, only the first counter grows.
  */
 static bool is_held_back(int fd)
 {
@@ -450,7 +452,8 @@ static void ask_once(const struct test *test, int hops, int64_t end, struct resu
 }
 
 /*
- * Asks once, with a hop limit unless @hops is 0, and waits @wait ms at most.
+ * Asks once and waits at most @wait ms; @hops is the hop limit, 0 for the
+ * default.
  */
 void ask(const struct test *test, int hops, int wait, struct result *result)
 {

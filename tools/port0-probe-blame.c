@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who on this machine said no, as far as it can be told: the call that failed
- * narrows it down, and root can ask for the BPF programs of control groups.
+ * Finds out what on this machine has refused a call, as far as possible: the
+ * call that failed narrows it down, and root can list the BPF programs of
+ * control groups.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -34,7 +35,7 @@ static unsigned long long status(const char *name, int base)
 	return value;
 }
 
-/* The right to ports below 1024, as port 0 is one */
+/* The right to bind ports below 1024, which includes port 0 */
 bool may_bind_low(void)
 {
 	FILE *f = fopen("/proc/sys/net/ipv4/ip_unprivileged_port_start", "re");
@@ -48,7 +49,10 @@ bool may_bind_low(void)
 	return !start || status("CapEff", 16) >> CAP_NET_BIND_SERVICE & 1;
 }
 
-/* How many BPF programs of this type the directory has; -1: it is not for us to know. */
+/*
+ * The number of BPF programs of this type that are attached there; -1: not
+ * permitted
+ */
 static int count_programs(const char *path, unsigned int type)
 {
 	union bpf_attr attr = { };
@@ -61,11 +65,16 @@ static int count_programs(const char *path, unsigned int type)
 	attr.query.attach_type = type;
 	rc = syscall(__NR_bpf, BPF_PROG_QUERY, &attr, sizeof(attr));
 	close(fd);
-	/* Without room for their names there is an error, and the number. */
+	/*
+	 * With no room for the ids, the kernel returns an error and the number.
+	 */
 	return rc && errno != ENOSPC ? -1 : (int)attr.query.prog_cnt;
 }
 
-/* The control group above us that has such a program; "" if none, NULL if unknown. */
+/*
+ * The own or a parent control group that has such a program; "" if none, NULL
+ * if unknown
+ */
 static const char *group_with(const unsigned int *types, int count)
 {
 	static char path[4096];
@@ -120,7 +129,10 @@ static const char *group_for(enum call call, const struct test *test)
 	return group_with(types, count);
 }
 
-/* Says in @why what stopped @call with @err; 0 if packets do not leave, without an error. */
+/*
+ * Stores in @why what has stopped @call with @err; 0: packets are not sent,
+ * without an error.
+ */
 void blame(enum call call, int err, const struct test *test, char *why, size_t size)
 {
 	static const char *const names[] = { "socket()", "bind()", "connect()", "send()" };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What is said about it: a table for people, or JSON. */
+/* Prints the results: a table for people, or JSON. */
 #include <err.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
@@ -13,7 +13,7 @@
 #define ICMP_SOMETHING -1
 
 static bool is_json;
-static const char *between;	/* what goes before the next element */
+static const char *between;	/* printed before the next element */
 static int addresses;
 
 static const char *const verdicts[] = {
@@ -26,7 +26,7 @@ const char *const ways[WAYS] = {
 	[CONTROL] = "control", [TO_0] = "to 0", [FROM_0] = "from 0", [FROM_0_TO_0] = "0 to 0",
 };
 
-/* On a terminal alone; an empty one takes the last one away. */
+/* Progress, on a terminal only; an empty text removes the last one. */
 void progress(const char *format, ...)
 {
 	va_list args;

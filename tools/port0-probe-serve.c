@@ -29,12 +29,12 @@
 
 #define MAX_SOCKETS	64
 #define MAX_WAITING	256	/* connections whose question is not complete */
-#define MAX_OF_ONE	16	/* of them, from one origin */
-#define WAIT		5000	/* ms that a connection has for its question */
-#define BATCH		64	/* questions in turn before another socket has its own */
+#define MAX_OF_ONE	16	/* the most from one origin */
+#define WAIT		5000	/* ms after which a connection without a complete question is closed */
+#define BATCH		64	/* questions answered before the next socket gets its turn */
 #define ORIGINS		4096	/* counters of answers */
-#define TOTAL		20	/* answers in all, in terms of those to one origin */
-#define BURST		1000	/* ms whose answers may come all at once */
+#define TOTAL		20	/* limit for all answers, as a multiple of that for one origin */
+#define BURST		1000	/* burst: as many answers at once as are allowed in this many ms */
 
 struct waiting {
 	uint64_t origin;
@@ -46,22 +46,25 @@ struct waiting {
 
 static struct {
 	int count, types[MAX_SOCKETS];
-	int room;		/* for connections: fewer, if descriptors are few */
+	int room;		/* slots for connections: fewer if the limit of descriptors is low */
 	struct waiting waiting[MAX_WAITING];
 	struct pollfd fds[MAX_SOCKETS + MAX_WAITING];	/* fd -1: free */
 	unsigned int rate;
 	uint64_t key;
-	/* when, in us, all that was answered would have been at an even pace */
+	/* time in us until which answers are used up, at the allowed rate */
 	int64_t total, origins[ORIGINS];
 } server;
 
 /* ---- sockets ---- */
 
-/* Datagrams that do not begin as a question take no room in the queue. */
+/*
+ * A filter drops datagrams that do not start like a question, so they do not
+ * fill the queue.
+ */
 static void refuse_garbage(int fd)
 {
 	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 8),	/* behind the ports, length and checksum */
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 8),	/* after the UDP header */
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 'p' << 24 | 'o' << 16 | 'r' << 8 | 't', 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
 		BPF_STMT(BPF_RET | BPF_K, 0),
@@ -79,12 +82,15 @@ static int open_server(const union address *address, int type, const char *name)
 
 	if (fd < 0)
 		return -1;
-	/* On any port: it takes the mark to send a datagram to port 0. */
+	/*
+	 * Needed on every port, since sending a datagram to port 0 needs the
+	 * mark
+	 */
 	if (!is_mark(fd))
 		errx(FAILED, NO_MODULE);
 	if (type == SOCK_STREAM) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		/* Peers that say nothing any more after the answer */
+		/* Peers that do not close after the answer */
 		setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		setsockopt(fd, IPPROTO_TCP, TCP_LINGER2, &linger, sizeof(linger));
 	} else {
@@ -110,7 +116,7 @@ static int open_server(const union address *address, int type, const char *name)
 	err(FAILED, "%s, port %d", name, port);
 }
 
-/* False: this kernel has no such addresses. */
+/* False if the kernel does not have this address family. */
 static bool open_servers(const char *name, int control)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_PASSIVE,
@@ -142,7 +148,7 @@ static bool open_servers(const char *name, int control)
 
 /* ---- what may be answered ---- */
 
-/* Who is one: an IPv4 address, a /64 of IPv6. */
+/* An origin is an IPv4 address or an IPv6 /64. */
 static uint64_t origin_of(const union address *peer)
 {
 	uint64_t origin = 0;
@@ -164,7 +170,10 @@ static bool has_turn(int64_t *even, int64_t now, unsigned int rate)
 	return true;
 }
 
-/* Origins that share a counter share their answers; the key is for nobody to know which. */
+/*
+ * Origins with the same hash share a counter. The hash key is random, so that
+ * nobody can predict which do.
+ */
 static bool may_answer(uint64_t origin)
 {
 	struct timespec time;
@@ -202,8 +211,8 @@ static size_t answer(const char *text, size_t size, const union address *peer, c
 /* ---- datagrams ---- */
 
 /*
- * The answer leaves from the address that was asked, over whatever way leads
- * back. What went to many is not answered.
+ * Sends the answer from the address that the question was sent to, by normal
+ * routing. Questions to multicast and broadcast addresses are not answered.
  */
 static bool answer_from_there(struct msghdr *msg)
 {
@@ -249,7 +258,7 @@ static void serve_datagrams(int fd)
 
 /* ---- connections ---- */
 
-/* Without a trace in the kernel, too: reset. */
+/* Closes with a reset, so that no TIME_WAIT is left in the kernel. */
 static void drop(int fd)
 {
 	struct linger now = { .l_onoff = 1 };
@@ -264,7 +273,7 @@ static void drop_waiting(int n)
 	server.fds[server.count + n].fd = -1;
 }
 
-/* True if this was all: the connection is closed, answered or not. */
+/* Returns true if the connection has been closed, answered or not. */
 static bool read_question(int fd, struct waiting *waiting)
 {
 	ssize_t got = recv(fd, waiting->text + waiting->got, sizeof(waiting->text) - waiting->got,
@@ -314,7 +323,10 @@ static int oldest_waiting(const uint64_t *origin, int *count)
 	return oldest;
 }
 
-/* Makes room, if there is none: first at the cost of the same origin. */
+/*
+ * Frees a slot if there is none: first by closing a connection of the same
+ * origin.
+ */
 static int place_for(uint64_t origin)
 {
 	int own, all, own_oldest = oldest_waiting(&origin, &own), n = oldest_waiting(NULL, &all);
@@ -352,7 +364,10 @@ static void serve_connections(int listener)
 			continue;
 		}
 		new.origin = origin_of(&new.peer);
-		/* As a rule the question is there when the connection is. */
+		/*
+		 * Usually the question has arrived when the connection is
+		 * accepted.
+		 */
 		if (read_question(fd, &new))
 			continue;
 		place = place_for(new.origin);

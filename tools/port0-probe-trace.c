@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Where it dies: the same question again, with one hop more each time. */
+/*
+ * Finds the hop that drops the packet: repeats the question with an increasing
+ * hop limit.
+ */
 #include <string.h>
 
 #include "port0-probe.h"
 
 #define WAIT	2000	/* ms per hop: time for two questions */
-#define PATIENCE 3	/* silent hops in succession after which nothing more is expected */
+#define PATIENCE 3	/* consecutive silent hops after which the trace ends */
 
 /*
- * Stops at the end of the way: an answer or a refusal, which must come if
- * @arrives. @control is the trace of the control, NULL if this is it: behind
- * its end nothing is looked for, and where it is silent itself, silence says
- * nothing.
+ * Stops at an answer or a refusal; if @arrives, one of them must come. @control
+ * is the trace of the control port, or NULL if this is that: no hops beyond its
+ * end are tried, and where it is silent, too, silence means nothing.
  */
 void trace_route(const struct test *test, const struct trace *control, bool arrives, int most,
 		 struct trace *trace)

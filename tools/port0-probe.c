@@ -52,7 +52,7 @@ static struct {
 	bool tcp, udp, to, from, trace, json;
 } options = { .control = 7030, .hops = 30, .timeout = 4 };
 
-/* What was found, over all addresses. */
+/* The results over all addresses */
 static struct {
 	int untried, failed, controls, good_controls;
 } found;
@@ -114,8 +114,9 @@ static bool has_module(void)
 }
 
 /*
- * The address that packets to @host leave from, by a socket that sends none.
- * Returns why there is no way, or NULL; a control group may forbid to ask.
+ * Gets the source address of packets to @host from a connected socket that
+ * sends nothing. Returns NULL, or why there is none; a control group may forbid
+ * the call.
  */
 static const char *find_source(const union address *host, union address *source)
 {

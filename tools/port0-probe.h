@@ -12,9 +12,9 @@
 enum { ALL_PASS, SOME_FAIL, NO_CONTROL, FAILED };
 
 /*
- * A question is this word, a token, spaces and a newline; its answer this word,
- * the token, the address and the port it came from. A question that is shorter
- * than its answer gets none.
+ * A question is this word, a token, spaces and a newline. Its answer is this
+ * word, the token, and the address and port that it came from. A question that
+ * is shorter than its answer is not answered.
  */
 #define QUESTION	"port0-probe? "
 #define ANSWER		"port0-probe: "
@@ -33,8 +33,8 @@ union address {
 enum way { CONTROL, TO_0, FROM_0, FROM_0_TO_0, WAYS };
 
 struct test {
-	union address host;	/* its port does not count */
-	union address source;	/* the address that leads there; sa_family 0: unknown */
+	union address host;	/* its port is not used */
+	union address source;	/* the source address of packets to it; sa_family 0: unknown */
 	int type;		/* SOCK_STREAM or SOCK_DGRAM */
 	enum way way;
 	int control;		/* the ordinary port */
@@ -42,18 +42,18 @@ struct test {
 
 enum verdict {
 	UNTRIED, ANSWERED, REWRITTEN, REFUSED, SILENT, STOPPED,
-	OTHER,			/* somebody else than port0-probe --serve answers */
+	OTHER,			/* something other than port0-probe --serve answers */
 };
 
 #define NO_ICMP (-1)
 
 struct result {
 	enum verdict verdict;
-	union address by;	/* who refused; sa_family 0 if unknown */
-	union address sent;	/* the source as we sent it, with its port */
-	union address seen;	/* the source as HOST saw it */
+	union address by;	/* the sender of the refusal; sa_family 0 if unknown */
+	union address sent;	/* the source address and port as sent */
+	union address seen;	/* the source address and port that HOST has received */
 	int icmp_type, icmp_code;	/* NO_ICMP: a RST, if refused */
-	bool again;		/* closed, as --serve does to whom it gave many answers */
+	bool again;		/* closed by --serve, because its rate limit was reached */
 	int ms;
 	char why[400];
 };
@@ -63,7 +63,7 @@ struct result {
 struct trace {
 	bool done;
 	int count;		/* hops that were tried */
-	int last;		/* the last one heard, counted from 1; 0: none */
+	int last;		/* the last hop that answered, counted from 1; 0: none */
 	int end;		/* the hop limit that got an answer or a refusal; 0: none */
 	bool passes;		/* an answer */
 	union address hops[MAX_HOPS];	/* sa_family 0: silent */

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * port0-run - run a program that was not written for it on port 0
+ * port0-run - run an unmodified program on port 0
  *
- * Two ways: a preloaded library that turns the program's own bind() into a
- * literal one, or sockets that are opened here and handed over.
+ * There are two ways: a preloaded library that makes the program's own bind()
+ * literal, or sockets that are opened here and passed to the program.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -34,10 +34,10 @@
 #define LIBDIR "/usr/lib/port0"
 #endif
 
-/* As env(1) and others that run a command have it. */
+/* The same exit statuses as env(1) and similar commands */
 enum { FAILED = 125, CANNOT_RUN = 126, NOT_FOUND = 127 };
 
-/* Where the socket-activation protocol has its first socket. */
+/* The first descriptor of the socket-activation protocol */
 #define LISTEN_FDS_START 3
 #define MAX_LISTEN 64
 
@@ -69,7 +69,7 @@ static const char usage[] =
 "The exit status is COMMAND's; 125 if port0-run fails, 126 if COMMAND cannot be\n"
 "run this way, 127 if there is no COMMAND.\n";
 
-/* @text as a shell would read it back, good until the fourth call after. */
+/* @text quoted for a shell, in one of four static buffers */
 static const char *quoted(const char *text)
 {
 	static const char harmless[] =
@@ -91,7 +91,7 @@ static const char *quoted(const char *text)
 	return buf;
 }
 
-/* The mark says all at once whether the module is there. */
+/* Setting the mark shows whether the module is loaded. */
 static void mark(int fd)
 {
 	char reason[REFUSAL_SIZE] = "";
@@ -118,8 +118,8 @@ static void need_module(void)
 }
 
 /*
- * The file that execvp() would run. What is wrong with it, if anything, it says
- * better than we can.
+ * The file that execvp() would run. If it cannot be run, execvp() reports that
+ * better.
  */
 static bool find_command(const char *name, char path[PATH_MAX])
 {
@@ -144,7 +144,7 @@ static bool find_command(const char *name, char path[PATH_MAX])
 		"  port0-run --listen ADDR --fd -- COMMAND\n"				     \
 		"or have it set the socket option itself, see port0(7)"
 
-/* Follows scripts to what interprets them, as deep as the kernel does. */
+/* Follows scripts to their interpreters, as deep as the kernel does. */
 static void refuse_unsuitable(const char *name, int depth)
 {
 	struct program program;
@@ -179,7 +179,7 @@ static void set(const char *name, const char *format, ...)
 	free(value);
 }
 
-/* Whether a list in LD_PRELOAD has our library, wherever it is. */
+/* Tell whether the list in LD_PRELOAD has the library, in any directory. */
 static bool has_library(const char *list)
 {
 	static const char own[] = "/" PORT0_LIBRARY;
@@ -194,14 +194,20 @@ static bool has_library(const char *list)
 	return false;
 }
 
-/* The library: beside us in the source, in its place once installed. */
+/*
+ * The path of the library: in the directory of this program in the source tree,
+ * or where it was installed.
+ */
 static const char *find_library(void)
 {
 	static char path[PATH_MAX * 2];
 	char own[PATH_MAX] = "";
 	ssize_t len = readlink("/proc/self/exe", own, sizeof(own) - 1);
 
-	/* Without /proc, as in a chroot, the kernel has said how it found us. */
+	/*
+	 * Without /proc, as in a chroot, the kernel still passes the path of
+	 * this program.
+	 */
 	if (len <= 0 && !realpath((const char *)getauxval(AT_EXECFN), own))
 		own[0] = '\0';
 	if (*own)
@@ -217,7 +223,7 @@ static const char *find_library(void)
 	return path;
 }
 
-/* As settings.h has it. */
+/* In the format of settings.h */
 static void set_ports(const char *name, const bool ports[65536])
 {
 	char text[PORT0_SET_HEX + 16] = "";
@@ -242,7 +248,7 @@ static void set_ports(const char *name, const bool ports[65536])
 	set(name, "%s", text);
 }
 
-/* What COMMAND's sockets are to be. */
+/* Sets the environment variables for the library. */
 struct wishes {
 	bool map[65536], to[65536];
 	bool mapped, reached, client, from, keep;
@@ -255,7 +261,7 @@ static void run_mapped(char **command, const struct wishes *wish)
 	struct stat st;
 
 	refuse_unsuitable(command[0], 4);
-	/* connect() to port 0 is nothing special to the kernel. */
+	/* connect() to port 0 does not need the module. */
 	if (first || wish->mapped || wish->client || wish->from)
 		need_module();
 	if (!has_library(others))
@@ -349,7 +355,7 @@ static void run_listening(char **where, int count)
 	char names[MAX_LISTEN * sizeof(":port0")] = "";
 	int fds[MAX_LISTEN];
 
-	/* First all out of the way of each other, then to their places. */
+	/* First move all descriptors out of the way, then to their places. */
 	for (int n = 0; n < count; n++) {
 		int fd = listen_on(where[n]);
 
@@ -387,7 +393,7 @@ static void add_ports(bool ports[65536], const char *option, const char *text)
 	memset(ports + first, true, last - first + 1);
 }
 
-/* What a port0-run that we run below has been told. Nobody else writes these. */
+/* The settings of an outer port0-run. Only port0-run writes these variables. */
 static void inherit(bool ports[65536], const char *text)
 {
 	if (text && *text == 'x') {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Which programs ignore preloaded libraries, told from the file.
+ * Tells from a program's file whether it ignores preloaded libraries.
  *
- * port0-run asks this about COMMAND, libport0.so about whatever COMMAND starts in
- * turn, between fork() and exec(): no memory is allocated and nothing locked.
+ * port0-run uses this for COMMAND. libport0.so uses it for the programs that
+ * COMMAND starts, between fork() and exec(): no memory is allocated and no lock
+ * is taken.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -21,7 +22,7 @@
 
 #define MAX_NAME 256
 
-/* Our own ELF header, where the linker has put it. */
+/* The ELF header of this code, by the linker's symbol */
 extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
 
 static bool read_at(int fd, void *buf, size_t size, uint64_t place)
@@ -30,8 +31,8 @@ static bool read_at(int fd, void *buf, size_t size, uint64_t place)
 }
 
 /*
- * The dynamic linker cuts a program off from preloaded libraries if it runs with
- * other rights than those of who started it.
+ * The dynamic linker ignores preloaded libraries if the program gets other
+ * rights than its caller has.
  */
 static void inspect_rights(int fd, struct program *p)
 {
@@ -55,7 +56,10 @@ static void inspect_rights(int fd, struct program *p)
 	}
 }
 
-/* Whether a Go compiler has left its note; Go programs do not call bind(). */
+/*
+ * Tell whether the file has the note of a Go compiler. Go programs do not call
+ * the C library's bind().
+ */
 static bool has_go_note(int fd, uint64_t place, uint64_t size)
 {
 	while (size >= sizeof(ElfW(Nhdr)) + 4) {
@@ -83,7 +87,7 @@ static const char *base(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* The dynamic linker that this very code was loaded by. */
+/* The path of the dynamic linker that has loaded this code */
 static const char *own_linker(void)
 {
 	const ElfW(Phdr) *part = (const void *)getauxval(AT_PHDR);

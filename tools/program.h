@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Whether a program can be reached through a preloaded library. */
+/* Tells whether a program loads preloaded libraries. */
 #ifndef PORT0_PROGRAM_H
 #define PORT0_PROGRAM_H
 

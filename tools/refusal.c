@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Why the kernel refuses a socket port 0, told apart as far as can be seen.
+ * Finds out why the kernel has refused port 0, as far as possible.
  *
- * EACCES and EPERM have many causes. The order in which the kernel asks is known:
- * a seccomp filter sees the call first, then security modules and BPF programs of
- * the control group see the address, the right to privileged ports comes last. An
- * unmarked bind to 0 is asked the same, but for that right. So a second socket is
- * bound to see who has refused the first.
+ * EACCES and EPERM have many causes. The kernel checks in a known order: a
+ * seccomp filter sees the call first, then security modules and BPF programs of
+ * the control group see the address, and the privilege for ports below 1024 is
+ * checked last. Binding an unmarked socket to port 0 is checked in the same
+ * way, except for that privilege. So a second socket is bound to find out what
+ * has refused the first.
  *
- * Used by the library too: no memory is allocated and nothing locked.
+ * The library uses this, too: no memory is allocated and no lock is taken.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -55,7 +56,7 @@ void text_add_number(char *buf, size_t size, unsigned long number)
 	text_add(buf, size, at);
 }
 
-/* The errno of binding another socket, or 0. */
+/* Binds another socket; returns 0 or the errno. */
 static int try_bind(int domain, int type, int protocol, const struct sockaddr *addr, socklen_t len)
 {
 	int fd = (int)syscall(SYS_socket, domain, type | SOCK_CLOEXEC, protocol);
@@ -68,7 +69,10 @@ static int try_bind(int domain, int type, int protocol, const struct sockaddr *a
 	return err;
 }
 
-/* A Unix socket that chooses its name: nobody but a seccomp filter minds. */
+/*
+ * Binding a Unix socket to an automatic name fails only because of a seccomp
+ * filter.
+ */
 static bool filter_denies_bind(int err)
 {
 	struct sockaddr addr = { .sa_family = AF_UNIX };
@@ -86,7 +90,7 @@ static bool has_capability(void)
 	       sets[0].effective & 1U << CAP_NET_BIND_SERVICE;
 }
 
-/* What this process is to AppArmor or SELinux; empty if to neither. */
+/* The label of this process in AppArmor or SELinux; empty if there is none */
 static void read_label(char label[static 200])
 {
 	int fd = open("/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-/* How long a reason may be. */
+/* The size of the buffer for a reason */
 #define REFUSAL_SIZE 1024
 
 /**

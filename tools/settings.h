@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What port0-run tells libport0.so, by way of the environment.
+ * The environment variables by which port0-run passes its options to
+ * libport0.so.
  *
- * A set of ports is written "80,8000-8100", or, where that would be longer than
- * one variable may be, "x" and a bit for every port in hexadecimal, lowest first.
+ * A set of ports is written "80,8000-8100". If that would be longer than one
+ * variable may be, it is written as "x" and one bit for each port in
+ * hexadecimal, lowest port first.
  */
 #ifndef PORT0_SETTINGS_H
 #define PORT0_SETTINGS_H
@@ -22,12 +24,12 @@
 #define PORT0_ENV_CLIENT	"PORT0_CLIENT"
 /* set if a change of user keeps the right to ports below 1024 */
 #define PORT0_ENV_KEEP		"PORT0_KEEP"
-/* device:inode of the file that messages may be written to */
+/* device:inode of the file that messages are written to */
 #define PORT0_ENV_STDERR	"PORT0_STDERR"
-/* cookie:port,... of sockets on port 0, which a program leaves to the next one */
+/* cookie:port,... of sockets on port 0, which are passed to the next program */
 #define PORT0_ENV_SOCKETS	"PORT0_SOCKETS"
 
-/* A set of ports in hexadecimal; in ranges it is written up to this length. */
+/* The length of a set in hexadecimal; shorter ones are written as ranges. */
 #define PORT0_SET_HEX		(65536 / 4)
 
 #endif /* PORT0_SETTINGS_H */

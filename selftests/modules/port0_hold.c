@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Holds a task that asks for it where it next takes a socket lock, or gives one
- * back, or has just done so, or has ended a killable wait, until it is released: what
- * another task does meanwhile comes first, every time.
+ * Holds a task at a chosen point until it is released: where it next takes or
+ * releases a socket lock, after it has done so, or after it has waited
+ * killably. What another task does meanwhile happens first, every time.
  *
  * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
- * "unlock", "unlocked" or "waited", and makes a call. A read returns when it is held.
- * Closing the file releases it.
+ * "unlock", "unlocked" or "waited", and makes a call. A read returns when the
+ * task is held. Closing the file releases it.
  *
- * That is between what a call asks before it has the lock and what it decides with
- * it, and port0 hooks none of these functions. A kprobe may not sleep, so it sends
- * the call to a function that does and then makes the call, or makes it first.
+ * These points are between the tests that a call makes without the socket lock
+ * and what it does with it. port0 hooks none of these functions. A kprobe may
+ * not sleep, so it redirects the call to a function that sleeps and then makes
+ * the call, or makes it first.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -25,13 +26,16 @@
 #include <linux/wait.h>
 #include <net/sock.h>
 
-/* Whoever has forgotten a task lets it go after this long. */
+/* A task that nobody releases goes on after this time. */
 #define PORT0_HOLD_TIME		(30 * HZ)
-/* A test may be wrong about where its task goes. */
+/* Limit of the wait for a task that never comes to the point */
 #define PORT0_HOLD_PATIENCE	(10 * HZ)
 #define PORT0_HOLD_MAX		32
 
-/* All of them take these or fewer, in registers, and return no more. */
+/*
+ * The functions have at most these arguments, in registers, and return at most
+ * this.
+ */
 typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
 
 /**
@@ -135,7 +139,7 @@ static void port0_hold_here(struct port0_hold *hold)
 		atomic_set(&hold->state, PORT0_HOLD_FREE);
 }
 
-/* Stands in for the function. */
+/* Runs in place of the function. */
 static unsigned long port0_hold_call(unsigned long a, unsigned long b)
 {
 	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_CALLING) ?:
@@ -179,7 +183,10 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 	return 1;
 }
 
-/* With one, the kernel does not optimise the probe into one that cannot redirect. */
+/*
+ * A kprobe with a post-handler is not optimised; an optimised one cannot
+ * redirect.
+ */
 static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 			    unsigned long flags)
 {
@@ -198,7 +205,9 @@ static void port0_hold_post(struct kprobe *kp, struct pt_regs *regs,
 static struct port0_hold_point port0_hold_points[] = {
 	PORT0_HOLD_POINT(lock_sock_nested, PORT0_HOLD_LOCK),
 #ifdef HAVE_SOCKOPT_LOCK_SOCK
-	/* Beside it in the same file, so that it may have been inlined here. */
+	/*
+	 * Its caller is in the same file, so the compiler may have inlined it.
+	 */
 	PORT0_HOLD_POINT(sockopt_lock_sock, PORT0_HOLD_LOCK),
 #endif
 	PORT0_HOLD_POINT(release_sock, PORT0_HOLD_UNLOCK),
@@ -296,7 +305,7 @@ static void port0_hold_remove(unsigned int count)
 {
 	while (count--)
 		unregister_kprobe(&port0_hold_points[count].kp);
-	/* What is left of a call after it has put the module */
+	/* Wait for calls that run the instructions after module_put(). */
 	synchronize_rcu_tasks();
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Switches ftrace off for good, as the kernel does when it finds its own text
- * changed: what ftrace has hooked stays hooked until the next boot.
+ * Makes ftrace disable itself, as the kernel does when it finds that its code
+ * was changed unexpectedly. Functions that are hooked then stay hooked until
+ * the next boot.
  */
 #include <linux/kprobes.h>
 #include <linux/module.h>
 
 static int __init port0_kill_init(void)
 {
-	/* Not exported; a probe that is never armed says where it is. */
+	/* Not exported: a kprobe that is never armed tells the address. */
 	struct kprobe kp = {
 		.symbol_name = "ftrace_kill",
 		.flags = KPROBE_FLAG_DISABLED,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch on a function that port0 hooks: unless told otherwise bind() of IPv4
- * sockets. It fails with an error of its own, so that a test sees who has the
- * function.
+ * A livepatch on a function that port0 hooks: by default bind() of IPv4
+ * sockets. The patched function fails with a special errno, so that a test sees
+ * that it is in place.
  */
 #include <linux/livepatch.h>
 #include <linux/module.h>
@@ -12,7 +12,7 @@ static char *port0_livepatch_func = "inet_bind";
 module_param_named(func, port0_livepatch_func, charp, 0444);
 MODULE_PARM_DESC(func, "a function that returns an int");
 
-/* In place of any such function, whatever its arguments. */
+/* Replaces any such function, whatever its arguments are. */
 static int port0_livepatch_refuse(void)
 {
 	return -EXFULL;

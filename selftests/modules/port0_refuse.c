@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes a function of the kernel's fail when it is called, once or from then on: what
- * a caller does about it can be seen on every kernel, and at each step.
+ * Makes a kernel function fail, once or always, to test what its callers do
+ * then.
  *
- * No function that port0 hooks should be chosen: those are refused by
- * port0_livepatch.c.
+ * Functions that port0 hooks must not be chosen: port0_livepatch.c makes those
+ * fail.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -49,7 +49,7 @@ static const struct kernel_param_ops port0_refuse_calls_ops = {
 module_param_cb(calls, &port0_refuse_calls_ops, NULL, 0444);
 MODULE_PARM_DESC(calls, "read only: how often it has been called");
 
-/* In place of any such function, whatever its arguments. */
+/* Replaces any such function, whatever its arguments are. */
 static int port0_refuse_answer(void)
 {
 	if (port0_refuse_delay)
@@ -70,7 +70,10 @@ static int port0_refuse_pre(struct kprobe *kp, struct pt_regs *regs)
 	return 1;
 }
 
-/* With one, the kernel does not optimise the probe into one that cannot redirect. */
+/*
+ * A kprobe with a post-handler is not optimised; an optimised one cannot
+ * redirect.
+ */
 static void port0_refuse_post(struct kprobe *kp, struct pt_regs *regs,
 			      unsigned long flags)
 {
@@ -90,7 +93,7 @@ static int __init port0_refuse_init(void)
 static void __exit port0_refuse_exit(void)
 {
 	unregister_kprobe(&port0_refuse_kp);
-	/* What is left of a call after it has put the module */
+	/* Wait for calls that run the instructions after module_put(). */
 	synchronize_rcu_tasks();
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Somebody who has one of port0's socket option numbers: of IPv6, so that port0
- * gets those of IPv4 and has to give them back.
+ * A module that has registered port0's option number for IPv6, so that port0
+ * fails after it has registered its own for IPv4, and has to unregister that.
  */
 #include <linux/module.h>
 #include <linux/netfilter.h>

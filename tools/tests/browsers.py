@@ -54,7 +54,7 @@ def to_port_0():
 
 
 def browse(*argv):
-    """What a browser says, and how many packets it sends to port 0."""
+    """The output of a browser, and the number of packets that it sends to port 0."""
     before = to_port_0()
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "HOME": home, "XDG_RUNTIME_DIR": home}
@@ -78,7 +78,7 @@ CHROMIUM = ("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-fir
 
 
 def loads(directory, name, *argv):
-    """Chromium's picture of a page that the server on port 0 gave it."""
+    """A screenshot by Chromium of a page from the server on port 0."""
     picture = os.path.join(directory, name)
     agents.clear()
     sent = browse(*argv[:-1], f"--screenshot={picture}", argv[-1])
@@ -87,18 +87,18 @@ def loads(directory, name, *argv):
 
 
 def chromium_maps(directory):
-    """The URL has a port that Chromium likes, and a rule of its own sends it to port 0."""
+    """The URL has an allowed port, and Chromium's --host-rules map it to port 0."""
     loads(directory, "chromium.png", *CHROMIUM, "--host-rules=MAP * 127.0.0.1:0",
           "http://port0.example:8080/")
 
 
 def chromium_under_port0_run(directory):
-    """The same, but Chromium knows nothing of port 0."""
+    """The same by port0-run --to."""
     loads(directory, "chromium-to.png", RUN, "--to", "8080", *CHROMIUM, "http://127.0.0.1:8080/")
 
 
 def chromium_is_allowed(directory):
-    """The option for it: some releases refuse port 0 all the same, without a packet."""
+    """--explicitly-allowed-ports=0: some releases refuse port 0 nevertheless, without a packet."""
     picture = os.path.join(directory, "chromium-allowed.png")
     sent = browse(*CHROMIUM, f"--screenshot={picture}", "--explicitly-allowed-ports=0", URL)
     assert bool(sent) == os.path.exists(picture)
@@ -131,7 +131,7 @@ class Marionette:
 
 
 def firefox(directory):
-    """By remote control: its own --screenshot waits for this page without an end."""
+    """By remote control, since Firefox's --screenshot never ends for this page."""
     before = to_port_0()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         browser = subprocess.Popen(["firefox-esr", "--headless", "--marionette", "--profile", home],

@@ -40,7 +40,7 @@ def example(name):
 
 
 def fresh_hosts():
-    """near and far, joined by a cable; so that no test sees the TIME-WAIT of another."""
+    """Two connected namespaces, near and far; new ones, so no test sees a TIME-WAIT of another."""
     for name in ("near", "far"):
         run_command("ip", "netns", "delete", name, status=None)
         run_command("ip", "netns", "add", name)
@@ -54,7 +54,7 @@ def fresh_hosts():
 
 @contextlib.contextmanager
 def inside(name):
-    """This process in a network namespace."""
+    """Run this process in a network namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     with open("/proc/self/ns/net", "rb") as home, open(f"/run/netns/{name}", "rb") as away:
         assert not libc.setns(away.fileno(), 0), os.strerror(ctypes.get_errno())
@@ -65,7 +65,7 @@ def inside(name):
 
 
 def port_0_is_taken(kind):
-    """Whether somebody serves on it in far."""
+    """Tell whether a server is on it in far."""
     for name in {STREAM: ("tcp", "tcp6"), DGRAM: ("udp", "udp6")}[kind]:
         with inside("far"), open(f"/proc/self/net/{name}", encoding="ascii") as f:
             for line in f.readlines()[1:]:
@@ -113,7 +113,7 @@ def echo(family, kind, from_zero=False):
     with connected(family, kind, from_zero) as s:
         for n in range(REQUESTS):
             text = b"knock %d" % n
-            # Asked again, since a datagram may be lost.
+            # Repeated, since a datagram may be lost.
             for _ in range(1 if kind == STREAM else 5):
                 s.sendall(text)
                 with contextlib.suppress(TimeoutError):
@@ -188,7 +188,7 @@ def test_node_by_socket_activation():
 
 
 def knock():
-    """What the honeypot should have seen of this."""
+    """What the honeypot must have logged of this."""
     with connected(4, STREAM, from_zero=True) as s:
         s.sendall(b"GET / from 0\xff")
         s.shutdown(socket.SHUT_WR)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Run a module's test_ functions; KTAP on stdout."""
 
+import importlib.util
+import shutil
 import socket
 import subprocess
 import time
@@ -9,7 +11,7 @@ MARK, BOUND = 0x7030, 0x7031
 
 
 def loaded():
-    """Whether the kernel module is there."""
+    """Whether the kernel module is loaded."""
     with socket.socket() as s:
         try:
             s.setsockopt(socket.SOL_IP, MARK, 1)
@@ -28,6 +30,24 @@ def needs_no_module(test):
     return test
 
 
+def needs_program(name):
+    """The test also needs a program, or a Python module, of that name."""
+    def mark(test):
+        test.program = name
+        return needs_module(test)
+    return mark
+
+
+def missing(test):
+    """What a test needs and does not find; empty if it can run."""
+    needs, program = getattr(test, "needs", ""), getattr(test, "program", "")
+    if needs and needs != ("module" if loaded() else "no module"):
+        return needs
+    if program and not (shutil.which(program) or importlib.util.find_spec(program)):
+        return program
+    return ""
+
+
 def run_command(*argv, status=0, timeout=600, **kwargs):
     """Run a command to its end; status None is for any exit status."""
     done = subprocess.run(argv, text=True, errors="replace", capture_output=True, timeout=timeout,
@@ -38,7 +58,7 @@ def run_command(*argv, status=0, timeout=600, **kwargs):
 
 
 def wait_for(condition, what, seconds=60):
-    """Ask again until it holds."""
+    """Wait until the condition is true."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, what
@@ -56,8 +76,8 @@ def run_tests(namespace, wanted=(), always=(), before=lambda: None):
     print(f"TAP version 13\n1..{len(tests)}")
     failed = 0
     for number, (name, test) in enumerate(tests, 1):
-        needs = getattr(test, "needs", None)
-        if needs and needs != ("module" if loaded() else "no module"):
+        needs = missing(test)
+        if needs:
             print(f"ok {number} {name} # SKIP needs {needs}", flush=True)
             continue
         try:

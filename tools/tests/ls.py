@@ -67,7 +67,7 @@ NEWNET, FILES = 0x40000000, 0x400
 
 @contextlib.contextmanager
 def holder(code, *prefix, more=""):
-    """A process that has run @code, until the end; @more says what its fork does."""
+    """A process that runs @code and then waits; @more is what its forked child does."""
     code = f"{PROLOGUE}\n{code}\nprint('ready', os.getpid(), flush=True)\nsys.stdin.read()\n{more}"
     child = subprocess.Popen([*prefix, sys.executable, "-c", code], text=True,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -97,14 +97,14 @@ def namespace(name=BLUE):
 
 
 def fresh_namespace():
-    """So that no test sees the TIME-WAIT of another."""
+    """A new namespace: no test sees a TIME-WAIT of another."""
     if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):
         sys.exit(f"ls.py: no network namespace: {os.strerror(ctypes.get_errno())}")
     run_command("ip", "link", "set", "lo", "up")
 
 
 def ls(*prefix, status=0):
-    """What port0-ls says as JSON, and beside it."""
+    """The JSON output of port0-ls, and its standard error."""
     done = run_command(*prefix, LS, "--json", status=status)
     said = json.loads(done.stdout)
     said["stderr"] = done.stderr
@@ -187,7 +187,7 @@ u = socket.socket(V4, UDP); u.connect(("127.0.0.1", 0))
 
 @needs_module
 def test_tcp_bound_and_listening():
-    """An idle bound socket is what inet_diag leaves out."""
+    """inet_diag leaves out idle bound sockets."""
     with holder("""
 s = [bound("127.0.0.1"), bound("::1"), listening("127.0.0.2"), listening("::", TCP, 1)]
 """):
@@ -289,7 +289,7 @@ s[2].connect(("127.0.0.1", 7030)); s[3].connect(("::1", 7030))
 
 @needs_module
 def test_many():
-    """More than one message of netlink's, and more descriptors than a shell allows."""
+    """More sockets than fit into one netlink message, and more descriptors than a shell allows."""
     with holder("""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
@@ -322,7 +322,7 @@ s[2].listen()
 
 @needs_module
 def test_shared_descriptors():
-    """A dup, and a child that has inherited the socket: each is told."""
+    """A duplicated descriptor, and an inherited one in a child: both are listed."""
     with holder("s = bound(); d = os.dup(s.fileno()); pid = os.fork()\nif not pid: time.sleep(1000)",
                 more="import signal; os.kill(pid, signal.SIGKILL); os.wait()") as parent:
         processes = only(ls())["processes"]
@@ -334,14 +334,14 @@ def test_shared_descriptors():
 
 @needs_module
 def test_named_namespace():
-    """In a namespace that the name of has a blank and a wildcard in it."""
+    """In a namespace whose name has a blank and a wildcard in it."""
     with namespace() as inside, holder("s = [bound(), listening('::1'), bound('127.0.0.1', UDP)]", *inside):
         said = ls()
         lists(said, "tcp bound 127.0.0.1 - keeps 1", "tcp listen ::1 - keeps 1", "udp bound 127.0.0.1 - keeps 1")
         for s in said["sockets"]:
             assert s["netns"]["name"] == BLUE and not s["netns"]["this"], s
         assert BLUE in table()
-        # From inside it is this one, and the host's is another.
+        # From inside, that namespace is "this", and the host's is another one.
         assert all(s["netns"]["this"] for s in ls(*inside)["sockets"])
 
 
@@ -378,7 +378,7 @@ done.wait(60)
 
 @needs_module
 def test_namespace_that_only_sockets_are_in():
-    """The process has gone home, and left two sockets and nothing else."""
+    """The process is back in its own namespace; only its two sockets keep the other one."""
     with holder("""
 home = os.open("/proc/self/ns/net", os.O_RDONLY)
 unshare(NEWNET); libc.system(b"ip link set lo up")
@@ -395,7 +395,7 @@ check(libc.setns(home, NEWNET)); os.close(home)
 
 @needs_module
 def test_namespace_that_a_descriptor_keeps():
-    """Nothing is in it but a child that its process has closed."""
+    """Only a connection that its process has closed keeps the namespace."""
     with holder("""
 home = os.open("/proc/self/ns/net", os.O_RDONLY)
 unshare(NEWNET); libc.system(b"ip link set lo up")
@@ -431,7 +431,7 @@ def test_users():
 
 @needs_module
 def test_unprivileged():
-    """It says what it could not see; what its own namespace has, it lists."""
+    """It lists the sockets of its own namespace, and says what it could not see."""
     nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
     with namespace() as inside, holder("s = listening()", *inside), \
             holder("s = [bound(), listening('127.0.0.2'), bound('::1', UDP)]"):
@@ -446,7 +446,7 @@ def test_unprivileged():
 
 @needs_module
 def test_unprivileged_sees_its_own():
-    """That other processes could not be looked into is said all the same."""
+    """It still says that other processes could not be looked into."""
     user = ("setpriv", "--reuid", str(OTHER_USER), "--regid", str(OTHER_USER), "--clear-groups")
     run_command("sysctl", "-w", "net.ipv4.ip_unprivileged_port_start=0")
     with holder("s = [bound(), listening('127.0.0.2')]", *user):
@@ -457,7 +457,7 @@ def test_unprivileged_sees_its_own():
 
 @needs_module
 def test_without_right_to_duplicate():
-    """With the right to read descriptors and none to ptrace, idle sockets stay out."""
+    """With permission to read descriptors but not to ptrace, idle sockets are not found."""
     with holder("s = [bound(), listening('127.0.0.2')]", *as_user(OTHER_USER)):
         said = ls("setpriv", "--bounding-set", "-sys_ptrace", status=1)
         assert said["no_right"]["processes"] >= 1, said
@@ -467,7 +467,7 @@ def test_without_right_to_duplicate():
 
 @needs_module
 def test_in_flight():
-    """A socket in a message that nobody has read yet is in no table of descriptors."""
+    """A socket in an unread message is in no descriptor table."""
     with holder("""
 pair = socket.socketpair(socket.AF_UNIX, UDP)
 for one in (bound(), bound("127.0.0.1", UDP), listening("::1")):
@@ -496,7 +496,7 @@ s.close()
 
 @needs_module
 def test_thread_with_its_own_descriptors():
-    """Before Linux 6.9 one cannot get at an idle socket there, but it is counted."""
+    """Before Linux 6.9, an idle socket there cannot be looked at, but it is counted."""
     with holder("""
 done = threading.Event()
 def work():
@@ -515,7 +515,7 @@ done.wait(60)
 
 @needs_module
 def test_name_of_a_process():
-    """Nothing that a process calls itself reaches the terminal as it is."""
+    """Names of processes are escaped before they are printed."""
     name = b'*\x1b[2J\n"\\\xff'
     with holder(f"s = bound(); libc.prctl(15, {name!r}, 0, 0, 0)"):
         assert only(ls())["processes"][0]["command"] == '*\\x1b[2J\\x0a"\\x5c\\xff', ls()
@@ -525,7 +525,7 @@ def test_name_of_a_process():
 
 @needs_module
 def test_leaves_nothing_behind():
-    """A socket that is closed after it was looked at lets the module go."""
+    """A socket that is closed after port0-ls has looked at it drops its reference."""
     with holder("s = [bound(), listening('::1')]"):
         for _ in range(5):
             ls()

@@ -56,7 +56,7 @@ def inside(where, *argv):
 
 @contextlib.contextmanager
 def entered(where):
-    """Sockets opened here belong to that namespace."""
+    """Sockets that are opened inside "with" belong to that namespace."""
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/run/netns/{name(where)}", os.O_RDONLY)
     assert libc.setns(there, 0x40000000) == 0
@@ -162,7 +162,7 @@ class Report:
         return found
 
     def expect(self, **verdicts):
-        """A verdict per way, with _ for space; where none is said, it is "answered"."""
+        """The expected verdict for each way, with _ for a space; the default is "answered"."""
         for (address, protocol, _, way), test in self.tests.items():
             want = verdicts.get({"0 to 0": "both"}.get(way, way.replace(" ", "_")), "answered")
             assert test["verdict"] == want, f"{protocol} {address} {way}: {test['text']!r}, not {want!r}"
@@ -216,14 +216,14 @@ def test_output_that_cannot_be_written():
 
 
 def test_nobody_serves():
-    """Each refusal names who sent it; what needs no module is tried without it."""
+    """Each refusal names its sender; tests that need no module are run without it."""
     report = Report("--to", *hosts(4), status=2)
     assert {(t["protocol"], t["verdict"], t["by"], t["how"]) for t in report.tests.values()} == {
         ("tcp", "refused", SERVER[4], "rst"), ("udp", "refused", SERVER[4], "icmp")}, report.said
 
 
 def test_nobody_there():
-    """A router says so for an address behind it, the own kernel for one on the link."""
+    """A router reports it for an address behind it, the own kernel for one on the link."""
     far = Report("--timeout", "5", "--to", "10.0.4.99", status=2)
     for test in far.tests.values():
         assert (test["verdict"], test["by"], test["icmp_code"]) == ("refused", "10.0.3.2", 1), far.said
@@ -245,7 +245,7 @@ def test_no_module():
     says(report.errors, "port0-probe: from port 0 not tried", "modprobe port0")
 
 
-# The far end, in short; another token than that of the question is given to it.
+# A simple far end, which may answer with another token than that of the question
 ANSWERER = """
 import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 7030)); print(flush=True)
@@ -258,7 +258,7 @@ while True:
 
 @needs_no_module
 def test_to_0_without_the_module():
-    """The other end has no module either: it puts port 0 before its control port."""
+    """The far end has no module, either: it redirects port 0 to its control port."""
     server = subprocess.Popen(inside("server", sys.executable, "-c", ANSWERER), stdout=subprocess.PIPE)
     try:
         server.stdout.readline()
@@ -301,7 +301,7 @@ def test_table():
 
 @needs_module
 def test_addresses_of_a_name():
-    """All of them, and a host answers from the address that was asked."""
+    """All addresses; the host answers from the address that was asked."""
     with serving():
         report = Report(BY_NAME, status=0)
         report.expect()
@@ -356,7 +356,7 @@ def test_port_0_is_taken_here():
 
 @needs_module
 def test_answer_from_another_port():
-    """A socket that is connected to port 0 hears it; other programs would not."""
+    """A socket connected to port 0 also receives from other ports; it must not count."""
     with serving(), filters("r1", 'iifname "right" udp sport 0 udp sport set 53'):
         report = Report("--udp", "--to", SERVER[4], status=1)
         report.expect(to_0="other")
@@ -377,7 +377,7 @@ def test_answer_to_another_question():
 
 @needs_module
 def test_late_answers():
-    """The second answer to a question meets the next question from the same port."""
+    """A second answer to a question arrives when the next one is sent from the same port."""
     run(*inside("server", "tc", "qdisc", "add", "dev", "left", "root", "netem", "delay", "1200ms"))
     try:
         with serving():
@@ -404,7 +404,7 @@ def test_another_program_answers():
 # ---- filters on the way ----
 
 def of_all(test):
-    """At the first hop, in the middle, and at the last one: a test for each."""
+    """Filters at the first hop, in the middle, and at the last hop: one test for each."""
     for place in ROUTERS:
         globals()[f"test_{test.__name__}_at_{place}"] = needs_module(functools.partial(test, place))
     return test
@@ -419,7 +419,7 @@ def drop_in(place):
 
 @of_all
 def drop_out(place):
-    """Only the replies: another fate of each kind of test."""
+    """Filters on replies only: each kind of test ends differently."""
     with serving(), filters(place, 'iifname "right" th sport 0 drop'):
         for host in hosts():
             Report(host, status=1).expect(to_0="silent", both="silent")
@@ -465,7 +465,7 @@ def reject_with_reset(place):
 
 @of_all
 def reject_out(place):
-    """The server hears of it, the client does not."""
+    """The server gets the question, the client gets no answer."""
     with serving(), filters(place, 'iifname "right" udp sport 0 reject'):
         Report("--udp", SERVER[4], status=1).expect(to_0="silent", both="silent")
 
@@ -491,7 +491,7 @@ def test_filters_of_the_server():
 
 @needs_module
 def test_refusals_that_are_rare():
-    """A router that may send one error a second: a question is repeated, or this is silence."""
+    """A router limited to one ICMP error a second: only a repeated question gets one."""
     run(*inside("r2", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=1000"))
     try:
         with serving(), filters("r2", 'iifname "left" th dport 0 reject'):
@@ -521,7 +521,7 @@ def test_conntrack():
 
 @needs_module
 def test_masquerade():
-    """Each on another router: connections that NAT knows stay as they are for a while."""
+    """Each on another router, since NAT keeps known connections unchanged for a while."""
     rules = 'oifname "right" meta l4proto { tcp, udp } th sport 0 masquerade to :5000-5099'
     with serving(), filters("r1", rules, hook="postrouting", kind="nat"):
         for host in hosts():
@@ -756,7 +756,7 @@ def test_garbage_is_not_answered():
         answer = asked(question())
         assert answer.startswith(b"port0-probe: 0123456789abcdef 10.0.1.1 "), answer
         assert not asked(answer.ljust(96)), "an answer is answered"
-        # What goes to many gets no answer.
+        # Questions to multicast and broadcast addresses get no answer.
         with entered("r3"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
             s.settimeout(1)
@@ -784,7 +784,7 @@ def test_rate_is_bounded():
 
 @needs_module
 def test_answers_that_are_rare():
-    """One a second: whoever asks again gets one."""
+    """One question a second: if it is repeated, it is answered."""
     with serving("--rate", "1"):
         Report("--timeout", "6", SERVER[4], status=0).expect()
 
@@ -821,7 +821,7 @@ while True:
 
 @needs_module
 def test_floods():
-    """From a neighbour of the client's; the client is served all the same."""
+    """A flood from a neighbour of the client; the client is still served."""
     for data in (os.urandom(300), question()):
         with serving() as server, contextlib.ExitStack() as stack:
             before = memory(server)
@@ -841,7 +841,7 @@ def test_floods():
 
 @needs_module
 def test_silent_connections():
-    """More of them than it has places, from one address and from many."""
+    """More idle connections than it has slots, from one address and from many."""
     for i in range(10, 60):
         run(*inside("r1", "ip", "address", "add", f"10.0.2.{i}/24", "dev", "right"))
     with serving() as server:
@@ -860,7 +860,7 @@ def test_silent_connections():
         Report(SERVER[4], status=0).expect()
         Report(SERVER[4], status=0, where="r1").expect()
         assert memory(server) < before + (1 << 20)
-        # Those who wait have five seconds, and cost nothing meanwhile.
+        # Idle connections are closed after five seconds, and cost no CPU time meanwhile.
         spent, start = ticks(server), time.monotonic()
         time.sleep(3)
         assert ticks(server) - spent < 30, f"{ticks(server) - spent} ticks in 3 seconds"
@@ -900,7 +900,7 @@ def test_slow_question():
                 time.sleep(0.5)
             assert s.recv(200).startswith(b"port0-probe: 0123456789abcdef 10.0.1.1 ")
         with socket.create_connection((SERVER[4], 0), timeout=20) as s:
-            # Right as far as it goes, but too slow
+            # A correct start of a question, but too slow
             with contextlib.suppress(ConnectionError):
                 for byte in question(96)[:-1]:
                     s.sendall(bytes([byte]))

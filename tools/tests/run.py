@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test port0-run and libport0.so; KTAP on stdout.
 
-Each test runs in a network namespace of its own. What needs the module is skipped where
-it is not loaded, what needs it absent where it is.
+Each test runs in its own network namespace. Tests that need the module are skipped if it
+is not loaded, those that need it absent are skipped if it is loaded.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import errno
 import ftplib
-import importlib.util
 import os
 import shutil
 import signal
@@ -23,29 +22,15 @@ import tempfile
 import threading
 import time
 
+from ktap import (BOUND, MARK, loaded, needs_module, needs_no_module, needs_program, run_tests,
+                  run_command as run)
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 TOOLS = os.path.dirname(HERE)
 RUN = os.environ.get("PORT0_RUN", os.path.join(TOOLS, "port0-run"))
 BINDER = os.path.join(HERE, "binder")
-MARK, BOUND = 0x7030, 0x7031
 NOBODY = 65534
 DROP = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
-
-
-def loaded():
-    with socket.socket() as s:
-        try:
-            s.setsockopt(socket.SOL_IP, MARK, 1)
-        except OSError:
-            return False
-    return True
-
-
-def run(*argv, status=0, **kwargs):
-    """Run a command to its end; its exit status is part of every test."""
-    done = subprocess.run(argv, text=True, capture_output=True, timeout=60, check=False, **kwargs)
-    assert done.returncode == status, f"{argv}: exit {done.returncode}: {done.stdout}{done.stderr}"
-    return done
 
 
 def says(text, *words):
@@ -71,23 +56,6 @@ def bound(port, family="AF_INET", kind="SOCK_STREAM"):
     return PROLOGUE + f"s = socket.socket(socket.{family}, socket.{kind})\ns.bind(('', {port}))\nprint(port(s))\n"
 
 
-def needs_module(test):
-    test.needs = "module"
-    return test
-
-
-def needs_no_module(test):
-    test.needs = "no module"
-    return test
-
-
-def needs_program(name):
-    def mark(test):
-        test.program = name
-        return needs_module(test)
-    return mark
-
-
 def wait_for(what, *arguments):
     until = time.monotonic() + 60
     while not what(*arguments):
@@ -96,7 +64,7 @@ def wait_for(what, *arguments):
 
 
 def is_listening(port, host="127.0.0.1", kind="tcp"):
-    """Seen without a connection, which a server would count."""
+    """Tell from /proc/net, without a connection, which a server would count."""
     address = socket.inet_aton(host)[::-1].hex().upper() + f":{port:04X}"
     with open(f"/proc/net/{kind}", encoding="ascii") as f:
         return any(line.split()[1] == address and line.split()[3] in ("0A", "07")
@@ -105,7 +73,7 @@ def is_listening(port, host="127.0.0.1", kind="tcp"):
 
 @contextlib.contextmanager
 def server(*argv, ready=(), **kwargs):
-    """A program in the foreground, from when it is ready."""
+    """Run a server; "with" is entered when it is ready."""
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **kwargs)
 
@@ -177,7 +145,7 @@ def test_setuid_program_is_refused():
 
 
 def test_go_program_is_refused():
-    """The note of a Go linker is all that is looked at."""
+    """A file is taken for a Go program if it has the note of the Go linker."""
     with tempfile.TemporaryDirectory() as directory:
         program, note = os.path.join(directory, "program"), os.path.join(directory, "note")
         with open(note, "wb") as f:
@@ -199,7 +167,7 @@ def test_program_of_another_c_library_is_refused():
 
 
 def test_strange_files():
-    """What cannot be run is for the kernel to say; none of it is waited for, or a crash."""
+    """For files that cannot be run, the kernel's error is reported, without hang or crash."""
     with tempfile.TemporaryDirectory() as directory:
         fifo, broken = os.path.join(directory, "fifo"), os.path.join(directory, "broken")
         os.mkfifo(fifo, 0o755)
@@ -222,7 +190,7 @@ def test_module_missing():
 
 @needs_no_module
 def test_library_fails_closed():
-    """Port 0 must not become ephemeral when the module has gone meanwhile."""
+    """Port 0 must not become an ephemeral port if the module has been unloaded meanwhile."""
     env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_MAP": "0,80"}
     for port in (0, 80):
         done = subprocess.run([sys.executable, "-c", bound(port)], env=env, text=True,
@@ -253,12 +221,12 @@ assert libc.socket(-1, 1, 0) == -1 and ctypes.get_errno() in (errno.EINVAL, errn
 
 
 def test_bad_pointers():
-    """bind() and connect() say what they say without the library."""
+    """bind() and connect() with bad addresses return the same as without the library."""
     code = """
 import ctypes, errno, mmap, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
-# a page between two that are not there
+# a page between two that are not mapped
 page = mmap.PAGESIZE
 start = libc.mmap(None, ctypes.c_size_t(3 * page), 3, 0x22, -1, ctypes.c_long(0)) + page
 end = start + page
@@ -272,7 +240,7 @@ def attempt(call, fd, where, length):
 
 def places():
     yield from (1, 2**63, 2**64 - 1, start - 1, start - 8, end - 1, end)
-    # so many bytes can be read, family and port the first of them
+    # the number of bytes that can be read; family and port come first
     for size in (4, 12):
         for family, port in ((socket.AF_INET, 0), (socket.AF_INET6, 8080), (socket.AF_UNSPEC, 0)):
             head = family.to_bytes(2, sys.byteorder) + port.to_bytes(2, 'big')
@@ -288,7 +256,7 @@ for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
                         print(family.name, kind.name, n, attempt(call, s.fileno(), where, length))
 print(attempt(libc.bind, -1, end, 16), attempt(libc.connect, -1, end, 16))
 with socket.socket() as s:
-    # Zeros are AF_UNSPEC, which disconnects; errno stays.
+    # Zeros are AF_UNSPEC, which disconnects; errno is not changed.
     print(attempt(libc.connect, s.fileno(), start, 16))
 """
     plain = run(sys.executable, "-c", code).stdout.splitlines()
@@ -379,7 +347,7 @@ b.bind(('', 0)); print(port(b))
 
 @contextlib.contextmanager
 def installed():
-    """port0-run where everybody may read it."""
+    """A copy of port0-run that every user may read."""
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         for name in ("port0-run", "libport0.so"):
@@ -395,7 +363,7 @@ def test_no_privilege():
              "ip_unprivileged_port_start", os.strerror(errno.EACCES))
         said = run(*DROP, mine, "--listen", "127.0.0.1", "--fd", "true", status=125).stderr
         says(said, "CAP_NET_BIND_SERVICE")
-        # What the message says does work.
+        # The advice in the message works.
         said = run(DROP[0], "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service",
                    *DROP[1:], mine, sys.executable, "-c", bound(0)).stdout
         assert said == "literal\n", said
@@ -542,7 +510,7 @@ HOW = ("sendto", "sendmsg", "sendmmsg", "connect")
 
 @needs_module
 def test_reply():
-    """What a server needs to answer port 0; by its old name as well."""
+    """--reply, and its old name --client."""
     send = PROLOGUE + """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 if len(sys.argv) > 1: s.bind(('127.0.0.1', 0))
@@ -558,7 +526,7 @@ print(port(s), s.recvfrom(100))
 
 @needs_module
 def test_reply_on_an_inherited_socket():
-    """As systemd or another server hands it over: it was not made under port0-run."""
+    """A socket that was passed by systemd or another server, not created under port0-run."""
     for how in HOW[:3]:
         with Echo(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.bind(("127.0.0.1", 0))
@@ -581,7 +549,7 @@ t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); t.bind(('', 0)); print(por
 
 @needs_module
 def test_from():
-    """Every way to leave, bound to an address or not, with the peer's word for it."""
+    """Every way to connect or send, bound to an address or not, as seen by the peer."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with Echo(family, 7777) as there:
             for bound_to in (None, host, "any"):
@@ -636,7 +604,7 @@ for how in ('sendto', 'sendmsg', 'sendmmsg', 'connect'):
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5000)); s.settimeout(20)
     sender(s, how, b'hello', ('127.0.0.1', 7777)); receiver(s, how); print(port(s)); s.close()
 s = socket.socket(); s.bind(('', 5000)); s.connect(('127.0.0.1', 7777)); s.send(b'x'); print(s.recv(9))
-# A socket that listens does not leave.
+# A listening socket does not connect.
 s = socket.socket(); s.bind(('', 0)); s.listen(); print(port(s))
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 0)); print(port(s))
 s = socket.socket(socket.AF_UNIX); s.bind('')
@@ -741,7 +709,7 @@ def test_to_reaches_port_0():
 
 @needs_module
 def test_to_by_datagram():
-    """The reply comes from where it was sent, as far as the program can see."""
+    """To the program, the reply comes from the port that it has sent to."""
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         with Echo(family), Echo(family, 7777):
             code = CALLS + f"""
@@ -792,7 +760,7 @@ assert ctypes.get_errno() == errno.EFAULT
 
 @needs_module
 def test_to_short_buffers():
-    """Where a program has no room for an address, or no wish for one, nothing is written."""
+    """If a program gives no buffer for the address, or a short one, no more is written."""
     with Echo():
         code = CALLS + """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -816,7 +784,7 @@ for room in (0, 3, 4, 16):
 
 
 def test_bad_pointers_in_messages():
-    """The rest of the calls say what they say without the library, or end the program as ever."""
+    """The other calls with bad pointers return the same as without the library, or crash, too."""
     code = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -848,7 +816,7 @@ for bad in (1, 2**64 - 1):
 
 @needs_module
 def test_to_fortified_program():
-    """Where the compiler knows the size of the buffer it calls another function."""
+    """If the compiler knows the size of the buffer, it calls another function (_FORTIFY_SOURCE)."""
     source = """
 #include <netinet/in.h>
 #include <stdio.h>
@@ -893,7 +861,7 @@ except (OSError, AssertionError) as e: print(e)
 
 @needs_module
 def test_first_bind_on_an_address():
-    """What other sockets bind to 0 gets any free port, and a word about it."""
+    """Other sockets that bind to 0 get any free port, and a message is printed."""
     code = PROLOGUE + """
 import time
 def make(family, kind, address, options):
@@ -950,7 +918,7 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
 
 @needs_module
 def test_every_bind():
-    """--map 0 is for every bind to 0; who else has port 0 is no reason for another port."""
+    """With --map 0, every bind to 0 is literal, or fails if another socket has port 0."""
     code = PROLOGUE + """
 a = socket.socket(); a.bind(('', 0)); a.listen()
 try: socket.socket().bind(('', 0))
@@ -975,7 +943,7 @@ def test_range():
 
 @needs_module
 def test_many_ports():
-    """As many as there are, in any order, and nobody notices."""
+    """Thousands of mapped ports, in any order, work like one."""
     for ports in (range(1, 65536, 2), range(25000, 0, -1), range(2, 50000, 3)):
         options = [word for port in ports for word in ("--map", str(port))]
         begun = time.monotonic()
@@ -990,7 +958,7 @@ def test_many_ports():
 
 @needs_module
 def test_nested():
-    """One adds to the other, in whatever way each says it."""
+    """A nested port0-run adds its options to those of the outer one, in any format."""
     code = "".join(f"""
 s = socket.socket(); s.bind(('127.0.0.{n}', {port})); print(port(s))"""
                    for n, port in ((1, 80), (2, 81), (3, 0), (4, 82)))
@@ -1045,7 +1013,7 @@ sys.exit(f'{{how}} did not happen: {{os.strerror(ctypes.get_errno())}}')
 
 @needs_module
 def test_environment_emptied_before_exec():
-    """By every function that starts a program; as nginx, sudo and env -i do it."""
+    """With an emptied environment, by every function that starts a program."""
     for how in ("execve", "execve null", "own preload", "only preload", "fexecve", "execveat",
                 "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp", "subprocess",
                 "execv", "execl", "execlp", "execvp", "system", "popen"):
@@ -1068,7 +1036,7 @@ def test_what_is_set_in_an_environment_stays():
 
 @needs_module
 def test_successor():
-    """nginx's way to upgrade: the sockets are handed on, to be found by their ports."""
+    """As nginx is upgraded: inherited sockets are recognised by their ports."""
     code = PROLOGUE + """
 def start(*arguments):
     code = os.environ['CODE']
@@ -1097,7 +1065,7 @@ if sys.argv[1] == 'again':
 
 @needs_module
 def test_what_cannot_be_reached_is_said():
-    """Not by port0-run itself, which would refuse it: by what COMMAND starts."""
+    """Started by COMMAND; port0-run itself would refuse to run it."""
     with tempfile.TemporaryDirectory() as directory, installed() as mine:
         os.chmod(directory, 0o755)
         program = shutil.copy(BINDER, os.path.join(directory, "setuid"))
@@ -1109,10 +1077,10 @@ def test_what_cannot_be_reached_is_said():
             assert said.stderr.count("statically") == 1, said.stderr
         said = run(*DROP, mine, "--to", "8080", "sh", "-c", "$0 plain 8080; true", program)
         says(said.stderr, program, "setuid")
-        # For root it is a program like any other.
+        # If root runs it, it is an ordinary program.
         said = run(RUN, "--map", "8080", program, "plain", "8080")
         assert said.stdout == "0 1\n" and not said.stderr, said
-        # So it is where nobody gets more rights.
+        # So it is if it does not give more rights.
         said = run("setpriv", "--no-new-privs", "--inh-caps=+net_bind_service",
                    "--ambient-caps=+net_bind_service", *DROP[1:], mine, "--map", "8080", program, "plain", "8080")
         assert said.stdout == "0 1\n" and not said.stderr, said
@@ -1246,9 +1214,9 @@ def test_who_has_refused():
 
 @needs_module
 def test_sandbox_that_denies_the_options():
-    """A mapped port is never bound for what it is, nor 0 for any port."""
+    """If marking fails, bind() fails: it never binds the mapped port or an ephemeral one."""
     for call in ("getsockopt", "setsockopt"):
-        # A filter may also say that it has been done.
+        # A filter may also return success without doing it.
         for answer in (errno.EPERM, errno.EACCES, errno.ENOSYS, 0):
             for options, number in (([], 0), (["--map", "80"], 80), (["--map", "0"], 0)):
                 said = python(INHIBITED + f"seccomp({call!r}, {answer}); attempt({number})", *options)
@@ -1304,7 +1272,7 @@ def test_link_local_address():
 
 @needs_program("nginx")
 def test_nginx_upgrade():
-    """Its successor starts with another environment, and takes the sockets over by their ports."""
+    """The new nginx starts with another environment and recognises the sockets by their ports."""
     with tempfile.TemporaryDirectory() as work:
         os.chmod(work, 0o755)
         conf, pid = os.path.join(work, "conf"), os.path.join(work, "pid")
@@ -1322,7 +1290,7 @@ http {{ access_log off; server {{ listen 127.0.0.1:80; listen 127.0.0.2:81; retu
         def gone(process):
             return not os.path.exists(f"/proc/{process}")
 
-        # It starts its successor by the name that it was started by.
+        # nginx starts the new program by the name that it was started with itself.
         run(RUN, "--map", "80-81", shutil.which("nginx"), "-c", conf)
         try:
             for _ in range(2):
@@ -1362,7 +1330,7 @@ def test_sudo():
 
 @needs_program("memcached")
 def test_memcached():
-    """It gives up root before it binds."""
+    """A server that gives up root before it binds."""
     argv = ["memcached", "-u", "nobody", "-l", "127.0.0.1", "-U", "11211"]
     said = run(RUN, "--map", "11211", *argv, status=71).stderr
     says(said, "has given it up before it binds", "--keep-right")
@@ -1372,7 +1340,7 @@ def test_memcached():
 
 @needs_program("chronyd")
 def test_chronyd():
-    """A client that looks where the reply is from."""
+    """A client that checks the source of the reply."""
     with tempfile.TemporaryDirectory() as work:
         argv = []
         for name, text in (("server", "local stratum 1\nallow\nbindaddress 127.0.0.1\n"),
@@ -1427,14 +1395,14 @@ def test_dig():
 
 @needs_program("socat")
 def test_socat():
-    """For every datagram it binds another socket to 0, once it has closed the one before."""
+    """A client that closes its socket and binds a new one to 0 for every datagram."""
     with server(RUN, "socat", "UDP4-RECVFROM:0,fork", "EXEC:cat", ready=(is_listening, 0, "0.0.0.0", "udp")):
         for n in range(10):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
                 s.settimeout(5)
                 s.connect(("127.0.0.1", 0))
                 for _ in range(5):
-                    # Asked again: between two sockets there is none.
+                    # Repeated, since there may be no socket at that moment.
                     with contextlib.suppress(TimeoutError, ConnectionRefusedError):
                         s.send(b"%d" % n)
                         assert s.recv(100) == b"%d" % n
@@ -1454,7 +1422,7 @@ def test_ftp():
         argv = [sys.executable, "-m", "pyftpdlib", "-i", "127.0.0.1", "-p", "0", "-d", work]
         with server(RUN, *argv, ready=(is_listening, 0)):
             ftp = ftplib.FTP(timeout=60)
-            # Its connect() takes 0 for none given.
+            # ftplib's connect() takes port 0 for no port.
             ftp.port = 0
             ftp.connect("127.0.0.1")
             ftp.login()
@@ -1543,7 +1511,7 @@ def test_examples():
 
 
 def answer(request):
-    """What a server on port 0 says, as soon as it is there."""
+    """The answer of a server on port 0, as soon as it listens."""
     until = time.monotonic() + 60
     while True:
         try:
@@ -1557,45 +1525,24 @@ def answer(request):
 
 
 def own_network():
-    """What one test leaves there, as TIME_WAIT, is not in the way of the next."""
+    """A new network namespace: a TIME_WAIT of one test cannot disturb the next one."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x40000000):
         sys.exit(f"run.py: no network namespace: {os.strerror(ctypes.get_errno())}")
     run("ip", "link", "set", "lo", "up")
 
 
-def is_there(program):
-    return not program or shutil.which(program) or importlib.util.find_spec(program)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="tests to run, by how their names begin (default: all)")
-    chosen = tuple(parser.parse_args().names) or ""
+    names = tuple(parser.parse_args().names)
     if os.geteuid():
         sys.exit("run.py: needs root, for a network namespace of its own")
-    have = "module" if loaded() else "no module"
-    tests = [(name[5:], test) for name, test in globals().items()
-             if name.startswith("test_") and name[5:].startswith(chosen)]
-    print(f"TAP version 13\n1..{len(tests)}")
-    failed = 0
-    for number, (name, test) in enumerate(tests, 1):
-        missing = "" if getattr(test, "needs", have) == have else test.needs
-        if not missing and not is_there(getattr(test, "program", "")):
-            missing = test.program
-        if missing:
-            print(f"ok {number} {name} # SKIP needs {missing}", flush=True)
-            continue
-        try:
-            own_network()
-            test()
-            print(f"ok {number} {name}", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError) as problem:
-            failed += 1
-            for line in f"{type(problem).__name__}: {problem}".splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} {name}", flush=True)
-    return bool(failed)
+    chosen = [name[5:] for name in globals()
+              if name.startswith("test_") and name[5:].startswith(names)] if names else ()
+    if names and not chosen:
+        sys.exit(f"run.py: no test's name begins with {' or '.join(names)}")
+    return run_tests(globals(), chosen, before=own_network)
 
 
 if __name__ == "__main__":

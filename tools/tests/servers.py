@@ -28,8 +28,8 @@ RUN = os.path.join(os.path.dirname(HERE), "port0-run")
 options = argparse.Namespace(host=None, port=0)
 TEXT = "hello from port 0"
 HOSTS = {4: "127.0.0.1", 6: "::1"}
-# Other addresses of this host, for clients that are on port 0 themselves, and for
-# servers to whom the loopback addresses alone are no network.
+# Other addresses of this host: for clients that are on port 0 themselves, and for
+# servers that do not start with loopback addresses only
 OTHERS = {4: "192.0.2.2", 6: "2001:db8::2"}
 URL_HOSTS = {4: "127.0.0.1", 6: "[::1]"}
 WORK = tempfile.mkdtemp(prefix="port0-")
@@ -63,7 +63,7 @@ def listening(family, port, kind):
 
 @contextlib.contextmanager
 def server(*argv, kinds=("tcp",), families=(4, 6), port=0):
-    """A server in the foreground, from when it listens."""
+    """Run a server; "with" is entered when it listens."""
     log = os.path.join(WORK, "server.log")
     with open(log, "w", encoding="utf-8") as out:
         child = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
@@ -88,12 +88,12 @@ def server(*argv, kinds=("tcp",), families=(4, 6), port=0):
 
 
 def serve(name, clients, *argv, port, kinds=("tcp",), families=(4, 6), run_options=()):
-    """A server on port 0 by --map, and as it is on its own port: the same clients."""
+    """Run a server on port 0 by --map, and without it on its own port, with the same clients."""
     with server(RUN, "--map", str(port), *run_options, *argv, kinds=kinds, families=families):
         every(name, clients, families)
     options.port = port
     try:
-        # No server answers a peer on port 0 by itself.
+        # On its own port, a server cannot answer a peer on port 0.
         with server(*argv, kinds=kinds, families=families, port=port):
             every(name, [c for c in clients if not getattr(c, "from_zero", False)], families)
     finally:
@@ -101,18 +101,18 @@ def serve(name, clients, *argv, port, kinds=("tcp",), families=(4, 6), run_optio
 
 
 def serve_each(name, clients, argv, port, **kwargs):
-    """For servers with one address: @argv makes the command of it."""
+    """For servers that bind one address: @argv makes the command from it."""
     for family, address in HOSTS.items():
         serve(name, clients, *argv(address), port=port, families=(family,), **kwargs)
 
 
 def steered(port):
-    """What to put before a client that is told its server's ordinary port."""
+    """The prefix for a client that is given the server's ordinary port."""
     return () if options.port else (RUN, "--to", str(port))
 
 
 def unconnected():
-    """What to put before a client that sends its datagrams without connecting."""
+    """The prefix for a client that sends datagrams without connecting."""
     return () if options.port else (RUN, "--reply")
 
 
@@ -145,7 +145,7 @@ def wget(family, count):
 
 
 def shell(count, line):
-    """One process per request, as a script would have it."""
+    """One process per request, as in a script."""
     return run("sh", "-c", f"n=0; while [ $n -lt {count} ]; do n=$((n + 1)); {line}; done")
 
 
@@ -158,7 +158,7 @@ def python_http(family, count):
     answered = 0
     for _ in range(count):
         peer = http.client.HTTPConnection(HOSTS[family], options.port, timeout=60)
-        # The class takes a port of 0 for none given.
+        # The class takes port 0 for no port.
         peer.port = options.port
         peer.request("GET", "/", headers={"Host": options.host} if options.host else {})
         answered += TEXT in peer.getresponse().read().decode()
@@ -172,12 +172,12 @@ def ncat(family, count):
 
 
 def exchange(family, kind, count, make, is_answer, from_zero=False):
-    """Each request is what @make gives for its number."""
+    """@make returns the request for each number."""
     answered = 0
     with contextlib.ExitStack() as stack:
         s = None
         for n in range(count):
-            # One socket for all datagrams: there is one port 0 to send from.
+            # One socket for all datagrams, since only one can be on port 0.
             if not s or kind == socket.SOCK_STREAM:
                 s = stack.enter_context(socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, kind))
                 s.settimeout(60 if kind == socket.SOCK_STREAM else 5)
@@ -186,7 +186,7 @@ def exchange(family, kind, count, make, is_answer, from_zero=False):
                     s.bind((OTHERS[family], 0))
                 s.connect((HOSTS[family], options.port))
                 assert s.getpeername()[1] == options.port
-            # Asked again, since a datagram may be lost.
+            # Repeated, since a datagram may be lost.
             for _ in range(1 if kind == socket.SOCK_STREAM else 5):
                 s.sendall(make(n))
                 with contextlib.suppress(TimeoutError):
@@ -293,7 +293,7 @@ SOME_CLIENTS = (curl, python_http)
 
 
 def every(name, clients, families=(4, 6)):
-    """Each client against the running server, and a line of the report for it."""
+    """Run each client against the server, and add a line to the report."""
     for client in clients:
         for family in families:
             begun = time.monotonic()
@@ -331,13 +331,13 @@ def apache_argv():
 
 
 def experiment(url):
-    """What the post of 2014 did: no Host header, for it has no good spelling."""
+    """The request of the 2014 experiment: without a Host header."""
     said = run("curl", "-v", "-m", "60", "-H", "Host:", url, check=False)
     return said.stdout, said.stderr
 
 
 def peer_errno():
-    """What getpeername() says towards port 0: an errno, or the port."""
+    """The result of getpeername() for a peer on port 0: an errno, or the port."""
     with socket.create_connection(("127.0.0.1", 0), timeout=60) as s:
         try:
             return f"port {s.getpeername()[1]}"
@@ -346,7 +346,7 @@ def peer_errno():
 
 
 def test_experiment_of_2014_by_redirect():
-    """HTTP/1.0, since without Host an HTTP/1.1 request is a bad one today."""
+    """HTTP/1.0, since servers now refuse HTTP/1.1 without a Host header."""
     with server(*apache_argv(), port=80):
         run("iptables", "-t", "nat", "-A", "OUTPUT", "-p", "tcp", "--dport", "0",
             "-j", "REDIRECT", "--to-ports", "80")
@@ -389,7 +389,7 @@ def test_experiment_of_2014_by_literal_port():
 
 @contextlib.contextmanager
 def host_without_port():
-    """For servers that call a Host header with port 0 in it a bad request."""
+    """For servers that refuse a Host header with port 0 in it."""
     options.host = "port0.example"
     try:
         yield
@@ -590,7 +590,7 @@ local-port=53
 socket-dir={WORK}/pdns
 zone-cache-refresh-interval=0
 """)
-    # Queries from port 0 it drops by itself.
+    # PowerDNS itself drops queries from port 0.
     serve_dns("PowerDNS", "pdns_server", f"--config-dir={WORK}", "--daemon=no", "--guardian=no",
               clients=(dig, dig_tcp))
 
@@ -653,7 +653,7 @@ app = web.Application()
 app.router.add_get("/", hello)
 web.run_app(app, host=sys.argv[1], port=80, print=None)
 """)
-    # The package is the system's, whatever Python runs this.
+    # The packages belong to the system's Python, which may not be the one that runs this.
     serve_each("aiohttp", SOME_CLIENTS, lambda address: ("/usr/bin/python3", script, address), 80)
 
 
@@ -713,7 +713,7 @@ Timeout 60
 
 
 def curl_by_proxy(family, count):
-    """curl takes a proxy's port of 0 for none given."""
+    """curl takes port 0 of a proxy for no port."""
     said = run(*steered(8888), "curl", "-sS", "-m", "900", "-x", f"http://{URL_HOSTS[family]}:8888",
                f"http://127.0.0.1:8080/?[1-{count}]").stdout
     return said.count(TEXT)
