@@ -38,6 +38,21 @@ struct late {
 	struct place place;
 };
 
+/* What the second bind() says on an ordinary port; see struct place. */
+static int bind_beside(struct __test_metadata *_metadata,
+		       const struct contest *contest)
+{
+	int first = new_socket(_metadata, contest->host, contest->type);
+	int second = new_socket(_metadata, contest->dest, contest->type);
+	int err;
+
+	ASSERT_EQ(0, bind_to(first, contest->host, CONTROL_PORT));
+	err = bind_to(second, contest->dest, CONTROL_PORT);
+	close(first);
+	close(second);
+	return err;
+}
+
 static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 			const struct contest *contest, int port)
 {
@@ -53,6 +68,7 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 		.host = contest->host, .dest = contest->dest,
 		.other = contest->other, .type = contest->type,
 		.port = port, .about = self->about,
+		.dest_is_free = !bind_beside(_metadata, contest),
 	};
 	self->peer = new_socket(_metadata, contest->dest, contest->type);
 	ASSERT_EQ(0, bind_to(self->peer, contest->dest, PEER_PORT));
