@@ -176,16 +176,21 @@ static int who_has(const struct play *play, int client)
 	for (i = 0; i < n; i++)
 		polls[i] = (struct pollfd){ .fd = play->fd[i], .events = POLLIN };
 	polls[n] = (struct pollfd){ .fd = client, .events = POLLIN };
-	if (poll(polls, n + 1, IO_TIMEOUT_SEC * 1000) < 1)
-		return -1;
-	for (i = 0; i < n; i++)
-		/*
-		 * poll() reports a hang-up for a socket that neither listens
-		 * nor is connected.
-		 */
-		if (polls[i].revents & POLLIN && !(polls[i].revents & POLLHUP))
-			return i;
-	return n;
+	while (poll(polls, n + 1, IO_TIMEOUT_SEC * 1000) > 0) {
+		for (i = 0; i < n; i++) {
+			/*
+			 * poll() reports a hang-up for a socket that neither
+			 * listens nor is connected, at once and every time.
+			 */
+			if (polls[i].revents & POLLHUP)
+				polls[i].fd = -1;
+			else if (polls[i].revents & POLLIN)
+				return i;
+		}
+		if (polls[n].revents)
+			return n;
+	}
+	return -1;
 }
 
 /*
