@@ -3,6 +3,8 @@
  * UDP from, to and between sockets on port 0. To send to port 0 by address a
  * socket has to be marked; a connected one need not be.
  */
+#include <netinet/ip.h>
+#include <netinet/ip_icmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/uio.h>
@@ -518,6 +520,35 @@ TEST_F(unmarked, no_send_to_a_mapped_peer)
 	EXPECT_EQ(is_mapped(&addr) ? -EINVAL : 1, rc(send(client, "x", 1, 0)));
 	if (!is_mapped(&addr))
 		expect_recv(_metadata, server, "x");
+}
+
+/*
+ * The kernel looks up the route of an echo reply without a socket. After a
+ * datagram to port 0 the hooks see that, too.
+ */
+TEST_F(unmarked, while_the_kernel_answers_a_ping)
+{
+	struct icmphdr ping = {
+		.type = ICMP_ECHO, .checksum = htons(~(ICMP_ECHO << 8)),
+	};
+	struct addr to = addr_of("127.0.0.1", 0);
+	int marked = socket_for(_metadata, variant->dest, SOCK_DGRAM, 0);
+	struct { struct iphdr ip; struct icmphdr icmp; } packet;
+	int raw, i;
+
+	expect_sendto(_metadata, marked, variant->dest, 0, "marked");
+	raw = rc(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP));
+	ASSERT_LE(0, raw);
+	ASSERT_EQ(0, set_timeouts(raw));
+	ASSERT_EQ((int)sizeof(ping), rc(sendto(raw, &ping, sizeof(ping), 0,
+					       &to.sa, to.len)));
+	/* It hears the request and the reply, and that nobody is on port 0. */
+	for (i = 0; i < 3; i++) {
+		ASSERT_LT(0, rc(recv(raw, &packet, sizeof(packet), 0)));
+		if (packet.icmp.type == ICMP_ECHOREPLY)
+			break;
+	}
+	EXPECT_EQ(ICMP_ECHOREPLY, packet.icmp.type);
 }
 
 TEST_HARNESS_MAIN

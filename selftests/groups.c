@@ -239,6 +239,8 @@ static void connections_to(struct __test_metadata *_metadata, struct play *play,
 			child = rc(accept(play->fd[who], NULL, NULL));
 			ASSERT_LE(0, child);
 			expect_port(_metadata, child, play->port);
+			/* Both give the port up at once. */
+			reset_on_close(child);
 			close(client);
 			close(child);
 			got |= 1u << play->kind[who];

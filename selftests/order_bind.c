@@ -856,6 +856,68 @@ TEST_F(any, device)
 	close(slow.uffd);
 }
 
+/* ---- sockets that are not marked ---- */
+
+FIXTURE(others) {};
+
+FIXTURE_VARIANT(others) {
+	const char *host;
+	int type;
+};
+
+#define OTHERS(name, _host, _type)					\
+	FIXTURE_VARIANT_ADD(others, name) { .host = _host, .type = _type }
+
+OTHERS(ip4_tcp, "127.0.0.1", SOCK_STREAM);
+OTHERS(ip4_udp, "127.0.0.1", SOCK_DGRAM);
+OTHERS(ip6_tcp, "::1", SOCK_STREAM);
+OTHERS(ip6_udp, "::1", SOCK_DGRAM);
+
+FIXTURE_SETUP(others)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(others) {}
+
+/*
+ * Their calls run in the kernel's functions, whatever happens to the module: no
+ * call that waits for the lock has a reference on it.
+ */
+TEST_F(others, hold_no_reference)
+{
+	const struct call calls[] = {
+		{ .make = do_bind, .host = variant->host },
+		{ .make = do_bind, .host = variant->host, .port = OTHER_PORT },
+		{ .make = do_connect, .host = variant->host, .port = PEER_PORT },
+		{ .make = variant->type == SOCK_STREAM ? do_listen : do_send,
+		  .host = variant->host, .port = PEER_PORT, .text = "x" },
+		{ .make = do_v6only, .value = 1 },
+	};
+	int peer = new_socket(_metadata, variant->host, variant->type);
+	long users = wait_for_users(0);
+	size_t i;
+
+	ASSERT_EQ(0, bind_to(peer, variant->host, PEER_PORT));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(peer, 1)));
+	for (i = 0; i < sizeof(calls) / sizeof(*calls) - !is_ip6(variant->host); i++) {
+		struct call call = calls[i];
+
+		call.fd = new_socket(_metadata, variant->host, variant->type);
+		call_hold(_metadata, &call, BEFORE_LOCK);
+		EXPECT_EQ(users, module_users()) {
+			TH_LOG("during call %zu", i);
+		}
+		EXPECT_LE(0, call_release(_metadata, &call));
+		close(call.fd);
+	}
+}
+
 /* ---- options of IPv6 sockets ---- */
 
 FIXTURE(v6only) {};
