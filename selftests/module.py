@@ -473,6 +473,18 @@ def a_mark_outlives_the_module_for_sends(family):
         equal(b"y", server.recv(1))
 
 
+@test(*[(family,) for family in LOOPBACK])
+def a_mark_outlives_the_module_for_the_first_send(family):
+    """A socket that is in no table is found when it gets its ephemeral port."""
+    host = LOOPBACK[family]
+    present()
+    with Namespace(), plain_socket(host, UDP) as client:
+        set_mark(client)
+        unload()
+        load()
+        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+
+
 @test()
 def ftrace_cannot_be_switched_off_under_it():
     skip_without_tracer()

@@ -8,11 +8,10 @@
  * failed or left the socket as the winner made it, whatever is done next with the
  * socket. On an ordinary port the kernel shows what is right.
  */
-#include <linux/bpf.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "cgroup.h"
 #include "filed.h"
 #include "order.h"
 
@@ -604,61 +603,38 @@ TEST_F(many, bind_then_close_of_others)
 
 /* ---- a program that refuses what bind() has done ---- */
 
-#define CGROUP	"/sys/fs/cgroup"
-
 struct refusal {
-	char path[64];
-	union bpf_attr attach;
+	struct cgroup cgroup;
+	int program, type;
 };
-
-static int bpf(int command, union bpf_attr *attr)
-{
-	return rc(syscall(SYS_bpf, command, attr, sizeof(*attr)));
-}
 
 static void refusal_make(struct __test_metadata *_metadata,
 			 struct refusal *refusal, const char *host)
 {
-	const struct bpf_insn insns[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K },	/* r0 = 0 */
-		{ .code = BPF_JMP | BPF_EXIT },
-	};
-	union bpf_attr load = {
-		.prog_type = BPF_PROG_TYPE_CGROUP_SOCK,
-		.expected_attach_type = is_ip6(host) ?
-			BPF_CGROUP_INET6_POST_BIND : BPF_CGROUP_INET4_POST_BIND,
-		.insns = (uintptr_t)insns, .insn_cnt = 2,
-		.license = (uintptr_t)"GPL",
-	};
-	char procs[96];
-	int prog = bpf(BPF_PROG_LOAD, &load);
+	refusal->type = is_ip6(host) ? BPF_CGROUP_INET6_POST_BIND :
+				       BPF_CGROUP_INET4_POST_BIND;
+	refusal->program = LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK,
+					refusal->type, MOV_IMM(R0, 0), RETURN());
+	cgroup_enter(_metadata, &refusal->cgroup);
+}
 
-	ASSERT_LE(0, prog);
-	snprintf(refusal->path, sizeof(refusal->path), CGROUP "/port0-%d",
-		 getpid());
-	snprintf(procs, sizeof(procs), "%s/cgroup.procs", refusal->path);
-	ASSERT_EQ(0, rc(mkdir(refusal->path, 0755)));
-	ASSERT_EQ(0, write_file(procs, "0"));
-	refusal->attach = (union bpf_attr){
-		.target_fd = open(refusal->path, O_RDONLY | O_DIRECTORY),
-		.attach_bpf_fd = prog, .attach_type = load.expected_attach_type,
-	};
+static void refusal_on(struct __test_metadata *_metadata,
+		       const struct refusal *refusal)
+{
+	attach(_metadata, refusal->cgroup.fd, refusal->program, refusal->type);
+}
+
+static void refusal_off(struct __test_metadata *_metadata,
+			const struct refusal *refusal)
+{
+	detach(_metadata, refusal->cgroup.fd, refusal->program, refusal->type);
 }
 
 static void refusal_end(struct __test_metadata *_metadata,
 			struct refusal *refusal)
 {
-	int tries = 0;
-
-	close(refusal->attach.target_fd);
-	close(refusal->attach.attach_bpf_fd);
-	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
-	/*
-	 * A thread may be counted in its control group for a while after it has
-	 * ended.
-	 */
-	while (rmdir(refusal->path) && tries++ < 1000)
-		nap_ms(10);
+	close(refusal->program);
+	cgroup_leave(_metadata, &refusal->cgroup);
 }
 
 /*
@@ -684,9 +660,9 @@ TEST_F(any, bind_refused)
 		late->no_port = i & 2;
 		hold_late(_metadata, late, &bind_);
 		win(_metadata, late);
-		ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+		refusal_on(_metadata, &refusal);
 		result = call_release(_metadata, &bind_);
-		EXPECT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+		refusal_off(_metadata, &refusal);
 		EXPECT_TRUE(result == -EINVAL ||
 			    (!late->port && (!result || result == -EPERM))) {
 			TH_LOG("it says %d", result);
@@ -725,10 +701,10 @@ TEST_F(any, winner_refused)
 	tell_about(late, "a bind() that a program has refused");
 	hold_late(_metadata, late, &bind_);
 	winner.fd = late->fd;
-	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+	refusal_on(_metadata, &refusal);
 	call_start(_metadata, &winner);
 	EXPECT_EQ(-EPERM, call_end(_metadata, &winner));
-	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+	refusal_off(_metadata, &refusal);
 	EXPECT_EQ(0, call_release(_metadata, &bind_));
 	expect_free(_metadata, &late->place);
 	EXPECT_EQ(OTHER_PORT, local_port(late->fd));
@@ -764,9 +740,9 @@ TEST_F(any, winner_refused_and_late_without_port)
 	winner.fd = late->fd;
 	if (!late->port)
 		require_mark(_metadata, late->fd);
-	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &refusal.attach));
+	refusal_on(_metadata, &refusal);
 	call_hold(_metadata, &winner, AFTER_UNLOCK);
-	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &refusal.attach));
+	refusal_off(_metadata, &refusal);
 	EXPECT_EQ(0, call_release(_metadata, &bind_));
 	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
 	EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
@@ -865,13 +841,13 @@ FIXTURE_VARIANT(others) {
 	int type;
 };
 
-#define OTHERS(name, _host, _type)					\
+#define UNMARKED(name, _host, _type)					\
 	FIXTURE_VARIANT_ADD(others, name) { .host = _host, .type = _type }
 
-OTHERS(ip4_tcp, "127.0.0.1", SOCK_STREAM);
-OTHERS(ip4_udp, "127.0.0.1", SOCK_DGRAM);
-OTHERS(ip6_tcp, "::1", SOCK_STREAM);
-OTHERS(ip6_udp, "::1", SOCK_DGRAM);
+UNMARKED(ip4_tcp, "127.0.0.1", SOCK_STREAM);
+UNMARKED(ip4_udp, "127.0.0.1", SOCK_DGRAM);
+UNMARKED(ip6_tcp, "::1", SOCK_STREAM);
+UNMARKED(ip6_udp, "::1", SOCK_DGRAM);
 
 FIXTURE_SETUP(others)
 {
@@ -905,7 +881,7 @@ TEST_F(others, hold_no_reference)
 	ASSERT_EQ(0, bind_to(peer, variant->host, PEER_PORT));
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(peer, 1)));
-	for (i = 0; i < sizeof(calls) / sizeof(*calls) - !is_ip6(variant->host); i++) {
+	for (i = 0; i < ARRAY_SIZE(calls) - !is_ip6(variant->host); i++) {
 		struct call call = calls[i];
 
 		call.fd = new_socket(_metadata, variant->host, variant->type);

@@ -8,6 +8,7 @@
  */
 #include <netinet/udp.h>
 
+#include "cgroup.h"
 #include "filed.h"
 #include "order.h"
 
@@ -217,6 +218,40 @@ TEST_F(stuck, clear_corked)
 	EXPECT_EQ(0, call_end(_metadata, &clear));
 	EXPECT_EQ(0, set_int(self->fd, SOL_UDP, UDP_CORK, 0));
 	expect_one(_metadata, self->server);
+}
+
+/*
+ * The datagram waits for the lock of a corked socket. When it gets it, nothing is
+ * corked any more and the mark is gone; a program sees port 0 all the same.
+ */
+TEST_F(stuck, clear_before_a_program)
+{
+	struct addr to = addr_of(variant->host, 0);
+	const int type = is_ip6(variant->host) && !is_mapped(&to) ?
+		BPF_CGROUP_UDP6_SENDMSG : BPF_CGROUP_UDP4_SENDMSG;
+	struct call send_ = {
+		.make = do_send, .fd = self->fd, .host = variant->host,
+		.text = "x",
+	};
+	struct cgroup cgroup;
+	int program;
+
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	cgroup_enter(_metadata, &cgroup);
+	program = EXPECT_ADDRESS(type, 0);
+	EXPECT_EQ(1, send_to(self->fd, variant->host, PEER_PORT, "c", MSG_MORE));
+	call_hold(_metadata, &send_, BEFORE_LOCK);
+	EXPECT_EQ(0, set_int(self->fd, SOL_UDP, UDP_CORK, 0));
+	ASSERT_EQ(0, set_mark(self->fd, 0));
+	attach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ(1, call_release(_metadata, &send_));
+	detach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ('c', recv_soon(self->peer));
+	EXPECT_EQ('x', recv_soon(self->server));
+	cgroup_leave(_metadata, &cgroup);
 }
 
 /*

@@ -2,68 +2,16 @@
 /*
  * BPF programs on socket calls, on an ordinary port and on port 0. A program that
  * sees another port than it expects refuses the call, so a call that works shows
- * that it saw the right one. The programs are written as instructions, which takes
- * neither a BPF compiler nor libbpf.
+ * that it saw the right one.
  */
-#include <linux/bpf.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
+#include "cgroup.h"
 #include "ring.h"
 
-#define CGROUP		"/sys/fs/cgroup"
 /* BPF_SK_REUSEPORT_SELECT, which Linux 5.10's header does not have */
 #define SK_REUSEPORT_SELECT	39
 #define LIE		7777	/* the port that a program changes the port to */
-
-#define MOV(to, from)		INSN(BPF_ALU64 | BPF_MOV | BPF_X, to, from, 0, 0)
-#define MOV_IMM(to, value)	INSN(BPF_ALU64 | BPF_MOV | BPF_K, to, 0, 0, value)
-#define ADD_IMM(to, value)	INSN(BPF_ALU64 | BPF_ADD | BPF_K, to, 0, 0, value)
-#define LOAD(to, from, at)	INSN(BPF_LDX | BPF_MEM | BPF_W, to, from, at, 0)
-#define STORE(to, at, from)	INSN(BPF_STX | BPF_MEM | BPF_W, to, from, at, 0)
-#define STORE_IMM(to, at, value) INSN(BPF_ST | BPF_MEM | BPF_W, to, 0, at, value)
-#define SKIP_IF(reg, value, skip) INSN(BPF_JMP | BPF_JEQ | BPF_K, reg, 0, skip, value)
-#define SKIP_UNLESS(reg, value, skip) INSN(BPF_JMP | BPF_JNE | BPF_K, reg, 0, skip, value)
-#define LOAD_MAP(to, fd)							\
-	INSN(BPF_LD | BPF_DW | BPF_IMM, to, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
-#define CALL(function)		INSN(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_##function)
-#define RETURN()		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
-#define INSN(operation, to, from, at, value)					\
-	{ .code = operation, .dst_reg = to, .src_reg = from, .off = at, .imm = value }
-
-#define ADDR(field)		offsetof(struct bpf_sock_addr, field)
-
-enum { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 };
-
-static int bpf(int command, union bpf_attr *attr)
-{
-	return rc(syscall(__NR_bpf, command, attr, sizeof(*attr)));
-}
-
-#define LOAD_PROGRAM(type, attach, ...) ({					\
-	const struct bpf_insn _insns[] = { __VA_ARGS__ };			\
-										\
-	load_program(_metadata, type, attach, _insns, ARRAY_SIZE(_insns));	\
-})
-
-static int load_program(struct __test_metadata *_metadata, int type, int attach,
-			const struct bpf_insn *insns, size_t count)
-{
-	static char log[65536];
-	union bpf_attr attr = {
-		.prog_type = type, .expected_attach_type = attach,
-		.insns = (uintptr_t)insns, .insn_cnt = count, .license = (uintptr_t)"GPL",
-		.log_buf = (uintptr_t)log, .log_size = sizeof(log), .log_level = 1,
-	};
-	int fd = bpf(BPF_PROG_LOAD, &attr);
-
-	ASSERT_LE(0, fd) {
-		TH_LOG("%s", log);
-	}
-	return fd;
-}
 
 static int make_map(struct __test_metadata *_metadata, int type, int value_size)
 {
@@ -85,60 +33,7 @@ static void put_socket(struct __test_metadata *_metadata, int map, __u32 key, __
 	ASSERT_EQ(0, bpf(BPF_MAP_UPDATE_ELEM, &attr));
 }
 
-static void attach(struct __test_metadata *_metadata, int target, int program, int type)
-{
-	union bpf_attr attr = {
-		.target_fd = target, .attach_bpf_fd = program, .attach_type = type,
-	};
-
-	ASSERT_EQ(0, bpf(BPF_PROG_ATTACH, &attr));
-}
-
-static void detach(struct __test_metadata *_metadata, int target, int program, int type)
-{
-	union bpf_attr attr = {
-		.target_fd = target, .attach_bpf_fd = program, .attach_type = type,
-	};
-
-	ASSERT_EQ(0, bpf(BPF_PROG_DETACH, &attr));
-}
-
 /* ---- programs of a control group ---- */
-
-struct cgroup {
-	char path[64];
-	int fd;
-};
-
-static void cgroup_enter(struct __test_metadata *_metadata, struct cgroup *cgroup)
-{
-	char procs[96];
-
-	enter_netns(_metadata);
-	snprintf(cgroup->path, sizeof(cgroup->path), CGROUP "/port0-%d", getpid());
-	ASSERT_EQ(0, rc(mkdir(cgroup->path, 0755)));
-	snprintf(procs, sizeof(procs), "%s/cgroup.procs", cgroup->path);
-	ASSERT_EQ(0, write_file(procs, "0"));
-	cgroup->fd = open(cgroup->path, O_RDONLY | O_DIRECTORY);
-	ASSERT_LE(0, cgroup->fd);
-}
-
-static void cgroup_leave(struct __test_metadata *_metadata, struct cgroup *cgroup)
-{
-	int tries = 0;
-
-	close(cgroup->fd);
-	EXPECT_EQ(0, write_file(CGROUP "/cgroup.procs", "0"));
-	/*
-	 * A process may be counted in its control group for a while after it
-	 * has ended.
-	 */
-	while (rmdir(cgroup->path)) {
-		ASSERT_EQ(EBUSY, errno);
-		ASSERT_GT(1000, tries++);
-		usleep(10 * 1000);
-	}
-}
 
 #define CGROUP_FIXTURE(fixture)							\
 	FIXTURE(fixture) { struct cgroup cgroup; };				\
@@ -148,8 +43,9 @@ static void cgroup_leave(struct __test_metadata *_metadata, struct cgroup *cgrou
 	};									\
 	FIXTURE_SETUP(fixture)							\
 	{									\
-		if (access(CGROUP "/cgroup.procs", W_OK))			\
-			SKIP(return, "no cgroup2 at " CGROUP);			\
+		if (!have_cgroup())						\
+			SKIP(return, NO_CGROUP);				\
+		enter_netns(_metadata);						\
 		cgroup_enter(_metadata, &self->cgroup);				\
 	}									\
 	FIXTURE_TEARDOWN(fixture)						\
@@ -179,18 +75,6 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 
 #define ON(type, program)	attach(_metadata, self->cgroup.fd, program, type)
 #define OFF(type, program)	detach(_metadata, self->cgroup.fd, program, type)
-
-#define WITH_ADDRESS(type, ...)							\
-	LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, __VA_ARGS__)
-
-/* Allows calls with @port and refuses all others. */
-#define EXPECT_ADDRESS(type, port)						\
-	WITH_ADDRESS(type,							\
-		     LOAD(R2, R1, ADDR(user_port)),				\
-		     MOV_IMM(R0, 0),						\
-		     SKIP_UNLESS(R2, htons(port), 1),				\
-		     MOV_IMM(R0, 1),						\
-		     RETURN())
 
 /* Replaces the port @from by @to. */
 #define REPLACE_PORT(type, from, to)						\

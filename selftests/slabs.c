@@ -307,7 +307,7 @@ FIXTURE_SETUP(slabs)
 FIXTURE_TEARDOWN(slabs)
 {
 	close(self->end[1]);
-	if (variant->threads)
+	if (self->thread)
 		pthread_join(self->thread, NULL);
 }
 
