@@ -220,8 +220,11 @@ static int repaired(struct __test_metadata *_metadata, const char *from, int fro
 	return fd;
 }
 
+/* While a socket is repaired, its address may be another one's, too. */
 TEST_F(tcp, repair)
 {
+	int holder = bound_socket(_metadata, variant->home, SOCK_STREAM,
+				  variant->port);
 	int one = repaired(_metadata, variant->home, variant->port,
 			   variant->second, OTHER_PORT, 1000, 2000);
 	int two = repaired(_metadata, variant->second, OTHER_PORT,
@@ -233,6 +236,7 @@ TEST_F(tcp, repair)
 	close(one);
 	expect_recv(_metadata, two, "");
 	close(two);
+	close(holder);
 }
 
 static void drop_everything(struct __test_metadata *_metadata, int fd)
