@@ -348,6 +348,26 @@ TEST_F(dgram, disconnect_drops_an_ephemeral_port)
 	expect_recvfrom(_metadata, server, local_port(fd), "again");
 }
 
+/* The socket has had an ephemeral port before. */
+TEST_F(dgram, bound_after_an_ephemeral_port)
+{
+	int fd = socket_for(_metadata, variant->server, SOCK_DGRAM,
+			    variant->port);
+	int other = socket_for(_metadata, variant->server, SOCK_DGRAM,
+			       variant->port);
+	int client;
+
+	ASSERT_EQ(0, connect_to(fd, is_ip6(variant->server) ? "::1" :
+				"127.0.0.1", OTHER_PORT));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	ASSERT_EQ(0, disconnect(fd));
+	ASSERT_EQ(0, bind_to(fd, variant->server, variant->port));
+	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->server, variant->port));
+	client = client_of(_metadata, variant->dest, variant->port);
+	expect_send(_metadata, client, "heard");
+	expect_recv(_metadata, fd, "heard");
+}
+
 TEST_F(dgram, no_peer_no_name)
 {
 	int fd = socket_for(_metadata, variant->server, SOCK_DGRAM,

@@ -54,9 +54,12 @@ static const struct kind {
 	{ "::ffff:0.0.0.0", SHARE, NULL },
 	{ "127.0.0.1", SHARE | PROGRAM, NULL },
 	{ "::", SHARE | PROGRAM, NULL },
+	/* only in stories[] */
+	{ "127.0.0.1", REUSE | SHARE, NULL },
+	{ "127.0.0.1", REUSE | SHARE | FOREIGN, NULL },
 };
 
-#define KINDS	((int)ARRAY_SIZE(kinds))
+#define KINDS	((int)ARRAY_SIZE(kinds) - 2)
 
 static const char * const dests[] = { "127.0.0.1", "127.0.0.2", "::1", "fd00::2" };
 
@@ -465,7 +468,7 @@ enum {
 	SECOND_REUSE, SECOND_SHARE, SECOND_TENANT,
 	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
 	HOME6_REUSE, HOME6_SHARE, HOME6_TENANT, MAPPED_SHARE, MAPPED_ANY_SHARE,
-	HOME_PROGRAM, ANY6_PROGRAM,
+	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_TENANT,
 };
 
 static const struct {
@@ -501,6 +504,10 @@ static const struct {
 	  { HOME_SHARE, HOME_PROGRAM, ANY6_SHARE, ANY6_PROGRAM }, 4 },
 	{ "others join who has a program",
 	  { HOME_PROGRAM, HOME_SHARE, ANY6_PROGRAM, ANY6_SHARE, HOME_SHARE }, 5 },
+	{ "who only reuses the address is in no group",
+	  { HOME_REUSE, HOME_BOTH, HOME_BOTH, HOME_REUSE }, 4 },
+	{ "a group has one owner",
+	  { HOME_BOTH, HOME_BOTH_TENANT, HOME_BOTH, HOME_BOTH_TENANT }, 4 },
 	{ "a device is more than an address",
 	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
 };
@@ -622,24 +629,17 @@ TEST_F(chain, other_ports)
 	}
 }
 
-/* Groups on other ports of the same chain are separate groups. */
-TEST_F(chain, other_groups)
+/* @mine gets whatever is sent to the port, and no other socket does. */
+static void expect_all(struct __test_metadata *_metadata, const char *host,
+		       int type, int port, int mine, int rounds)
 {
-	int port, err, fd, mine, client, round;
+	int client, fd;
 	char byte;
 
-	for (port = 256; port < 65536; port += 256)
-		share_on(_metadata, variant->home, variant->type,
-			 variant->port + port, &err);
-	mine = share_on(_metadata, variant->home, variant->type, variant->port,
-			&err);
-	ASSERT_EQ(0, err);
-	if (variant->type == SOCK_STREAM)
-		ASSERT_EQ(0, rc(listen(mine, 16)));
-	for (round = 0; round < 8; round++) {
-		client = new_socket(_metadata, variant->home, variant->type);
-		ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-		if (variant->type == SOCK_STREAM) {
+	while (rounds--) {
+		client = new_socket(_metadata, host, type);
+		ASSERT_EQ(0, connect_to(client, host, port));
+		if (type == SOCK_STREAM) {
 			fd = rc(accept(mine, NULL, NULL));
 			ASSERT_LE(0, fd);
 			close(client);
@@ -649,6 +649,46 @@ TEST_F(chain, other_groups)
 			ASSERT_EQ(1, rc(recv(mine, &byte, 1, 0)));
 			close(client);
 		}
+	}
+}
+
+/* A group of one, which listens if it can. */
+static int group_of_one(struct __test_metadata *_metadata, const char *host,
+			int type, int port)
+{
+	int err, fd = share_on(_metadata, host, type, port, &err);
+
+	ASSERT_EQ(0, err);
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 16)));
+	return fd;
+}
+
+/* Groups on other ports of the same chain are separate groups. */
+TEST_F(chain, other_groups)
+{
+	int port, err, mine;
+
+	for (port = 256; port < 65536; port += 256)
+		share_on(_metadata, variant->home, variant->type,
+			 variant->port + port, &err);
+	mine = group_of_one(_metadata, variant->home, variant->type,
+			    variant->port);
+	expect_all(_metadata, variant->home, variant->type, variant->port, mine,
+		   8);
+}
+
+/* And so are groups on the same port of other namespaces. */
+TEST_F_TIMEOUT(chain, groups_of_other_namespaces, 600)
+{
+	int round, mine;
+
+	for (round = 0; round < 150; round++) {
+		enter_netns(_metadata);
+		mine = group_of_one(_metadata, variant->home, variant->type,
+				    variant->port);
+		expect_all(_metadata, variant->home, variant->type,
+			   variant->port, mine, 4);
 	}
 }
 

@@ -455,12 +455,9 @@ def a_mark_outlives_the_module():
             early.close()
 
 
-@test(*[(family,) for family in LOOPBACK])
-def a_mark_outlives_the_module_for_sends(family):
-    """Nobody marks a socket under the new load before one sends to port 0."""
+def marks_outlive_for_sends(family, space):
     host = LOOPBACK[family]
-    present()
-    with Namespace(), plain_socket(host, UDP) as server, plain_socket(host, UDP) as client:
+    with space, plain_socket(host, UDP) as server, plain_socket(host, UDP) as client:
         for sock in server, client:
             set_mark(sock)
         unload()
@@ -471,6 +468,28 @@ def a_mark_outlives_the_module_for_sends(family):
         server.bind((host, 0))
         equal("ok", code(client.sendto, b"y", (host, 0)), "sendto()")
         equal(b"y", server.recv(1))
+
+
+@test(*[(family,) for family in LOOPBACK])
+def a_mark_outlives_the_module_for_sends(family):
+    """Nobody marks a socket under the new load before one sends to port 0."""
+    present()
+    marks_outlive_for_sends(family, Namespace())
+
+
+@test(*[(family,) for family in LOOPBACK])
+def a_mark_outlives_the_module_in_a_table_of_its_own(family):
+    """Namespaces share one table of UDP sockets, unless they are told otherwise."""
+    size = "/proc/sys/net/ipv4/udp_child_hash_entries"
+    if not os.path.exists(size):
+        raise Skip("all namespaces have the same table of UDP sockets")
+    present()
+    write(size, "256")
+    try:
+        space = Namespace()
+    finally:
+        write(size, "0")
+    marks_outlive_for_sends(family, space)
 
 
 @test(*[(family,) for family in LOOPBACK])

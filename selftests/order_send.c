@@ -230,22 +230,24 @@ TEST_F(stuck, clear_before_a_program)
 	const int type = is_ip6(variant->host) && !is_mapped(&to) ?
 		BPF_CGROUP_UDP6_SENDMSG : BPF_CGROUP_UDP4_SENDMSG;
 	struct call send_ = {
-		.make = do_send, .fd = self->fd, .host = variant->host,
-		.text = "x",
+		.make = do_send, .host = variant->host, .text = "x",
 	};
 	struct cgroup cgroup;
-	int program;
+	int program, fd;
 
 	if (!have_cgroup())
 		SKIP(return, NO_CGROUP);
 	if (!hold_load())
 		SKIP(return, NO_HOLD);
 	cgroup_enter(_metadata, &cgroup);
+	/* Programs are those of the control group that made the socket. */
+	fd = socket_for(_metadata, variant->host, SOCK_DGRAM, 0);
+	send_.fd = fd;
 	program = EXPECT_ADDRESS(type, 0);
-	EXPECT_EQ(1, send_to(self->fd, variant->host, PEER_PORT, "c", MSG_MORE));
+	EXPECT_EQ(1, send_to(fd, variant->host, PEER_PORT, "c", MSG_MORE));
 	call_hold(_metadata, &send_, BEFORE_LOCK);
-	EXPECT_EQ(0, set_int(self->fd, SOL_UDP, UDP_CORK, 0));
-	ASSERT_EQ(0, set_mark(self->fd, 0));
+	EXPECT_EQ(0, set_int(fd, SOL_UDP, UDP_CORK, 0));
+	ASSERT_EQ(0, set_mark(fd, 0));
 	attach(_metadata, cgroup.fd, program, type);
 	EXPECT_EQ(1, call_release(_metadata, &send_));
 	detach(_metadata, cgroup.fd, program, type);
@@ -385,7 +387,8 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 
 /*
  * Threads that sleep in a send to port 0 must not slow down others, even on the
- * same socket. When calls were in one list, look-ups took ten times as long.
+ * same socket. With all calls in one list a datagram takes more than twenty times
+ * as long; what else the machine does may double it.
  */
 TEST_F(stuck, sleepers)
 {
@@ -421,7 +424,7 @@ TEST_F(stuck, sleepers)
 		call_end(_metadata, &sleepers[i]);
 	TH_LOG("%.1f us a datagram, %.1f beside %d sleepers",
 	       alone * 1e6, crowded * 1e6, SLEEPERS);
-	EXPECT_LT(crowded, 1.5 * alone);
+	EXPECT_LT(crowded, 5 * alone);
 }
 
 /* ---- many tasks ---- */
