@@ -100,6 +100,8 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 		"::ffff:127.0.0.1", type);				\
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
+	CONTEST(fixture, same_##name, "127.0.0.2", "127.0.0.2",		\
+		"127.0.0.2", "127.0.0.1", type);			\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
 		"127.0.0.2", NULL, type);				\
 	CONTEST(fixture, mapped_any_##name, MAPPED_ANY,			\
@@ -148,15 +150,18 @@ typedef void then_t(struct __test_metadata *_metadata, struct late *self);
 
 /*
  * A late bind() that does not ask for a port succeeds without effect; so does
- * one on UDP that asks for the same wildcard in the other family's form, which
- * has the same hash.
+ * one on UDP to the address that the socket has, or to the same wildcard in the
+ * other family's form, which has the same hash.
  */
 static bool may_miss_it(const struct late *self, const struct call *late)
 {
+	const struct contest *contest = self->contest;
+
 	return !self->port && !late->port &&
 	       (self->no_port ||
-		(self->contest->type == SOCK_DGRAM &&
-		 !strcmp(self->contest->host, MAPPED_ANY)));
+		(contest->type == SOCK_DGRAM &&
+		 (!strcmp(contest->host, MAPPED_ANY) ||
+		  !strcmp(contest->host, contest->late))));
 }
 
 /* A late bind(), with a port and without, in each of four ways. */
