@@ -127,6 +127,29 @@ TEST_F(place, vrf_dgram)
 	expect_port(_metadata, second, variant->port);
 }
 
+/* An address that only the VRF has, for the first bind() and the second */
+TEST_F(place, address_of_a_vrf)
+{
+	const bool ip6 = is_ip6(variant->home);
+	const char *address = ip6 ? "2001:db8::1" : "192.0.2.1";
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	size_t i;
+	int fd;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up &&"
+	      " ip link add port0a type veth peer name port0b &&"
+	      " ip link set port0a master port0vrf && ip link set port0a up");
+	shell(_metadata, ip6 ? "ip addr add 2001:db8::1/64 dev port0a nodad" :
+			       "ip addr add 192.0.2.1/24 dev port0a");
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		fd = socket_on(_metadata, "port0vrf", address, types[i], variant->port);
+		EXPECT_EQ(0, bind_to(fd, address, variant->port));
+		EXPECT_EQ(-EINVAL, bind_to(fd, address, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		close(fd);
+	}
+}
+
 /* Each of two sockets gets what comes in by its own device. */
 TEST_F(place, a_socket_for_each_device)
 {

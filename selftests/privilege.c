@@ -275,4 +275,18 @@ TEST_F(privilege, second_bind_from_a_user_namespace)
 	EXPECT_EQ(-EINVAL, bind_to(fd, variant->host, OTHER_PORT));
 }
 
+/* In a network namespace of its own it has the capability. */
+TEST_F(privilege, second_bind_where_the_user_namespace_is_the_owner)
+{
+	int fd;
+
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNET))
+		SKIP(return, "no user namespaces");
+	ASSERT_EQ(0, set_lo_up());
+	fd = bound_socket(_metadata, variant->host, variant->type,
+			  variant->port);
+	EXPECT_EQ(-EINVAL, bind_to(fd, variant->host, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 TEST_HARNESS_MAIN
