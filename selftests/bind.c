@@ -530,11 +530,16 @@ FIXTURE_VARIANT(pair) {
 	int port;
 };
 
+/* Its last four bytes are those of 0.0.0.0. */
+#define ZEROS6	"fd00::1:0:0"
+
 FIXTURE_SETUP(pair)
 {
 	if (!have_family_of("::1"))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
+	if (!strcmp(variant->host[0], ZEROS6))
+		ASSERT_EQ(0, add_ip6_to_lo(ZEROS6));
 }
 
 FIXTURE_TEARDOWN(pair) {}
@@ -566,6 +571,10 @@ PAIR(mapped_any4, "::ffff:127.0.0.1", "0.0.0.0", -EADDRINUSE);
 PAIR(mapped_any_lo4, "::ffff:0.0.0.0", "127.0.0.1", -EADDRINUSE);
 PAIR(mapped_any_any6, "::ffff:0.0.0.0", "::", -EADDRINUSE);
 PAIR(mapped_lo6, "::ffff:127.0.0.1", "::1", 0);
+PAIR(zeros6_lo4, ZEROS6, "127.0.0.1", 0);
+PAIR(zeros6_any4, ZEROS6, "0.0.0.0", 0);
+PAIR(zeros6_lo6, ZEROS6, "::1", 0);
+PAIR(zeros6_any6, ZEROS6, "::", -EADDRINUSE);
 
 static void try_pair(struct __test_metadata *_metadata,
 		     const FIXTURE_VARIANT(pair) *variant, int type)

@@ -505,7 +505,7 @@ static const struct {
 	{ "others join who has a program",
 	  { HOME_PROGRAM, HOME_SHARE, ANY6_PROGRAM, ANY6_SHARE, HOME_SHARE }, 5 },
 	{ "who only reuses the address is in no group",
-	  { HOME_REUSE, HOME_BOTH, HOME_BOTH, HOME_REUSE }, 4 },
+	  { HOME_REUSE, HOME_BOTH, HOME_BOTH }, 3 },
 	{ "a group has one owner",
 	  { HOME_BOTH, HOME_BOTH_TENANT, HOME_BOTH, HOME_BOTH_TENANT }, 4 },
 	{ "a device is more than an address",

@@ -784,6 +784,10 @@ TEST_F(choice, told_of_any_address)
 		told_of_any(_metadata, variant->home, any, SOCK_DGRAM, variant->port, late);
 		told_of_any(_metadata, variant->home, variant->home, SOCK_DGRAM,
 			    variant->port, late);
+		/* This is a wildcard, but not the one of IPv6. */
+		if (!is_ip6(variant->home))
+			told_of_any(_metadata, variant->home, "::ffff:0.0.0.0", SOCK_DGRAM,
+				    variant->port, late);
 	}
 	told_of_any(_metadata, variant->home, any, SOCK_STREAM, variant->port, false);
 	told_of_any(_metadata, variant->home, variant->home, SOCK_STREAM, variant->port, false);
