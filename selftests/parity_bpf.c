@@ -666,6 +666,32 @@ TEST_F(message, sendmsg_sent_away_and_retried)
 	expect_recv(_metadata, server, "ring");
 }
 
+/* A v4-mapped address is rewritten in a copy, so the second time it is as it was. */
+TEST_F(message, sendmsg_to_a_mapped_address_retried)
+{
+	const int type = BPF_CGROUP_UDP4_SENDMSG;
+	struct addr to = addr_of("::ffff:127.0.0.1", variant->port);
+	struct iovec iov = { .iov_base = "ring", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_name = &to.sa, .msg_namelen = to.len, .msg_iov = &iov, .msg_iovlen = 1,
+	};
+	int server = server_on(_metadata, "127.0.0.1", SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, "::", SOCK_DGRAM, variant->port);
+	int program = REPLACE_PORT(type, variant->port, OTHER_PORT);
+	struct ring ring;
+	int error = ring_open(&ring);
+
+	if (error)
+		SKIP(return, "no io_uring: %s", strerror(-error));
+	ASSERT_LT(0, fill_send_buffer(_metadata, client, true));
+	ON(type, program);
+	ASSERT_EQ(0, ring_submit(&ring, (struct io_uring_sqe){
+		.opcode = IORING_OP_SENDMSG, .fd = client, .addr = (uintptr_t)&msg, .len = 1 }));
+	OFF(type, program);
+	EXPECT_EQ(4, ring_result(&ring));
+	expect_recv(_metadata, server, "ring");
+}
+
 TEST_F(message, recvmsg_is_rewritten)
 {
 	const int type = BY_FAMILY(RECVMSG);
