@@ -16,6 +16,7 @@
 
 #include <linux/capability.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 
 #include "kselftest_harness.h"
 
@@ -144,6 +145,17 @@ static inline bool wait_readable(int fd)
 	struct pollfd poll_in = { .fd = fd, .events = POLLIN };
 
 	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
+}
+
+/* For what no call tells; distributions may have taken a change over earlier. */
+static inline bool is_older_than(int major, int minor)
+{
+	struct utsname name;
+	int its_major = 0, its_minor = 0;
+
+	uname(&name);
+	sscanf(name.release, "%d.%d", &its_major, &its_minor);
+	return its_major < major || (its_major == major && its_minor < minor);
 }
 
 /* The capability to bind ports below 1024, in this thread. */
