@@ -371,7 +371,8 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  *
  * If a post_bind program has refused the bind(), the kernel has zeroed the address
  * before this call. inet_put_port() chooses the chain to lock by the address and
- * cannot fail, so the address is restored first.
+ * cannot fail, so the address is restored first. udp_lib_unhash() goes by the hashes
+ * that the socket stores.
  *
  * Context: process or softirq, socket locked or no longer in use; does not sleep.
  */
@@ -383,9 +384,14 @@ void port0_bind_release(struct sock *sk)
 		return;
 	call = port0_call_find(sk, PORT0_CALL_BIND);
 	if (call && call->claimed) {
+		bool v6only = sk->sk_ipv6only;
+
 		sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
-		if (!port0_place_holds(sk))
+		if (sk->sk_protocol == IPPROTO_TCP && !port0_place_holds(sk)) {
 			port0_place_restore(&call->place, sk);
+			/* The kernel has set it back, and no chain depends on it. */
+			sk->sk_ipv6only = v6only;
+		}
 	}
 	if (!port0_watch_stop(sk))
 		module_put(THIS_MODULE);

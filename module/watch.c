@@ -265,7 +265,8 @@ bool port0_watch_stop(struct sock *sk)
 
 	if (!watch)
 		return false;
-	if (!port0_place_holds(sk))
+	/* As in port0_bind_release() */
+	if (sk->sk_protocol == IPPROTO_TCP && !port0_place_holds(sk))
 		port0_place_restore(&watch->place, sk);
 	irq_work_queue(&watch->end);
 	return true;

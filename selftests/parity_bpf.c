@@ -353,6 +353,25 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->second, variant->port));
 }
 
+/* An IPv6 address makes a socket v6-only; a refused one does not. */
+TEST_F(socket, post_bind_refused_is_not_v6only)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	if (!is_ip6(variant->home))
+		return;
+	if (REFUSED_IS_BOUND(type, refuse))
+		SKIP(return, KEEPS_REFUSED);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
+	EXPECT_EQ(0, bind_to(fd, "::ffff:127.0.0.1", variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 /* A reuseport group is unchanged after a socket was refused in it. */
 TEST_F(socket, post_bind_refused_in_a_group)
 {
