@@ -28,7 +28,8 @@ help:
 #help make deb        Debian packages, in build/trixie+deb/deb
 #help make dist       a tarball of what is committed
 #help make build-matrix   for every kernel header package that Debian offers
-#help Each is a command in scripts/ with its own --help.
+#help make mirrors    which mirrored kernel functions changed: TREE=DIR
+#help Most are commands in scripts/ with their own --help.
 
 modules: headers
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
