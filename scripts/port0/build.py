@@ -19,7 +19,8 @@ WHATS = {
     "selftests": (["selftests/"], f"{SELFTESTS}/net/port0", ""),
     "kselftest": (["selftests/"], SOURCE, "installed"),
     "tools": (["module", "tools"], SOURCE, "tools"),
-    "deb": (["COPYING", "Kbuild", "Makefile", "README.md", "debian", "module", "tools"],
+    "deb": (["COPYING", "Kbuild", "Makefile", "README.md", "debian", "doc", "module",
+             "tools"],
             SOURCE, ""),
 }
 
