@@ -617,6 +617,65 @@ TEST_F(pair, udp)
 }
 
 /*
+ * A dual-stack socket that is connected has one IPv6 address and is not v6-only. By
+ * the order in which two sockets are compared, it stands in the way of IPv4 or not.
+ */
+FIXTURE(connected) {};
+
+FIXTURE_VARIANT(connected) {
+	int type;
+};
+
+FIXTURE_VARIANT_ADD(connected, tcp) { .type = SOCK_STREAM };
+FIXTURE_VARIANT_ADD(connected, udp) { .type = SOCK_DGRAM };
+
+FIXTURE_SETUP(connected)
+{
+	if (!have_family_of("::1"))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(connected) {}
+
+static int bind_beside_a_connected_one(struct __test_metadata *_metadata,
+				       const char *host, int type, int port)
+{
+	int peer = new_socket(_metadata, "::1", type);
+	int first = bound_socket(_metadata, "::", type, port);
+	int second = socket_for(_metadata, host, type, port), err;
+
+	ASSERT_EQ(0, bind_to(peer, "::1", OTHER_PORT));
+	ASSERT_EQ(0, listen_if_stream(peer, type));
+	ASSERT_EQ(0, connect_to(first, "::1", OTHER_PORT));
+	err = bind_to(second, host, port);
+	reset_on_close(first);
+	close(first);
+	close(second);
+	close(peer);
+	return err;
+}
+
+TEST_F(connected, dual_stack)
+{
+	static const char hosts[][20] = {
+		"0.0.0.0", "127.0.0.1", "127.0.0.6", "::ffff:0.0.0.0",
+		"::ffff:127.0.0.1", "::", "::1", "fd00::2",
+	};
+	int type = variant->type, want, got;
+	size_t i;
+
+	for (i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+		want = bind_beside_a_connected_one(_metadata, hosts[i], type,
+						   CONTROL_PORT);
+		got = bind_beside_a_connected_one(_metadata, hosts[i], type, 0);
+		EXPECT_EQ(want, got) {
+			TH_LOG("for %s", hosts[i]);
+		}
+	}
+}
+
+/*
  * Many sockets on one port: past ten of them UDP looks for conflicts in its second
  * hash table, which is by address and port.
  */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Debian roots: what a suite's guest boots, and what is compiled for it in."""
+"""Debian roots: the file systems that guests boot and in which their code is compiled."""
 
 import collections
 import contextlib
@@ -19,11 +19,11 @@ from .suites import MAY_BE_ABSENT, FLAVOURS
 STEPS = [os.path.join(SCRIPTS, "port0", name) for name in ("linux-source", "root-steps")]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 UNUSED_DAYS = 14
-# No longer supported: what is left of their updates is not complete.
+# No longer supported by Debian: their archives of updates are not complete.
 ENDED = ("bullseye",)
 
-# Another architecture's compilers, and what makes its 32-bit programs where the
-# 64-bit compiler does not.
+# Cross compilers. CROSS_32: the compiler for 32-bit programs where the 64-bit one has
+# no -m32.
 CROSS = {"amd64": ["crossbuild-essential-amd64"], "arm64": ["crossbuild-essential-arm64"]}
 CROSS_32 = {"amd64": [], "arm64": ["gcc-arm-linux-gnueabihf"]}
 
@@ -58,7 +58,7 @@ def sources(target):
             return []
         raise Failure(f"no Debian archive in this machine's apt sources: {target.suite.name} "
                       "cannot be had without; add one to /etc/apt/sources.list.d")
-    # What moves every day is no older than its mirror.
+    # sid changes every day, so a mirror's Release file may have expired: accept it.
     lax = "[check-valid-until=no] " if release == "sid" else ""
     lines = [f"deb {lax}{main} {release} main"]
     if release != "sid" and release not in ENDED:
@@ -71,7 +71,7 @@ def sources(target):
 
 
 def pin(target):
-    """The kernel comes from its own archive, and nothing else does."""
+    """Take only the kernel from its own archive."""
     if target.kernel_archive == target.suite.release:
         return ""
     by = "n" if "-" in target.kernel_archive else "a"
@@ -109,8 +109,8 @@ def mmdebstrap(target, directory, work, out, *options):
             file.write(pin(target))
         hooks.append(f"--setup-hook=mkdir -p \"$1\"/etc/apt/preferences.d; "
                      f"cp {shlex.quote(preferences)} \"$1\"/etc/apt/preferences.d/kernel")
-    # It starts the system's Python for every package; one of the caller's own may be
-    # slow to start.
+    # mmdebstrap starts Python for every package; let it be the system's, since another
+    # one in the caller's PATH may be slow to start.
     env = {**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     run(["mmdebstrap", "--mode=root", *proxies(),
          "--aptopt=DPkg::Lock::Timeout \"600\"",
@@ -140,15 +140,15 @@ def build(target, new, out):
     foreign = target.machine != native()
     names = packages(target, native()) + CROSS_32[target.machine]
     options = ["--variant=apt",
-               # Guests boot from our first stage: spare the kernel's packages theirs.
+               # The guest has its own initrd (first_stage), so do not build the package's.
                "--dpkgopt=path-exclude=/etc/kernel/postinst.d/initramfs-tools"]
     if foreign:
         names += CROSS[target.machine]
         if "deb" in target.packages:
-            # A package's dependencies are looked up in installed libraries.
+            # dpkg-shlibdeps looks up dependencies in installed libraries.
             options.append(f"--architectures={native()},{target.machine}")
             names.append(f"libc6:{target.machine}")
-    # While apt's lists are there
+    # These hooks need apt's lists, which are deleted later.
     image = "linux-image-" + FLAVOURS[target.flavour] + native()
     policy = os.path.join(new, "policy")
     options += [f'--customize-hook=chroot "$1" bash -c {shlex.quote(script("kselftest"))}',
@@ -160,7 +160,7 @@ def build(target, new, out):
             raise Absent(f"{target.suite.name} has no kernel of its own now", 3)
     if foreign:
         guest = os.path.join(new, "guest")
-        # Older releases leave the links in / to who makes the root.
+        # In older releases, the caller must create the links /bin, /sbin and /lib.
         mmdebstrap(target, guest, new, out, "--variant=extract",
                    f"--architectures={target.machine}",
                    '--setup-hook=cd "$1"; for dir in bin sbin lib; do '
