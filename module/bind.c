@@ -99,11 +99,11 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 
 	/*
 	 * A post_bind program has refused the bind(): the kernel zeroed the address,
-	 * port0_bind_release() restored it to give the port back, and here it is
-	 * zeroed again. Not if another bind(), with IP_BIND_ADDRESS_NO_PORT, has
+	 * port0_bind_release() restored that of a TCP socket to give the port back, and
+	 * here it is zeroed again. Not if another bind(), with IP_BIND_ADDRESS_NO_PORT, has
 	 * written an address since.
 	 */
-	if (err && call->claimed) {
+	if (err && call->claimed && sk->sk_protocol == IPPROTO_TCP) {
 		lock_sock(sk);
 		if (!port0_sock_holds(sk) && !inet_sk(sk)->inet_num &&
 		    sk->sk_state == TCP_CLOSE && call->place.addr_locked ==

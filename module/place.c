@@ -19,7 +19,8 @@
  *   kernel zeroes the address before it gives the port back: see
  *   port0_bind_release().
  *
- * In both cases port0_place_restore() writes the address back.
+ * port0_place_restore() writes the address back, in the second case for TCP alone: UDP
+ * stores the hashes by which it is taken out.
  */
 #include <net/inet_sock.h>
 #include <net/ipv6.h>
