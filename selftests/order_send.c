@@ -361,6 +361,7 @@ TEST_F(stuck, behind_clear)
 #define SLEEPERS	1024
 #define BATCHES		10
 #define BATCH		20
+#define TRIES		50
 
 /*
  * The time of a datagram to another port in seconds: the best of several
@@ -388,13 +389,13 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 /*
  * Threads that sleep in a send to port 0 must not slow down others, even on the
  * same socket. With all calls in one list a datagram takes more than twenty times
- * as long; what else the machine does may double it.
+ * as long. What else the machine does may double it for a while.
  */
 TEST_F(stuck, sleepers)
 {
 	static struct call sleepers[SLEEPERS];
 	struct pollfd event = { .events = POLLIN };
-	double alone, crowded;
+	double alone, crowded = 1e9;
 	pthread_attr_t attr;
 	int i;
 
@@ -418,13 +419,17 @@ TEST_F(stuck, sleepers)
 		       state_of(atomic_load(&sleepers[i].tid)) == 'R')
 			nap_ms(1);
 	}
-	crowded = cost(_metadata, self->fd, variant->host, self->peer);
+	/* Noise passes, a list that is too long stays. */
+	for (i = 0; i < TRIES && crowded >= 1.5 * alone; i++) {
+		crowded = cost(_metadata, self->fd, variant->host, self->peer);
+		nap_ms(20);
+	}
 	slow_page_fill(_metadata, &self->slow[0]);
 	for (i = 0; i < SLEEPERS; i++)
 		call_end(_metadata, &sleepers[i]);
 	TH_LOG("%.1f us a datagram, %.1f beside %d sleepers",
 	       alone * 1e6, crowded * 1e6, SLEEPERS);
-	EXPECT_LT(crowded, 5 * alone);
+	EXPECT_LT(crowded, 1.5 * alone);
 }
 
 /* ---- many tasks ---- */
