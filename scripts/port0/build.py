@@ -20,8 +20,7 @@ WHATS = {
     "kselftest": (["selftests/"], SOURCE, "installed"),
     "tools": (["module", "tools"], SOURCE, "tools"),
     "deb": (["COPYING", "Kbuild", "Makefile", "README.md", "debian", "doc", "module",
-             "tools"],
-            SOURCE, ""),
+             "tools"], SOURCE, ""),
 }
 
 # Warnings that do not count: Debian may update the compiler after it has built the kernel,
@@ -61,7 +60,8 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     if what == "module":
         # C=1 alone does not work: newer headers test for sparse with a script that
         # Debian does not ship, and then skip it. KBUILD_CHECKSRC=1 is not tested.
-        checks = ["W=1", "C=1", "KBUILD_CHECKSRC=1", "CHECK=/mnt/scripts/port0/sparse"] if check else []
+        checks = ["W=1", "C=1", "KBUILD_CHECKSRC=1",
+                  "CHECK=/mnt/scripts/port0/sparse"] if check else []
         make = ["make", "-C", place, jobs, kdir, *told, *checks, *extra]
     elif what == "selftests":
         warnings = " -Wall -Wextra" if check else ""
