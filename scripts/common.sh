@@ -7,6 +7,9 @@ top=$(realpath "${BASH_SOURCE[0]%/*}/..")
 # shellcheck disable=SC2034 # for who sources this
 build=$top/build
 
+# Not in the PATH of an ordinary user on Debian
+PATH=$PATH:/usr/sbin:/sbin
+
 say() { echo "$me: $*" >&2; }
 
 die()

@@ -17,6 +17,9 @@ CACHE = os.path.realpath(os.environ.get("PORT0_CACHE") or os.path.join(BUILD, "c
 
 MACHINES = ("amd64", "arm64")
 
+# chroot and others are here, which is not in the PATH of an ordinary user on Debian.
+os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
 
 class Failure(Exception):
     """Ends a command with one line for the user and an exit status."""
@@ -110,9 +113,8 @@ def apt_is_busy():
 def need(wanted):
     """Make sure that this machine has commands and files, {name: package}: install what
     is missing if this is root, else fail with one line that names the packages."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     missing = sorted({package for name, package in wanted.items()
-                      if not os.path.exists(name) and not shutil.which(name, path=path)})
+                      if not os.path.exists(name) and not shutil.which(name)})
     if not missing:
         return
     if os.getuid() or os.environ.get(UNPRIVILEGED) or not shutil.which("apt-get"):
