@@ -38,16 +38,17 @@ modules: headers
 headers:
 	@[ ! -e "$(KDIR)/include/config/auto.conf" ] || exit 0; \
 	if [ -e "$(KDIR)/Makefile" ]; then \
-		echo "port0: the kernel in $(KDIR) was not configured: run 'make modules_prepare' there"; \
+		echo "port0: the kernel source in $(KDIR) is not prepared: configure it and run" \
+			"'make' there, or 'make modules_prepare' (doc/install.md, WSL2)"; \
 	elif [ "$(origin KDIR)" != file ]; then \
 		echo "port0: no kernel headers in KDIR=$(KDIR)"; \
 	else \
 		. /etc/os-release; release=$$(uname -r); \
 		case "$$ID $$ID_LIKE" in \
-		*debian*|*ubuntu*) how="apt-get install linux-headers-$$release" ;; \
-		*fedora*|*rhel*) how="dnf install kernel-devel-$$release" ;; \
-		*suse*) how="zypper install kernel-default-devel" ;; \
-		*arch*) how="pacman -S linux-headers" ;; \
+		*debian*|*ubuntu*) how="apt-get install build-essential linux-headers-$$release" ;; \
+		*fedora*|*rhel*) how="dnf install gcc kernel-devel-$$release" ;; \
+		*suse*) how="zypper install gcc kernel-default-devel" ;; \
+		*arch*) how="pacman -S gcc linux-headers" ;; \
 		*) how="install what your distribution has to build modules for $$release" ;; \
 		esac; \
 		echo "port0: no kernel headers in $(KDIR): $$how (or say KDIR=DIR; guests, as in" \
