@@ -100,7 +100,7 @@ static void mark(int fd)
 	if (!setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
 		return;
 	if (errno == ENOPROTOOPT)
-		errx(FAILED, "the kernel module port0 is not loaded: run modprobe port0 as root");
+		errx(FAILED, "the kernel module port0 is not loaded: as root, run modprobe port0 or insmod port0.ko");
 	refusal_of_option(reason, sizeof(reason), errno);
 	err(FAILED, "cannot mark a socket for port 0: %s", reason);
 }
@@ -334,7 +334,7 @@ static int listen_on(const char *where)
 		     quoted(device + 1));
 	rc = *host ? getaddrinfo(host, "0", &hints, &to) : EAI_NONAME;
 	if (rc)
-		errx(FAILED, "--listen %s: not a numeric address, with tcp: or udp: before it or without: %s",
+		errx(FAILED, "--listen %s: %s (wanted: a numeric address, as in 0.0.0.0, tcp:::1 or udp:192.0.2.1)",
 		     quoted(where), gai_strerror(rc));
 
 	fd = socket(to->ai_family, to->ai_socktype | SOCK_CLOEXEC, 0);
