@@ -52,7 +52,7 @@ static const char usage[] =
 "  --reply        COMMAND's UDP sockets may send to port 0: what a server needs to\n"
 "                 answer peers whose source port is 0; --client is the same\n"
 "  --map PORT     where COMMAND binds PORT, it gets port 0; a range is 8000-8100\n"
-"                 (default: the first time it binds 0 on an address)\n"
+"                 (without any option: the first time it binds 0 on an address)\n"
 "  --from         COMMAND's TCP and UDP sockets that have no port of their own\n"
 "                 leave from port 0\n"
 "  --to PORT      where COMMAND connects or sends to PORT, it reaches port 0; for\n"
