@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * port0-probe - does port 0 pass the network to a host, and if not, where does
- * it end?
+ * port0-probe - does the network pass port 0 to a host, and if not, where is it
+ * dropped?
  *
  * This file: the options, the order of the tests and the exit status. One test
  * is in port0-probe-ask.c, the far end in port0-probe-serve.c.
