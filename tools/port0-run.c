@@ -293,7 +293,7 @@ static void refuse_listen(const char *where, int fd, int type, const struct addr
 
 	refusal_of_bind(reason, sizeof(reason), error, &attempt);
 	if (error == EADDRINUSE)
-		errx(FAILED, "--listen %s: another socket has port 0 on this address (:: takes the IPv4 addresses, too)",
+		errx(FAILED, "--listen %s: another socket has port 0 on this address: see port0-ls (:: takes the IPv4 addresses, too)",
 		     quoted(where));
 	if (*reason)
 		errx(FAILED, "--listen %s: %s", quoted(where), reason);
