@@ -12,24 +12,29 @@ help:
 	@sed -n 's/^#help //p' Makefile
 
 #help make            the module, for the kernel that runs (KDIR=DIR: for another)
-#help make install    the module and the header; clean, distclean: remove what was made
+#help make install    the module and the header, as root; DESTDIR=, PREFIX=
+#help make clean      removes what was made, but for the guests' roots in build/cache
+#help make distclean  removes these, too
+#help make -C tools   port0-run, port0-ls, port0-probe; then make -C tools install
 #help make demo       shows port 0 without the module and with it, in a guest
 #help make test       the selftests on the kernels of Debian, in guests
 #help                   TESTS="bind option"  SUITES="trixie bookworm:kprobe"
 #help                   MACHINE=arm64  KERNEL=DIR LLVM=1: on the kernel of any tree
-#help make test-all   on every suite, flavour and architecture: takes a night
-#help make test-debug on kernels with sanitizers: takes hours
+#help make test-all   the selftests on every suite, flavour and architecture: takes a night
+#help make test-debug the selftests on kernels with sanitizers: takes hours
 #help make check      checks of the sources that need no guest
-#help make fuzz       random calls: SEED=1 SEEDS=1000 SUITE=trixie
+#help make fuzz       random sequences of socket calls: SEED=1 SEEDS=1000 SUITE=trixie
 #help make mutate     mutation tests of the module: FILES=tcp.c MUTANT=name
 #help make coverage   which lines of the module the selftests run, counted by gcov
 #help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
-#help make proof      tools, packages, servers, wire, browsers: PROOF="tools wire"
+#help make proof      tests the tools, packages and more in guests: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
 #help make dist       a tarball of what is committed
-#help make build-matrix   for every kernel header package that Debian offers
-#help make mirrors    which mirrored kernel functions changed: TREE=DIR
-#help Most are commands in scripts/ with their own --help.
+#help make build-matrix   compiles the module for every linux-headers package of Debian
+#help make mirrors    which mirrored or hooked kernel functions changed: TREE=DIR
+#help
+#help A guest is a virtual machine; a suite is a Debian release with one of its kernels.
+#help Most targets run a command in scripts/ of that name, which has --help.
 
 modules: headers
 	$(MAKE) -C $(KDIR) M=$(CURDIR) modules
@@ -38,16 +43,17 @@ modules: headers
 headers:
 	@[ ! -e "$(KDIR)/include/config/auto.conf" ] || exit 0; \
 	if [ -e "$(KDIR)/Makefile" ]; then \
-		echo "port0: the kernel in $(KDIR) was not configured: run 'make modules_prepare' there"; \
+		echo "port0: the kernel source in $(KDIR) is not prepared: configure it and run" \
+			"'make' there, or 'make modules_prepare' (doc/install.md, WSL2)"; \
 	elif [ "$(origin KDIR)" != file ]; then \
 		echo "port0: no kernel headers in KDIR=$(KDIR)"; \
 	else \
 		. /etc/os-release; release=$$(uname -r); \
 		case "$$ID $$ID_LIKE" in \
-		*debian*|*ubuntu*) how="apt-get install linux-headers-$$release" ;; \
-		*fedora*|*rhel*) how="dnf install kernel-devel-$$release" ;; \
-		*suse*) how="zypper install kernel-default-devel" ;; \
-		*arch*) how="pacman -S linux-headers" ;; \
+		*debian*|*ubuntu*) how="apt-get install build-essential linux-headers-$$release" ;; \
+		*fedora*|*rhel*) how="dnf install gcc kernel-devel-$$release" ;; \
+		*suse*) how="zypper install gcc kernel-default-devel" ;; \
+		*arch*) how="pacman -S gcc linux-headers" ;; \
 		*) how="install what your distribution has to build modules for $$release" ;; \
 		esac; \
 		echo "port0: no kernel headers in $(KDIR): $$how (or say KDIR=DIR; guests, as in" \

@@ -66,11 +66,11 @@ enum port0_verdict {
 
 /**
  * struct port0_gate - a quick test of the arguments, shared by several hooks
- * @redirects: its hooks may redirect calls; if false, they only look on
- * @handler: what the kprobe backend has called
+ * @redirects: its hooks may redirect calls; if false, they only look at them
+ * @handler: called by a kprobe when one of its functions is entered
  * @hooks: the first of its hooks, which are linked by their @next
  * @installed: how many of them are installed; guarded by port0_hook_mutex
- * @callback: what the ftrace backend has called
+ * @callback: the same for ftrace
  * @ops: used by the ftrace backend
  *
  * Nearly all calls in the system are made on sockets that the module has nothing to

@@ -86,7 +86,7 @@ static inline void expect_free(struct __test_metadata *_metadata,
 		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
 }
 
-/* What is there already; that nothing is, shows only after settle(). */
+/* What has arrived. Only after settle(), nothing means that nothing will come. */
 static inline int recv_now(int fd)
 {
 	char byte = 0;
@@ -95,7 +95,7 @@ static inline int recv_now(int fd)
 	return err == 1 ? byte : err;
 }
 
-/* The same for something that must come */
+/* The same, but waits for it: something must arrive. */
 static inline int recv_soon(int fd)
 {
 	return wait_readable(fd) ? recv_now(fd) : -EAGAIN;

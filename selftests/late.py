@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Hooks that are armed on demand, when a livepatch or a kprobe is on the function.
 
-Who asks first is told EBUSY and has lost nothing; the log names the function; and
-when the other has gone the same call succeeds.
+The call that first needs the hook fails with EBUSY and changes nothing, and the log names
+the function. Once the livepatch or kprobe is gone, the same call succeeds.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ def sendto_of_an_old_mark(way, host):
             equal(b"x", server.recv(2))
 
 
-# What either backend puts hooks in place by, which fails for each step in turn
+# The function by which either backend installs hooks; it is made to fail at each step
 PLACE = {"ftrace": "register_ftrace_function", "kprobe": "enable_kprobe"}
 
 

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading that fails at each step, while sockets marked by an earlier load are in use.
 
-Such sockets are marked, so the hooks of the new load fire for them before it is
-sure to stay. None may be taken for bound to port 0 that is not, the load must be
-gone without a trace, and the next one must work.
+Such sockets are marked, so the hooks of the new load see their calls before it is sure
+that the module stays. No socket may be taken for one on port 0 by mistake, the failed
+load must leave nothing behind, and the next one must work.
 """
 
 import collections
@@ -28,7 +28,7 @@ from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Names
 CGROUP = "/sys/fs/cgroup"
 # Often enough that calls of the other threads happen at each stage of loading
 ROUNDS = 2
-# What a load ends with that finds the kernel at fault
+# The errno of a load whose self-check has failed
 FAULT = ["EOPNOTSUPP", "ENOTSUP"]
 # One function of each gate and set, but for those that the test itself needs
 FUNCTIONS = ["inet_bind", "__inet_hash_connect", "udp_sendmsg"]
@@ -246,7 +246,7 @@ def skip_without(backend):
         raise Skip("this kernel has no function tracer")
 
 
-# What hooks are put in place by
+# The functions that install hooks
 @test(("ftrace", "register_ftrace_function"), ("ftrace", "ftrace_set_filter_ips"),
       ("kprobe", "enable_kprobe"))
 def some_hooks_are_in_place(backend, function):
@@ -273,7 +273,7 @@ def all_hooks_are_in_place(backend, nth):
         equal(True, some.answers["ENOPROTOOPT"] > 0, "bind() was refused meanwhile")
 
 
-# What the module finds functions by, and what it makes sure by that they work
+# The functions by which the module finds functions and checks that the hooks work
 @test(*[(function,) for function in (
     "register_kprobe", "sock_create_kern", "kernel_bind", "kernel_listen", "kernel_connect",
     "kernel_accept", "kernel_sendmsg", "kernel_recvmsg")])

@@ -27,7 +27,7 @@ EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 STRESS_ROUNDS = 3
 
 FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
-# What newer kernels answer when FTRACE_ENABLED is set to 0.
+# The errno of newer kernels when FTRACE_ENABLED is set to 0
 NEVER = "ENOTSUP"
 
 

@@ -179,8 +179,8 @@ static inline int pin_to_this_cpu(void)
 /*
  * Packets over loopback arrive before the call that sends them returns, unless
  * the kernel has deferred that work to ksoftirqd. A fence is a socket that sends
- * to itself. On a single CPU, what was sent before it has arrived when it has,
- * and so has what that was answered.
+ * to itself. On a single CPU, once its packet has arrived, all packets that were sent
+ * before have arrived, too, and so have the answers to them.
  */
 static inline int fence_open(void)
 {

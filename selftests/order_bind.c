@@ -2,11 +2,11 @@
 /*
  * A call that began before a bind() and gets the socket lock after it.
  *
- * The late call has been let in on what was so when it began: no mark, no port.
- * Each test holds it where it waits for the lock, lets the other thread mark the
- * socket and bind it, and lets the late call go on. Then the late call must have
- * failed or left the socket as the winner made it, whatever is done next with the
- * socket. On an ordinary port the kernel shows what is right.
+ * When the late call began, the socket had no mark and no port, so no hook has
+ * redirected it. Each test holds it where it waits for the lock, lets the other
+ * thread mark the socket and bind it, and lets the late call go on. Then the late
+ * call must have failed or left the socket as the winner made it, whatever is done
+ * next with the socket. On an ordinary port the kernel shows what is right.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>

@@ -8,8 +8,8 @@
 #define PARITY_KNOWN_H
 
 /*
- * KNOWN_UDP_PEER: the kernel's lookup takes a peer port of 0 for any port.
- * KNOWN_BPF_SENDMSG: the kernel refuses what a program answers, if that is 0.
+ * KNOWN_UDP_PEER: to the kernel's lookup, a peer port of 0 means any port.
+ * KNOWN_BPF_SENDMSG: the kernel refuses a sendmsg program that sets the port to 0.
  */
 enum known { KNOWN_UDP_PEER, KNOWN_BPF_SENDMSG, KNOWN_ROWS };
 

@@ -16,7 +16,7 @@ SYS = "/sys/module/port0"
 HERE = os.path.dirname(os.path.realpath(__file__))
 LIVEPATCH = "port0_livepatch"
 REFUSE = "port0_refuse"
-# What a function says that either of them has
+# The errno with which these two modules make a function fail
 REFUSAL = "EXFULL"
 # How often a function is refused by default
 ALWAYS = 2 ** 31 - 1

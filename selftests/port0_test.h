@@ -147,7 +147,7 @@ static inline bool wait_readable(int fd)
 	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
 }
 
-/* For what no call tells; distributions may have taken a change over earlier. */
+/* Only for what no call can tell, since distributions backport changes. */
 static inline bool is_older_than(int major, int minor)
 {
 	struct utsname name;

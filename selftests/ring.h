@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * io_uring, one request at a time, and sends that it has to make twice.
+ * io_uring, one request at a time, and sends that it has to try twice.
  */
 #ifndef RING_H
 #define RING_H
@@ -72,7 +72,7 @@ static inline int ring_call(struct ring *ring, struct io_uring_sqe request)
 	return ring_submit(ring, request) ?: ring_result(ring);
 }
 
-/* Fills the send buffer with what waits for a neighbour that does not answer. */
+/* Fills the send buffer with datagrams to a neighbour that does not answer. */
 static inline int fill_send_buffer(struct __test_metadata *_metadata, int fd, bool ip6)
 {
 	struct addr lost = addr_of(ip6 ? "2001:db8::99" : "192.0.2.99", OTHER_PORT);

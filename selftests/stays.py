@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """ftrace refuses to take a hook out: the module stays, and says so.
 
-ftrace switches itself off when it finds itself broken, and then neither installs
-nor removes anything until the next boot. port0_kill.ko makes it do so. That cannot
-be undone: the test wants a guest of its own (scripts/test --tests stays.py trixie), and
-leaves a module in it that cannot go.
+If ftrace detects an internal error it switches itself off, and then neither installs nor
+removes anything until the next boot. port0_kill.ko makes it do so. That cannot be undone,
+so the test needs a guest of its own (scripts/test --tests stays.py trixie), and leaves a
+module there that cannot be unloaded.
 """
 
 import os

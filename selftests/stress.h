@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the tests share that try to break the module: how long to try, and
- * threads that meet.
+ * Shared by the tests that try to break the module: how long they run, and threads
+ * that make their calls at the same moment.
  *
- * They are short by default. PORT0_LONG=1 in the environment gives them the
- * time they want.
+ * By default they are short. With PORT0_LONG=1 in the environment they run in their
+ * long form.
  */
 #ifndef PORT0_STRESS_H
 #define PORT0_STRESS_H
@@ -41,7 +41,7 @@ static inline double now(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
-/* Where each takes seconds, all of them take an hour. */
+/* Logs the progress of a long run, at most once in NEWS_SEC seconds. */
 static inline void tell(struct __test_metadata *_metadata, const char *what,
 			long count, double *last)
 {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loading and unloading again and again, under fire.
+ * Loading and unloading again and again, while sockets are in use.
  *
  * Threads make calls that enter the hooks, on marked sockets and on others,
  * some of which were marked under an earlier load, while the module comes and
  * goes. Unloading is tried at random moments: it is refused while a socket
- * holds port 0, and works once none does. What is no business of the module
- * must work throughout.
+ * holds port 0, and works once none does. Calls that do not use port 0 must work
+ * throughout.
  *
  * PORT0_KO names the module's file. The module is left as it was found.
  * PORT0_CYCLES=N makes each test go on for N cycles, however long that takes.

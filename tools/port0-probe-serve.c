@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The far end: says to who asks from which address and port the question came.
+ * The far end: answers a question with the address and port that it came from.
  *
- * Whoever sends it what it will, it keeps nothing that grows: a datagram is
- * answered or forgotten, a connection is answered as soon as its question is
- * complete and has a place among a fixed number until then. An answer is never
- * longer than its question, is never itself a question, and answers are counted
- * per origin, so that nobody can use them up for others.
+ * Whatever is sent to it, it stores nothing that grows: a datagram is answered or
+ * dropped, and a connection has one of a fixed number of places until its question is
+ * complete and answered. An answer is never longer than its question and is never itself
+ * a question. Answers are counted per origin, so that nobody can use them up for others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -11,9 +11,10 @@
 #define PATIENCE 3	/* consecutive silent hops after which the trace ends */
 
 /*
- * Stops at an answer or a refusal; if @arrives, one of them must come. @control
- * is the trace of the control port, or NULL if this is that: no hops beyond its
- * end are tried, and where it is silent, too, silence means nothing.
+ * Stops at an answer or a refusal, or after PATIENCE silent hops. If @arrives, an answer
+ * has come before, so it does not stop at silence. @control is the trace of the control
+ * port, or NULL if this is that one. No hops beyond the end of the control's trace are
+ * tried, and hops that were silent there are not counted as silent.
  */
 void trace_route(const struct test *test, const struct trace *control, bool arrives, int most,
 		 struct trace *trace)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * port0-probe - does port 0 pass the network to a host, and if not, where does
- * it end?
+ * port0-probe - does the network pass port 0 to a host, and if not, where is it
+ * dropped?
  *
  * This file: the options, the order of the tests and the exit status. One test
  * is in port0-probe-ask.c, the far end in port0-probe-serve.c.
@@ -23,28 +23,28 @@ static const char usage[] =
 "usage: port0-probe [OPTION...] HOST\n"
 "       port0-probe --serve [--control PORT] [--rate N] [ADDR...]\n"
 "\n"
-"Finds out whether TCP and UDP to and from port 0 pass the network to HOST, on\n"
-"which port0-probe --serve runs, each test beside the same on an ordinary port.\n"
-"See port0-probe(1).\n"
+"Finds out whether the network passes TCP and UDP to and from port 0 between here\n"
+"and HOST, where port0-probe --serve must run. The same is tried on an ordinary\n"
+"port, the control. See port0-probe(1).\n"
 "\n"
 "  --serve         answer on port 0 and the control port of ADDR (numeric;\n"
 "                  default: of all addresses); needs the kernel module port0\n"
-"  --rate N        answers per second to one address at most (default 50); 20\n"
-"                  times as many in all\n"
+"  --rate N        at most N answers per second to one address (default 50), and\n"
+"                  20 times as many in all\n"
 "  --control PORT  the ordinary port (default 7030); HOST must have the same\n"
 "  -4, -6          IPv4 only, IPv6 only\n"
 "  --tcp, --udp    TCP only, UDP only\n"
 "  --to            only tests to port 0 from an ordinary one; they need neither\n"
 "                  the module nor privilege on this machine\n"
 "  --from          only tests from port 0\n"
-"  --trace         find the hop where a test ends that HOST did not answer\n"
-"  --hops N        trace that far (1 to 64, default 30)\n"
-"  --timeout SEC   wait so long for each answer (1 to 60, default 4)\n"
-"  --json          say it in JSON\n"
+"  --trace         if HOST does not answer a test, find the hop where it ends\n"
+"  --hops N        trace up to N hops (1 to 64, default 30)\n"
+"  --timeout SEC   how long to wait for each answer (1 to 60, default 4)\n"
+"  --json          print JSON\n"
 "  --help, --version\n"
 "\n"
-"The exit status is 0 if all pass, 1 if something does not, 2 if not even one\n"
-"control does, 3 if something could not be tried.\n";
+"The exit status is 0 if all tests are answered, 1 if one is not, 2 if no control\n"
+"is, 3 if a test could not be tried and all others are answered, or on an error.\n";
 
 static struct {
 	const char *host;
@@ -236,8 +236,11 @@ static int probe(void)
 	}
 	if (!module && (options.from || !options.to))
 		warnx("from port 0 not tried: " NO_MODULE);
-	if (found.controls && !found.good_controls)
+	if (found.controls && !found.good_controls) {
+		warnx("no control is answered: does port0-probe --serve run on %s, with --control %d?",
+		      options.host, options.control);
 		return NO_CONTROL;
+	}
 	if (found.failed)
 		return SOME_FAIL;
 	return found.untried ? FAILED : ALL_PASS;

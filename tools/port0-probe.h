@@ -21,7 +21,7 @@ enum { ALL_PASS, SOME_FAIL, NO_CONTROL, FAILED };
 #define TOKEN_MAX	32
 #define QUESTION_SIZE	96	/* longer than any answer to a token of 16 */
 
-#define NO_MODULE	"the kernel module port0 is not loaded: run modprobe port0 as root"
+#define NO_MODULE	"the kernel module port0 is not loaded: as root, run modprobe port0 or insmod port0.ko"
 #define NO_RIGHT	"no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0"
 
 union address {

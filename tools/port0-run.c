@@ -52,7 +52,7 @@ static const char usage[] =
 "  --reply        COMMAND's UDP sockets may send to port 0: what a server needs to\n"
 "                 answer peers whose source port is 0; --client is the same\n"
 "  --map PORT     where COMMAND binds PORT, it gets port 0; a range is 8000-8100\n"
-"                 (default: the first time it binds 0 on an address)\n"
+"                 (without any option: the first time it binds 0 on an address)\n"
 "  --from         COMMAND's TCP and UDP sockets that have no port of their own\n"
 "                 leave from port 0\n"
 "  --to PORT      where COMMAND connects or sends to PORT, it reaches port 0; for\n"
@@ -100,7 +100,7 @@ static void mark(int fd)
 	if (!setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
 		return;
 	if (errno == ENOPROTOOPT)
-		errx(FAILED, "the kernel module port0 is not loaded: run modprobe port0 as root");
+		errx(FAILED, "the kernel module port0 is not loaded: as root, run modprobe port0 or insmod port0.ko");
 	refusal_of_option(reason, sizeof(reason), errno);
 	err(FAILED, "cannot mark a socket for port 0: %s", reason);
 }
@@ -293,7 +293,7 @@ static void refuse_listen(const char *where, int fd, int type, const struct addr
 
 	refusal_of_bind(reason, sizeof(reason), error, &attempt);
 	if (error == EADDRINUSE)
-		errx(FAILED, "--listen %s: another socket has port 0 on this address (:: takes the IPv4 addresses, too)",
+		errx(FAILED, "--listen %s: another socket has port 0 on this address: see port0-ls (:: takes the IPv4 addresses, too)",
 		     quoted(where));
 	if (*reason)
 		errx(FAILED, "--listen %s: %s", quoted(where), reason);
@@ -334,7 +334,7 @@ static int listen_on(const char *where)
 		     quoted(device + 1));
 	rc = *host ? getaddrinfo(host, "0", &hints, &to) : EAI_NONAME;
 	if (rc)
-		errx(FAILED, "--listen %s: not a numeric address, with tcp: or udp: before it or without: %s",
+		errx(FAILED, "--listen %s: %s (wanted: a numeric address, as in 0.0.0.0, tcp:::1 or udp:192.0.2.1)",
 		     quoted(where), gai_strerror(rc));
 
 	fd = socket(to->ai_family, to->ai_socktype | SOCK_CLOEXEC, 0);

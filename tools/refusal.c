@@ -160,7 +160,7 @@ void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *atte
 
 	switch (err) {
 	case EADDRINUSE:
-		text_add(buf, size, "another socket has it on this address");
+		text_add(buf, size, "another socket has it on this address: see port0-ls");
 		return;
 	case ENOPROTOOPT:
 		text_add(buf, size, "the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (MPTCP: switch it off)");

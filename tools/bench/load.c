@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What it takes to load the module, to put the hooks in place that wait for the
- * first who needs them, and to unload it.
+ * How long it takes to load the module, to arm the hooks that are armed on demand, and
+ * to unload it.
  *
- * Prints for each step, in nanoseconds, the time of the processor that this
- * program used in it, and the time that passed, which is mostly waiting for
- * every task in the system to have been elsewhere once.
+ * Prints for each step, in nanoseconds, the CPU time that this program used and the
+ * time that passed, most of which it waits until no task can be in a hook.
  */
 #include <arpa/inet.h>
 #include <err.h>

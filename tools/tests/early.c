@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A library that binds a socket before main(), and prints whether the module
- * says that this is literal port 0. Preloaded behind libport0.so, it has its
- * turn before that.
+ * says that this is literal port 0. If it is preloaded after libport0.so, its
+ * constructor runs before that library's.
  */
 #include <netinet/in.h>
 #include <stdio.h>

@@ -220,6 +220,7 @@ def test_nobody_serves():
     report = Report("--to", *hosts(4), status=2)
     assert {(t["protocol"], t["verdict"], t["by"], t["how"]) for t in report.tests.values()} == {
         ("tcp", "refused", SERVER[4], "rst"), ("udp", "refused", SERVER[4], "icmp")}, report.said
+    says(report.errors, "no control is answered", "--serve")
 
 
 def test_nobody_there():
@@ -237,7 +238,7 @@ def test_nobody_there():
 def test_no_module():
     done = run(PROBE, "--serve", status=3)
     assert done.stderr == ("port0-probe: the kernel module port0 is not loaded: "
-                           "run modprobe port0 as root\n"), done
+                           "as root, run modprobe port0 or insmod port0.ko\n"), done
     report = Report(SERVER[4], status=2)
     report.expect(control="refused", to_0="refused", from_0="not tried", both="not tried")
     for test in report["from 0"]:
