@@ -167,6 +167,16 @@ int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 }
 #endif
 
+/* The privilege check of __inet_bind() and __inet6_bind() */
+static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
+{
+	struct net *net = sock_net(sk);
+
+	return (flags & BIND_NO_CAP_NET_BIND_SERVICE) ||
+	       !inet_port_requires_bind_service(net, ntohs(port)) ||
+	       ns_capable(net->user_ns, CAP_NET_BIND_SERVICE);
+}
+
 /**
  * port0_bind_prepare - called when __inet_bind() or __inet6_bind() is entered
  * @sk: a marked socket
@@ -195,21 +205,11 @@ bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
 
 	call = port0_call_find(sk, PORT0_CALL_BIND);
 	if (call && call->literal && !*port) {
+		call->privileged = port0_bind_may(sk, *port, flags);
 		*port = htons(PORT0_STAND_IN);
 		call->stand_in = true;
-		call->flags = flags;
 	}
 	return false;
-}
-
-/* The privilege check of __inet_bind() and __inet6_bind() */
-static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
-{
-	struct net *net = sock_net(sk);
-
-	return (flags & BIND_NO_CAP_NET_BIND_SERVICE) ||
-	       !inet_port_requires_bind_service(net, ntohs(port)) ||
-	       ns_capable(net->user_ns, CAP_NET_BIND_SERVICE);
 }
 
 /**
@@ -298,11 +298,12 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 }
 
 /**
- * port0_bind_claim - check the privilege of the bind() in flight for port 0
+ * port0_bind_claim - refuse port 0 to a bind() in flight that has no privilege for it
  * @sk: the socket
  *
- * The kernel has checked the privilege for the stand-in. The result is the same for
- * port 0, unless ip_unprivileged_port_start is 1.
+ * The kernel has checked the privilege for the stand-in, which is less if
+ * ip_unprivileged_port_start is 1. For port 0 it was checked at the same time, before
+ * the kernel waited for the socket lock: the limit may have changed since.
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind().
@@ -312,8 +313,7 @@ struct port0_call *port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
-	if (!inet_port_requires_bind_service(sock_net(sk), PORT0_STAND_IN) &&
-	    !port0_bind_may(sk, htons(0), call->flags)) {
+	if (!call->privileged) {
 		call->denied = true;
 		return ERR_PTR(-EACCES);
 	}

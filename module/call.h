@@ -40,8 +40,8 @@ enum port0_call_kind {
  * @kind: what the replacement is doing
  * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
  * @literal: bind: port 0 means port 0; false while "drain" is set
- * @flags: bind: the flags that __inet_bind() was called with
- * @denied: bind: port 0 is privileged here and the caller lacks the privilege
+ * @privileged: bind: the caller may bind port 0; valid if @stand_in
+ * @denied: bind: get_port has refused port 0, since the caller is not @privileged
  * @claimed: bind: the socket has been given port 0
  * @place: bind: the address that the socket was filed under; valid if @claimed
  * @watch: bind: to be started when port 0 is taken; NULL if no other call on the
@@ -59,7 +59,7 @@ struct port0_call {
 	bool stand_in;
 
 	bool literal;
-	u32 flags;
+	bool privileged;
 	bool denied;
 	bool claimed;
 	struct port0_place place;

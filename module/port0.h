@@ -22,7 +22,8 @@
 
 /*
  * The mark: a bit of sk->sk_flags far above those of enum sock_flags. It is written
- * under the socket lock, like all flags there, and read without. Clearing the mark
+ * under the socket lock and read without. The kernel writes flags under the lock, too,
+ * but for ioctl(SIOCGSTAMP) on older kernels: see doc/how-it-works.md. Clearing the mark
  * sets WAS_MARKED, so that the hooks still see sends to port 0 that began before:
  * clearing does not wait for them, since sends take no turns (turn.h).
  */
@@ -33,7 +34,7 @@
  * The stand-in: the port that __inet_bind() and udp_sendmsg() get instead of 0, which
  * they take for "no port". It never gets into a hash table or a packet. Port 1 needs
  * the same privilege as port 0, unless ip_unprivileged_port_start is 1:
- * port0_bind_claim() handles that.
+ * port0_bind_prepare() handles that.
  */
 #define PORT0_STAND_IN		1
 
@@ -150,6 +151,7 @@ int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS);
 #endif
 
 /* name.c */
+bool port0_sock_has_peer(const struct sock *sk, int peer);
 int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 

@@ -21,15 +21,6 @@ static int listen_if_stream(int fd, int type)
 	return type == SOCK_STREAM ? rc(listen(fd, 1)) : 0;
 }
 
-static void set_unprivileged_start(struct __test_metadata *_metadata, int port)
-{
-	char text[16];
-
-	snprintf(text, sizeof(text), "%d", port);
-	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
-				text));
-}
-
 /* Every kind of socket, on the control port and on port 0. */
 FIXTURE(bind) {
 	int fd;

@@ -174,6 +174,15 @@ static inline void keep_bind_service(struct __test_metadata *_metadata, bool kee
 	ASSERT_EQ(0, rc(syscall(SYS_capset, &head, caps)));
 }
 
+/* net.ipv4.ip_unprivileged_port_start of this namespace */
+static inline void set_unprivileged_start(struct __test_metadata *_metadata, int port)
+{
+	char text[16];
+
+	snprintf(text, sizeof(text), "%d", port);
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start", text));
+}
+
 /* ---- conversations ---- */
 
 /* A TCP server, its client, and the child that serves that one. */

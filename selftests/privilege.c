@@ -3,18 +3,7 @@
  * Who may bind: the capability, net.ipv4.ip_unprivileged_port_start, and the
  * order in which bind() finds its errors, for the first bind() and the second.
  */
-#include <stdio.h>
-
 #include "port0_test.h"
-
-static void set_start(struct __test_metadata *_metadata, int port)
-{
-	char text[16];
-
-	snprintf(text, sizeof(text), "%d", port);
-	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/ip_unprivileged_port_start",
-				text));
-}
 
 FIXTURE(privilege) {};
 
@@ -69,7 +58,7 @@ TEST_F(privilege, first_bind)
 	for (capable = 0; capable < 2; capable++) {
 		keep_bind_service(_metadata, capable);
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
-			set_start(_metadata, starts[i]);
+			set_unprivileged_start(_metadata, starts[i]);
 			fd = socket_for(_metadata, variant->host, variant->type,
 					variant->port);
 			EXPECT_EQ(is_allowed(variant->port, starts[i], capable) ?
@@ -89,12 +78,12 @@ TEST_F(privilege, refused_then_allowed)
 	int fd = socket_for(_metadata, variant->host, variant->type, variant->port);
 
 	keep_bind_service(_metadata, false);
-	set_start(_metadata, variant->port + 1);
+	set_unprivileged_start(_metadata, variant->port + 1);
 	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
 	EXPECT_EQ(0, local_port(fd));
 	if (!variant->port)
 		EXPECT_EQ(0, holds_zero(fd));
-	set_start(_metadata, variant->port);
+	set_unprivileged_start(_metadata, variant->port);
 	EXPECT_EQ(0, bind_to(fd, variant->host, variant->port));
 	expect_port(_metadata, fd, variant->port);
 }
@@ -110,7 +99,7 @@ TEST_F(privilege, second_bind)
 	for (capable = 0; capable < 2; capable++) {
 		keep_bind_service(_metadata, capable);
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
-			set_start(_metadata, starts[i]);
+			set_unprivileged_start(_metadata, starts[i]);
 			for (j = 0; j < ARRAY_SIZE(asked); j++) {
 				/*
 				 * For an unmarked socket, port 0 means any
@@ -206,7 +195,7 @@ TEST_F(privilege, faults)
 
 	for (bound = 0; bound < 2; bound++) {
 		for (start = 0; start <= 1024; start += 1024) {
-			set_start(_metadata, start);
+			set_unprivileged_start(_metadata, start);
 			keep_bind_service(_metadata, false);
 			faults_on(_metadata, variant->host, variant->type,
 				  CONTROL_PORT, bound, control);
