@@ -95,9 +95,12 @@ bool port0_watch_wanted(const struct socket *sock)
 	const struct files_struct *files = current->files;
 	struct file *file = sock->file;
 
-	/* A socket that the kernel, here the self-check, made for itself */
+	/*
+	 * No system call reaches a socket that the kernel, here the self-check, has made
+	 * for itself. One that a task made may have lost its file to SMC.
+	 */
 	if (!file)
-		return false;
+		return !sock->sk->sk_kern_sock;
 #ifdef CONFIG_IO_URING
 	if (current->io_uring)
 		return true;
