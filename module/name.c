@@ -10,11 +10,19 @@
 
 #include "port0.h"
 
-/*
- * The test of inet_getname() for a peer, but without the port. For accept() @peer is
- * 2, and a connection that is closed already has a peer, too.
+/**
+ * port0_sock_has_peer - tell whether a socket is connected
+ * @sk: a TCP or UDP socket
+ * @peer: 1 for getpeername(), 2 for accept(), for which a connection that is closed
+ *	already has a peer, too
+ *
+ * The test of inet_getname(), but without the port.
+ *
+ * Context: any. The answer may be out of date if the caller does not own the socket
+ * lock.
+ * Return: true if it has a peer.
  */
-static bool port0_sock_has_peer(const struct sock *sk, int peer)
+bool port0_sock_has_peer(const struct sock *sk, int peer)
 {
 	if (peer == 1 && ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_SYN_SENT)))
 		return false;

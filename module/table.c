@@ -369,9 +369,11 @@ PORT0_HOOK(__inet_hash_connect)
 
 /* getpeername() and accept(), where inet_dport is 0 */
 
-static enum port0_verdict port0_on_getname(const struct socket *sock)
+/* Where there is no peer, the kernel gives the right answer. */
+static enum port0_verdict port0_on_getname(const struct socket *sock, int peer)
 {
-	return port0_sock_is_tcp_or_udp(sock->sk) ? PORT0_ENTER : PORT0_PASS;
+	return port0_sock_is_tcp_or_udp(sock->sk) &&
+	       port0_sock_has_peer(sock->sk, peer) ? PORT0_ENTER : PORT0_PASS;
 }
 
 PORT0_REPLACE(inet_getname, port0_inet_getname, int,
@@ -379,7 +381,7 @@ PORT0_REPLACE(inet_getname, port0_inet_getname, int,
 	      (sock, uaddr, peer));
 PORT0_HOOK(inet_getname)
 {
-	return port0_on_getname(ARG(0));
+	return port0_on_getname(ARG(0), NUM(2));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
@@ -388,7 +390,7 @@ PORT0_REPLACE(inet6_getname, port0_inet6_getname, int,
 	      (sock, uaddr, peer));
 PORT0_HOOK(inet6_getname)
 {
-	return port0_on_getname(ARG(0));
+	return port0_on_getname(ARG(0), NUM(2));
 }
 #endif
 
