@@ -98,6 +98,30 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 	return port0_saddr_meets(&a, &b, wild, wild);
 }
 
+/**
+ * port0_rcv_saddr_may_meet - tell whether a socket may meet one that is not filed
+ * under the address that it has
+ * @sk: the socket to be bound
+ * @sk2: a socket on port 0 that a late bind() has given another address, which
+ *	watch.c has not undone yet, or whose connect() has not filed it anew yet
+ *
+ * Any address of its family may be the right one, so the wildcard stands for it.
+ *
+ * Context: any; the caller keeps @sk2 from going away.
+ * Return: false if they cannot meet.
+ */
+static inline bool port0_rcv_saddr_may_meet(const struct sock *sk,
+					    const struct sock *sk2)
+{
+	struct port0_saddr a = port0_saddr_of(sk);
+	struct port0_saddr b = {
+		.v6 = inet6_rcv_saddr(sk2) ? &in6addr_any : NULL,
+		.v6only = ipv6_only_sock(sk2),
+	};
+
+	return port0_saddr_meets(&a, &b, true, true);
+}
+
 /* Mirrors inet_rcv_saddr_any(). */
 static inline bool port0_rcv_saddr_any(const struct sock *sk)
 {

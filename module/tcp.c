@@ -86,12 +86,18 @@ port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
 	return port0_sock_conflicts(bidder, sk2);
 }
 
-/* Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. */
+/*
+ * Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. Only
+ * a late bind() (see watch.c) changes an address without the lock of the chain.
+ */
 static __always_inline bool
 port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
 {
+	bool is_filed = sk2->sk_state == TCP_TIME_WAIT || port0_tcp_is_filed(sk2);
+
 	return port0_sock_conflicts(bidder, sk2) &&
-	       port0_rcv_saddr_equal(bidder->sk, sk2, true);
+	       (is_filed ? port0_rcv_saddr_equal(bidder->sk, sk2, true) :
+			   port0_rcv_saddr_may_meet(bidder->sk, sk2));
 }
 
 /* Tell whether the address of @sk meets the one stored in the fast_* members of @tb. */
@@ -176,14 +182,13 @@ static int port0_tcp_bind(struct sock *sk)
 	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
 	struct inet_bind2_bucket *tb2, *new2 = NULL;
 	bool bound = tb, shared, conflicts;
-	int err;
+	int err = -EADDRINUSE;
 
 	spin_lock_bh(&head->lock);
 	if (!tb)
 		tb = port0_tb_find(head, sk);
 	shared = !tb || port0_tb_is_shared(tb, &bidder);
 
-	err = -EADDRINUSE;
 	if (!shared && port0_uses_hash2(sk) &&
 	    port0_tb2s_any(sk, port0_sock_conflicts2, &bidder))
 		goto unlock;
@@ -201,7 +206,6 @@ static int port0_tcp_bind(struct sock *sk)
 		goto unlock2;
 
 	/* Allocate all that is needed before anything is linked. */
-	err = -ENOMEM;
 	if (!tb) {
 		new = kmem_cache_alloc(hinfo->bind_bucket_cachep, GFP_ATOMIC);
 		if (!new)
@@ -282,7 +286,8 @@ void port0_tcp_readdress(struct sock *sk)
  * Mirrors inet_csk_get_port().
  *
  * Context: process, socket locked; does not sleep. Takes the locks of the chains.
- * Return: 0; -EADDRINUSE; -EACCES; -ENOMEM; -EINVAL for a late bind().
+ * Return: 0; -EADDRINUSE, as in the kernel also if there is no memory for a bucket;
+ * -EACCES; -EINVAL for a late bind().
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {

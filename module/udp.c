@@ -21,9 +21,8 @@
 #include "saddr.h"
 
 /*
- * Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered. A
- * late bind() may have written its address into @sk2, which watch.c has not undone yet:
- * then the address that @sk2 is filed under is not known here, and it may meet any.
+ * Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered.
+ * The socket lock of @sk2 is not held, so its address may be about to change.
  */
 static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
 {
@@ -33,7 +32,8 @@ static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
 	       !udp_sk(sk2)->udp_port_hash &&
 	       (!sk2->sk_reuse || !sk->sk_reuse) &&
 	       (!dev2 || !dev || dev2 == dev) &&
-	       (port0_rcv_saddr_equal(sk, sk2, true) || !port0_udp_is_filed(sk2));
+	       (port0_udp_is_filed(sk2) ? port0_rcv_saddr_equal(sk, sk2, true) :
+					  port0_rcv_saddr_may_meet(sk, sk2));
 }
 
 /* Tell whether @sk may share the port with @sk2 by SO_REUSEPORT. */

@@ -345,6 +345,40 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 	TH_LOG("%ld faults", total);
 }
 
+/* The answer of bind() when its @nth allocation fails; *failed tells if it did. */
+static int bind_short_of(struct scene scene, int port, long nth, bool *failed)
+{
+	int fd, err;
+
+	prepare_marked(&scene);
+	fd = fail_nth(nth);
+	err = bind_to(scene.fd, scene.host, port);
+	*failed = has_failed(fd);
+	close(scene.fd);
+	return err;
+}
+
+TEST_F(faults, bind_fails_as_on_another_port)
+{
+	struct scene scene = { .host = variant->host, .type = variant->type };
+	bool failed = true, failed_there;
+	int err, there;
+	long nth;
+
+	if (!can_fail())
+		SKIP(return, "this kernel has no fault injection");
+	for (nth = 1; failed; nth++) {
+		ASSERT_GT(MAX_NTH, nth);
+		there = bind_short_of(scene, CONTROL_PORT, nth, &failed_there);
+		err = bind_short_of(scene, 0, nth, &failed);
+		EXPECT_EQ(failed_there, failed);
+		EXPECT_EQ(there, err) {
+			TH_LOG("allocation %ld fails", nth);
+		}
+	}
+	EXPECT_LT(variant->type == SOCK_STREAM ? 2 : 1, nth);
+}
+
 FIXTURE(loading) {
 	struct module_state found;
 	bool on_ftrace;

@@ -132,19 +132,26 @@ struct call {
 
 	int hold;
 	const char *where;
+	int next_hold;
+	const char *next;	/* where it is to be held after that, or NULL */
 	pthread_t thread;
 	atomic_int tid;
 	atomic_bool ended;
 	int result;
 };
 
+static inline int hold_arm(int hold, const char *where)
+{
+	return where ? rc(write(hold, where, strlen(where))) : 0;
+}
+
 static inline void *call_run(void *data)
 {
 	struct call *call = data;
 
 	atomic_store(&call->tid, syscall(SYS_gettid));
-	if (call->where &&
-	    write(call->hold, call->where, strlen(call->where)) < 0)
+	if (hold_arm(call->hold, call->where) < 0 ||
+	    hold_arm(call->next_hold, call->next) < 0)
 		call->result = -errno;
 	else
 		call->result = call->make(call);
@@ -183,6 +190,8 @@ static inline void call_start_held(struct __test_metadata *_metadata,
 {
 	call->where = where;
 	call->hold = hold_open(_metadata);
+	if (call->next)
+		call->next_hold = hold_open(_metadata);
 	call_start(_metadata, call);
 }
 
@@ -213,6 +222,15 @@ static inline int call_release(struct __test_metadata *_metadata,
 {
 	close(call->hold);
 	return call_end(_metadata, call);
+}
+
+/* Let a call go on to the place where it is to be held next. */
+static inline void call_release_to_next(struct __test_metadata *_metadata,
+					struct call *call)
+{
+	close(call->hold);
+	call->hold = call->next_hold;
+	hold_wait(_metadata, call->hold, call->next);
 }
 
 /* The state of a thread or process as ps(1) has it, or 0. */

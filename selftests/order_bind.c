@@ -32,6 +32,7 @@ struct late {
 	int fd;
 	int peer;
 	bool no_port;
+	bool v6only;
 	int late_port;
 	char about[128];
 	struct place place;
@@ -100,6 +101,8 @@ static void late_set_up(struct __test_metadata *_metadata, struct late *self,
 		"::ffff:127.0.0.1", type);				\
 	CONTEST(fixture, late_any_##name, "::1", "::1", "::",		\
 		"fd00::2", type);					\
+	CONTEST(fixture, late_mapped_##name, "::1", "::1",		\
+		"::ffff:127.0.0.3", "fd00::2", type);			\
 	CONTEST(fixture, same_##name, "127.0.0.2", "127.0.0.2",		\
 		"127.0.0.2", "127.0.0.1", type);			\
 	CONTEST(fixture, any_##name, "0.0.0.0", "127.0.0.1",		\
@@ -129,6 +132,8 @@ static void hold_late(struct __test_metadata *_metadata, struct late *self,
 	self->fd = new_socket(_metadata, self->contest->host,
 			      self->contest->type);
 	set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, self->no_port);
+	if (self->v6only)
+		set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, 1);
 	late->fd = self->fd;
 	call_hold(_metadata, late, BEFORE_LOCK);
 }
@@ -260,6 +265,104 @@ TEST_F(any, bind_when_closed)
 		expect_free(_metadata, &late->place);
 	}
 	EXPECT_EQ(users, wait_for_users(users));
+}
+
+static int try_bind_v6only(struct __test_metadata *_metadata,
+			   const struct place *place)
+{
+	int fd = socket_for(_metadata, "::", place->type, place->port);
+	int err;
+
+	set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1);
+	err = bind_to(fd, "::", place->port);
+	close(fd);
+	return err;
+}
+
+/*
+ * What others may bind while the late bind() has written its address and keeps the
+ * socket lock: not what meets the address that the socket was bound to, but what no
+ * address of its family meets.
+ */
+static void others_bind(struct __test_metadata *_metadata, struct late *self)
+{
+	const char *host = self->contest->host;
+
+	EXPECT_AT(&self->place, -EADDRINUSE,
+		  try_bind(_metadata, &self->place, host));
+	if (!is_ip6(host) || !strncmp(host, "::ffff:", 7))
+		return;
+	EXPECT_AT(&self->place, -EADDRINUSE,
+		  try_bind_v6only(_metadata, &self->place));
+	if (self->v6only)
+		EXPECT_AT(&self->place, 0,
+			  try_bind(_metadata, &self->place, "0.0.0.0"));
+}
+
+TEST_F(any, others_bind_before_the_late_bind_is_undone)
+{
+	struct late *late = &self->late;
+	long users = wait_for_users(0);
+	int only;
+
+	if (late->contest->type == SOCK_STREAM && is_older_than(6, 1))
+		SKIP(return, "TCP has no second table before Linux 6.1");
+	late->no_port = true;
+	for (only = 0; only <= is_ip6(late->contest->host); only++) {
+		struct call bind_ = {
+			.make = do_bind, .host = late->contest->late,
+			.next = BEFORE_UNLOCK,
+		};
+
+		late->v6only = only;
+		/* A v6-only socket cannot be bound to an IPv4 address. */
+		if (only && !strncmp(late->contest->host, "::ffff:", 7))
+			break;
+		tell_about(late, only ? "half a late bind(), IPV6_V6ONLY" :
+			   "half a late bind()");
+		hold_late(_metadata, late, &bind_);
+		win(_metadata, late);
+		call_release_to_next(_metadata, &bind_);
+		others_bind(_metadata, late);
+		call_release(_metadata, &bind_);
+		expect_filed(_metadata, late->fd, &late->place);
+		close(late->fd);
+		settle(_metadata);
+		expect_free(_metadata, &late->place);
+	}
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
+ * The limit of privileged ports is compared with the port before bind() waits for the
+ * socket lock. A new limit that is written meanwhile comes too late.
+ */
+TEST_F(any, limit_is_raised_while_bind_waits)
+{
+	struct late *late = &self->late;
+	int may;
+
+	for (may = 0; may < 2; may++) {
+		struct call bind_ = {
+			.make = do_bind, .host = late->contest->host,
+			.port = late->port,
+		};
+
+		/* Without the right, bind() to an ordinary port fails before the lock. */
+		if (!may && late->port)
+			continue;
+		set_unprivileged_start(_metadata, late->port + !may);
+		bind_.fd = socket_for(_metadata, bind_.host, late->contest->type,
+				      late->port);
+		keep_bind_service(_metadata, false);
+		call_hold(_metadata, &bind_, BEFORE_LOCK);
+		keep_bind_service(_metadata, true);
+		set_unprivileged_start(_metadata, 1024);
+		EXPECT_EQ(may ? 0 : -EACCES, call_release(_metadata, &bind_)) {
+			TH_LOG("the limit was %d", late->port + !may);
+		}
+		close(bind_.fd);
+	}
 }
 
 LATE_BIND(any, device)
@@ -907,6 +1010,14 @@ FIXTURE_SETUP(others)
 
 FIXTURE_TEARDOWN(others) {}
 
+static int do_ask_for_no_peer(struct call *call)
+{
+	struct addr name = { .len = sizeof(name.v6) };
+	int err = rc(getpeername(call->fd, &name.sa, &name.len));
+
+	return err == -ENOTCONN ? 0 : err ?: -EISCONN;
+}
+
 /*
  * Their calls run in the kernel's functions, whatever happens to the module: no
  * call that waits for the lock has a reference on it.
@@ -919,6 +1030,9 @@ TEST_F(others, hold_no_reference)
 		{ .make = do_connect, .host = variant->host, .port = PEER_PORT },
 		{ .make = variant->type == SOCK_STREAM ? do_listen : do_send,
 		  .host = variant->host, .port = PEER_PORT, .text = "x" },
+		/* Older kernels do not take the lock for this. */
+		{ .make = is_older_than(6, 1) ? do_bind : do_ask_for_no_peer,
+		  .host = variant->host },
 		{ .make = do_v6only, .value = 1 },
 	};
 	int peer = new_socket(_metadata, variant->host, variant->type);

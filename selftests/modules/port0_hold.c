@@ -6,7 +6,8 @@
  *
  * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
  * "unlock", "unlocked" or "waited", and makes a call. A read returns when the
- * task is held. Closing the file releases it.
+ * task is held. Closing the file releases it. A task may write into several
+ * files, to be held at one place after another.
  *
  * These points are between the tests that a call makes without the socket lock
  * and what it does with it. port0 hooks none of these functions. A kprobe may
@@ -127,6 +128,21 @@ static struct port0_hold *port0_hold_mine(int state)
 	return NULL;
 }
 
+/* The hold that is to stop the current task at a function that does @what. */
+static struct port0_hold *port0_hold_armed(enum port0_hold_what what)
+{
+	int i;
+
+	for (i = 0; i < PORT0_HOLD_MAX; i++) {
+		if (atomic_read_acquire(&port0_holds[i].state) ==
+			    PORT0_HOLD_ARMED &&
+		    port0_holds[i].task == current &&
+		    port0_holds[i].place->what == what)
+			return &port0_holds[i];
+	}
+	return NULL;
+}
+
 static void port0_hold_here(struct port0_hold *hold)
 {
 	wake_up_all(&port0_hold_wait);
@@ -166,10 +182,10 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 {
 	const struct port0_hold_point *point =
 		container_of(kp, struct port0_hold_point, kp);
-	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_ARMED);
+	struct port0_hold *hold = port0_hold_armed(point->what);
 	int state;
 
-	if (!hold || hold->place->what != point->what)
+	if (!hold)
 		return 0;
 	state = hold->place->after ? PORT0_HOLD_CALLING : PORT0_HOLD_HELD;
 	hold->point = point;
