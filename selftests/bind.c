@@ -270,6 +270,49 @@ TEST_F(bind, one_per_namespace)
 	expect_port(_metadata, self->fd, variant->port);
 }
 
+/* An address of this host that is in @host */
+static const char *reach(const char *host)
+{
+	if (!strcmp(host, "0.0.0.0"))
+		return "127.0.0.1";
+	return strcmp(host, "::") ? host : "::1";
+}
+
+/*
+ * A socket is bound in the namespace that it was made in, also by a task that has
+ * gone to another one.
+ */
+TEST_F(bind, from_another_namespace)
+{
+	int home = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	int second = SOCKET(), client, there;
+
+	ASSERT_LE(0, home);
+	enter_netns(_metadata);
+	there = SOCKET();
+	ASSERT_EQ(0, BIND(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+	EXPECT_EQ(-EADDRINUSE, BIND(second));
+	EXPECT_EQ(0, BIND(there));
+
+	ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
+	close(home);
+	EXPECT_EQ(-EADDRINUSE, BIND(second));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	client = new_socket(_metadata, reach(variant->host), variant->type);
+	ASSERT_EQ(0, connect_to(client, reach(variant->host), variant->port));
+	if (variant->type == SOCK_DGRAM)
+		expect_send(_metadata, client, "x");
+	EXPECT_TRUE(wait_readable(self->fd));
+	reset_on_close(client);
+	close(client);
+	close(self->fd);
+	EXPECT_EQ(0, BIND(second));
+	EXPECT_EQ(-EADDRINUSE, BIND(SOCKET()));
+	close(second);
+	close(there);
+}
+
 TEST_F(bind, needs_the_capability)
 {
 	keep_bind_service(_metadata, false);
