@@ -150,6 +150,24 @@ TEST_F(place, address_of_a_vrf)
 	}
 }
 
+/* Once a namespace has a rule of its own, its tables "main" and "local" are apart. */
+TEST_F(place, second_bind_beside_routing_rules)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	size_t i;
+	int fd;
+
+	shell(_metadata, is_ip6(variant->home) ? "ip -6 rule add fwmark 1 lookup 100" :
+						 "ip -4 rule add fwmark 1 lookup 100");
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		fd = bound_socket(_metadata, variant->home, types[i], variant->port);
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, variant->port));
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->second, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		close(fd);
+	}
+}
+
 /* Each of two sockets gets what comes in by its own device. */
 TEST_F(place, a_socket_for_each_device)
 {
