@@ -484,13 +484,20 @@ TEST_F(link, bind_on_device)
 FIXTURE(rerouted) {};
 
 FIXTURE_VARIANT(rerouted) {
+	const char *any, *next, *nobody, *late;
 	int type, port;
 };
 
-ON_BOTH_PORTS(rerouted, tcp, .type = SOCK_STREAM);
+ON_BOTH_PORTS(rerouted, tcp, .any = "0.0.0.0", .next = NEXT_ADDRESS,
+	      .nobody = NOBODY, .late = "127.0.0.2", .type = SOCK_STREAM);
+ON_BOTH_PORTS(rerouted, mapped_tcp, .any = "::", .next = "::ffff:" NEXT_ADDRESS,
+	      .nobody = "::ffff:" NOBODY, .late = "::ffff:127.0.0.2",
+	      .type = SOCK_STREAM);
 
 FIXTURE_SETUP(rerouted)
 {
+	if (!have_family_of(variant->any))
+		SKIP(return, "no IPv6");
 	if (!hold_load())
 		SKIP(return, NO_HOLD);
 	enter_netns(_metadata);
@@ -510,24 +517,24 @@ FIXTURE_TEARDOWN(rerouted) {}
  */
 TEST_F(rerouted, bind_after_syn)
 {
-	int fd = new_socket(_metadata, NOBODY, variant->type);
-	struct call bind_ = { .make = do_bind, .fd = fd, .host = "127.0.0.2" };
+	int fd = new_socket(_metadata, variant->nobody, variant->type);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->late };
 	struct place place = {
-		.host = NEXT_ADDRESS, .dest = NEXT_ADDRESS,
-		.other = "127.0.0.2", .type = variant->type,
+		.host = variant->next, .dest = variant->next,
+		.other = variant->late, .type = variant->type,
 		.port = variant->port, .about = "another address for a SYN",
 	};
 	struct pollfd event = { .fd = fd };
 
-	if (!variant->port && is_older_than(6, 1))
-		SKIP(return, "no bucket has the new address in this kernel");
+	if (is_older_than(6, 1) && (!variant->port || is_ip6(variant->any)))
+		SKIP(return, "this kernel leaves the old address somewhere");
 	call_hold(_metadata, &bind_, BEFORE_LOCK);
 	if (!variant->port)
 		require_mark(_metadata, fd);
-	ASSERT_EQ(0, bind_to(fd, "0.0.0.0", variant->port));
+	ASSERT_EQ(0, bind_to(fd, variant->any, variant->port));
 	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 1));
 	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
-	ASSERT_EQ(-EINPROGRESS, connect_to(fd, NOBODY, PEER_PORT));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, variant->nobody, PEER_PORT));
 	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
 			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
 	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
