@@ -149,14 +149,17 @@ static void win(struct __test_metadata *_metadata, struct late *self)
  * The answer to a late bind(). Before Linux 6.1, bind() says EADDRINUSE whatever
  * get_port says, here EINVAL.
  */
-static int release_late(struct __test_metadata *_metadata, struct call *late,
-			int port)
+static int late_answer(int result, int port)
 {
-	int result = call_release(_metadata, late);
-
 	if (result == -EADDRINUSE && !port && is_older_than(6, 1))
 		return -EINVAL;
 	return result;
+}
+
+static int release_late(struct __test_metadata *_metadata, struct call *late,
+			int port)
+{
+	return late_answer(call_release(_metadata, late), port);
 }
 
 /* What is done with the socket after a late bind(). */
@@ -421,6 +424,55 @@ TEST_F(tcp, bind_then_time_wait)
 		EXPECT_AT(&late->place, 0,
 			  try_bind(_metadata, &late->place, contest->other));
 	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/*
+ * The late bind() is that of another process, which shares the open file and not
+ * the table of files. This one has no threads.
+ */
+TEST_F(any, bind_of_another_process)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	long users = wait_for_users(0);
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	int hold, status, i;
+	pid_t pid;
+
+	for (i = 0; i < 2; i++) {
+		late->no_port = i;
+		snprintf(late->about, sizeof(late->about),
+			 "a late bind() of another process%s", late->no_port ?
+			 ", IP_BIND_ADDRESS_NO_PORT" : "");
+		late->fd = new_socket(_metadata, contest->host, contest->type);
+		ASSERT_EQ(0, set_int(late->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT,
+				     late->no_port));
+		hold = hold_open(_metadata);
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			if (write(hold, BEFORE_LOCK, strlen(BEFORE_LOCK)) < 0)
+				_exit(255);
+			close(hold);
+			_exit(-bind_to(late->fd, contest->late, 0));
+		}
+		hold_wait(_metadata, hold, BEFORE_LOCK);
+		if (!late->port)
+			require_mark(_metadata, late->fd);
+		EXPECT_AT(&late->place, 0,
+			  bind_to(late->fd, contest->host, late->port));
+		close(hold);
+		ASSERT_EQ(pid, rc(waitpid(pid, &status, 0)));
+		ASSERT_TRUE(WIFEXITED(status));
+		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+			  late_answer(-WEXITSTATUS(status), late->port));
+		expect_filed(_metadata, late->fd, &late->place);
+		reset_on_close(late->fd);
+		close(late->fd);
+		settle(_metadata);
+		expect_free(_metadata, &late->place);
+	}
+	EXPECT_EQ(users, wait_for_users(users));
 }
 
 /* ---- an address with a device ---- */
