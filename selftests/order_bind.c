@@ -475,6 +475,21 @@ TEST_F(any, bind_of_another_process)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
+/* ---- a multicast address, which a socket does not send from ---- */
+
+LATE(group);
+CONTEST(group, ip4, "224.0.0.251", "127.0.0.1", "127.0.0.3", NULL, SOCK_DGRAM);
+CONTEST(group, ip6, "ff05::fb", "::1", "fd00::2", NULL, SOCK_DGRAM);
+
+/* To its host's address, which is the source then */
+LATE_BIND(group, answer_as_host)
+{
+	EXPECT_AT(&self->place, 1,
+		  send_to(self->fd, self->contest->dest, PEER_PORT, "a", 0));
+	expect_peer(_metadata, self);
+	expect_name(_metadata, self->fd, &self->place);
+}
+
 /* ---- an address with a device ---- */
 
 #define LINK_LOCAL	"fe80::2"
