@@ -490,6 +490,73 @@ LATE_BIND(group, answer_as_host)
 	expect_name(_metadata, self->fd, &self->place);
 }
 
+/* ---- two late calls in a row ---- */
+
+LATE(queue);
+CONTEST(queue, ip4_tcp, "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.1",
+	SOCK_STREAM);
+CONTEST(queue, ip6_tcp, "::1", "::1", "fd00::2", "fd00::2", SOCK_STREAM);
+CONTEST(queue, ip4_udp, "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.1",
+	SOCK_DGRAM);
+CONTEST(queue, ip6_udp, "::1", "::1", "fd00::2", "fd00::2", SOCK_DGRAM);
+
+/*
+ * Three calls wait for the lock, in this order: the bind() that gets the port, a late
+ * bind() and a late connect(). The last one has the lock right after the second.
+ */
+TEST_F(queue, two_in_the_queue)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	struct call connect_ = {
+		.make = do_connect, .host = contest->dest, .port = PEER_PORT,
+	};
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	struct call lock = { .make = do_keep_lock };
+	long users = wait_for_users(0);
+	struct slow_page slow;
+
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	slow_page_make(_metadata, &slow);
+	tell_about(late, "a late bind() and a late connect()");
+	late->no_port = true;
+	hold_late(_metadata, late, &bind_);
+	connect_.fd = late->fd;
+	call_hold(_metadata, &connect_, BEFORE_LOCK);
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+
+	lock.fd = late->fd;
+	lock.page = slow.page;
+	call_start(_metadata, &lock);
+	slow_page_is_read(_metadata, &slow);
+	winner.fd = late->fd;
+	call_start(_metadata, &winner);
+	expect_blocked(_metadata, &winner);
+	close(bind_.hold);
+	expect_blocked(_metadata, &bind_);
+	close(connect_.hold);
+	expect_blocked(_metadata, &connect_);
+	slow_page_fill(_metadata, &slow);
+
+	call_end(_metadata, &lock);
+	EXPECT_EQ(0, call_end(_metadata, &winner));
+	EXPECT_EQ(late->port ? -EINVAL : 0, call_end(_metadata, &bind_));
+	EXPECT_EQ(0, call_end(_metadata, &connect_));
+	EXPECT_EQ(1, rc(send(late->fd, "c", 1, MSG_NOSIGNAL)));
+	expect_peer(_metadata, late);
+	EXPECT_EQ(0, disconnect(late->fd));
+	expect_back(_metadata, late);
+	close(late->fd);
+	close(slow.uffd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 /* ---- an address with a device ---- */
 
 #define LINK_LOCAL	"fe80::2"
