@@ -942,6 +942,56 @@ TEST_F(any, winner_refused_and_late_without_port)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
+/*
+ * The first bind() is refused, and before it has restored everything, a late listen()
+ * has given the socket an ephemeral port.
+ */
+TEST_F(tcp, winner_refused_and_late_listen)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call listen_ = { .make = do_listen };
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	long users = wait_for_users(0);
+	struct refusal refusal;
+	int client, child, port;
+
+	refusal_make(_metadata, &refusal, contest->host);
+	if (!refusal_is_undone(_metadata, &refusal, contest)) {
+		refusal_end(_metadata, &refusal);
+		SKIP(return, NOT_UNDONE);
+	}
+	tell_about(late, "a bind() that a program has refused, and a late listen()");
+	hold_late(_metadata, late, &listen_);
+	winner.fd = late->fd;
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+	refusal_on(_metadata, &refusal);
+	call_hold(_metadata, &winner, AFTER_UNLOCK);
+	refusal_off(_metadata, &refusal);
+	EXPECT_EQ(0, call_release(_metadata, &listen_));
+	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
+
+	/* It is found at the address that it was refused, whatever it shows. */
+	port = local_port(late->fd);
+	EXPECT_TRUE(is_ephemeral(port));
+	client = new_socket(_metadata, contest->dest, SOCK_STREAM);
+	EXPECT_AT(&late->place, 0, connect_to(client, contest->dest, port));
+	child = wait_readable(late->fd) ? rc(accept(late->fd, NULL, NULL)) :
+					  -EAGAIN;
+	EXPECT_LE(0, child);
+	EXPECT_AT(&late->place, port, local_port(child));
+	reset_on_close(client);
+	close(client);
+	close(child);
+	expect_free(_metadata, &late->place);
+	close(late->fd);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 /* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
