@@ -992,6 +992,103 @@ TEST_F(tcp, winner_refused_and_late_listen)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
+/* ---- a socket that is refused and bound again at once ---- */
+
+#define ROUNDS	50
+
+FIXTURE(again) {};
+
+FIXTURE_VARIANT(again) {
+	const char *host, *refused;
+	int type, port;
+};
+
+ON_BOTH_PORTS(again, ip4_tcp, .host = "127.0.0.1", .refused = "127.0.0.2",
+	      .type = SOCK_STREAM);
+ON_BOTH_PORTS(again, ip4_udp, .host = "127.0.0.1", .refused = "127.0.0.2",
+	      .type = SOCK_DGRAM);
+ON_BOTH_PORTS(again, ip6_udp, .host = "::1", .refused = "fd00::2",
+	      .type = SOCK_DGRAM);
+
+FIXTURE_SETUP(again)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+}
+
+FIXTURE_TEARDOWN(again) {}
+
+/* Refuses the address whose last 32 bits these are. */
+static void refuse_address(struct __test_metadata *_metadata,
+			   struct refusal *refusal, const char *host)
+{
+	const struct addr addr = addr_of(host, 0);
+	const bool ip6 = is_ip6(host);
+	const int last = ip6 ? addr.v6.sin6_addr.s6_addr32[3] :
+			       addr.v4.sin_addr.s_addr;
+
+	refusal->type = ip6 ? BPF_CGROUP_INET6_POST_BIND :
+			      BPF_CGROUP_INET4_POST_BIND;
+	refusal->program = LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK, refusal->type,
+		LOAD(R2, R1, ip6 ? offsetof(struct bpf_sock, src_ip6[3]) :
+				   offsetof(struct bpf_sock, src_ip4)),
+		MOV_IMM(R0, 1),
+		SKIP_UNLESS(R2, last, 1),
+		MOV_IMM(R0, 0),
+		RETURN());
+	cgroup_enter(_metadata, &refusal->cgroup);
+}
+
+/*
+ * What the module frees later must not act on the socket meanwhile. Without the
+ * priority, the kernel's worker would often be faster than the second bind().
+ */
+TEST_F(again, bind_after_refused)
+{
+	const struct sched_param first = { .sched_priority = 1 }, usual = {};
+	struct call thread = { .make = do_nothing };
+	int end[2], round, fd, undone;
+	long users = wait_for_users(0);
+	struct refusal refusal;
+
+	refuse_address(_metadata, &refusal, variant->refused);
+	refusal_on(_metadata, &refusal);
+	fd = new_socket(_metadata, variant->host, variant->type);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->refused, CONTROL_PORT));
+	undone = !bind_to(fd, variant->host, CONTROL_PORT);
+	close(fd);
+	/* Only where there are threads can a call be late. */
+	ASSERT_EQ(0, rc(pipe(end)));
+	thread.fd = end[0];
+	call_start(_metadata, &thread);
+	sched_setscheduler(0, SCHED_FIFO, &first);
+	for (round = 0; undone && round < ROUNDS; round++) {
+		struct addr name = { .len = sizeof(name.v6) };
+
+		fd = socket_for(_metadata, variant->host, variant->type,
+				variant->port);
+		EXPECT_EQ(-EPERM, bind_to(fd, variant->refused, variant->port));
+		EXPECT_EQ(0, bind_to(fd, variant->host, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		EXPECT_EQ(0, rc(getsockname(fd, &name.sa, &name.len)));
+		expect_address(_metadata, &name, variant->host,
+			       "a bind() that was refused");
+		close(fd);
+	}
+	sched_setscheduler(0, SCHED_OTHER, &usual);
+	close(end[1]);
+	EXPECT_EQ(0, call_end(_metadata, &thread));
+	refusal_off(_metadata, &refusal);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+	if (!undone)
+		SKIP(return, NOT_UNDONE);
+}
+
 /* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
