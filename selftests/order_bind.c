@@ -1089,6 +1089,68 @@ TEST_F(again, bind_after_refused)
 		SKIP(return, NOT_UNDONE);
 }
 
+/* ---- a program that chooses the port ---- */
+
+#define DRAIN	"/sys/module/port0/parameters/drain"
+
+FIXTURE(chosen) {};
+
+FIXTURE_VARIANT(chosen) {
+	const char *host;
+	int type, port;
+};
+
+ON_BOTH_PORTS(chosen, ip4_tcp, .host = "127.0.0.1", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chosen, ip6_tcp, .host = "::1", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chosen, ip4_udp, .host = "127.0.0.1", .type = SOCK_DGRAM);
+ON_BOTH_PORTS(chosen, ip6_udp, .host = "::1", .type = SOCK_DGRAM);
+
+FIXTURE_SETUP(chosen)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	if (access(DRAIN, W_OK))
+		SKIP(return, "the module is not loaded");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(chosen)
+{
+	write_file(DRAIN, "0");
+}
+
+/*
+ * While the module drains, port 0 means to a marked socket what it means to others,
+ * also where a program puts it in place of the caller's port. No socket may get it.
+ */
+TEST_F(chosen, program_chooses_port_0)
+{
+	const int type = is_ip6(variant->host) ? BPF_CGROUP_INET6_BIND :
+						 BPF_CGROUP_INET4_BIND;
+	int fd = socket_for(_metadata, variant->host, variant->type,
+			    variant->port);
+	int program = WITH_ADDRESS(type,
+				   MOV_IMM(R3, 0),
+				   STORE(R1, ADDR(user_port), R3),
+				   MOV_IMM(R0, 1),
+				   RETURN());
+	struct cgroup cgroup;
+
+	cgroup_enter(_metadata, &cgroup);
+	attach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ(0, write_file(DRAIN, "1"));
+	EXPECT_EQ(0, bind_to(fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(0, write_file(DRAIN, "0"));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
+	detach(_metadata, cgroup.fd, program, type);
+	close(program);
+	cgroup_leave(_metadata, &cgroup);
+	close(fd);
+}
+
 /* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
