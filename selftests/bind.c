@@ -614,6 +614,11 @@ PAIR(mapped_any4, "::ffff:127.0.0.1", "0.0.0.0", -EADDRINUSE);
 PAIR(mapped_any_lo4, "::ffff:0.0.0.0", "127.0.0.1", -EADDRINUSE);
 PAIR(mapped_any_any6, "::ffff:0.0.0.0", "::", -EADDRINUSE);
 PAIR(mapped_lo6, "::ffff:127.0.0.1", "::1", 0);
+/* A socket on a multicast address receives on that and does not send from it. */
+PAIR(group4_other_group4, "224.0.0.251", "224.0.0.252", 0);
+PAIR(group4_lo4, "224.0.0.251", "127.0.0.1", 0);
+PAIR(group4_any4, "224.0.0.251", "0.0.0.0", -EADDRINUSE);
+PAIR(group4_any6, "224.0.0.251", "::", -EADDRINUSE);
 PAIR(zeros6_lo4, ZEROS6, "127.0.0.1", 0);
 PAIR(zeros6_any4, ZEROS6, "0.0.0.0", 0);
 PAIR(zeros6_lo6, ZEROS6, "::1", 0);
