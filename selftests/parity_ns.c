@@ -110,6 +110,33 @@ TEST_F(place, vrf)
 	expect_port(_metadata, second, variant->port);
 }
 
+/* With tcp_l3mdev_accept a VRF is no more than a device. */
+TEST_F(place, vrf_accepting_for_all)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int inside, outside, second;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/tcp_l3mdev_accept", "1"));
+	inside = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+	second = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	outside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(outside, any, variant->port));
+	close(inside);
+	EXPECT_EQ(0, bind_to(outside, any, variant->port));
+	expect_port(_metadata, outside, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	/* On another device it is no rival. */
+	inside = socket_on(_metadata, "lo", any, SOCK_STREAM, variant->port);
+	close(outside);
+	EXPECT_EQ(0, bind_to(second, any, variant->port));
+	EXPECT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+}
+
 /* For UDP a VRF is a device: a socket on none conflicts with one on it. */
 TEST_F(place, vrf_dgram)
 {
