@@ -261,6 +261,49 @@ TEST_F(bind, one_per_namespace)
 	expect_port(_metadata, self->fd, variant->port);
 }
 
+/* An address of this host that is in @host */
+static const char *reach(const char *host)
+{
+	if (!strcmp(host, "0.0.0.0"))
+		return "127.0.0.1";
+	return strcmp(host, "::") ? host : "::1";
+}
+
+/*
+ * A socket is bound in the namespace that it was made in, also by a task that has
+ * gone to another one.
+ */
+TEST_F(bind, from_another_namespace)
+{
+	int home = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	int second = SOCKET(), client, there;
+
+	ASSERT_LE(0, home);
+	enter_netns(_metadata);
+	there = SOCKET();
+	ASSERT_EQ(0, BIND(self->fd));
+	expect_port(_metadata, self->fd, variant->port);
+	EXPECT_EQ(-EADDRINUSE, BIND(second));
+	EXPECT_EQ(0, BIND(there));
+
+	ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
+	close(home);
+	EXPECT_EQ(-EADDRINUSE, BIND(second));
+	ASSERT_EQ(0, LISTEN(self->fd));
+	client = new_socket(_metadata, reach(variant->host), variant->type);
+	ASSERT_EQ(0, connect_to(client, reach(variant->host), variant->port));
+	if (variant->type == SOCK_DGRAM)
+		expect_send(_metadata, client, "x");
+	EXPECT_TRUE(wait_readable(self->fd));
+	reset_on_close(client);
+	close(client);
+	close(self->fd);
+	EXPECT_EQ(0, BIND(second));
+	EXPECT_EQ(-EADDRINUSE, BIND(SOCKET()));
+	close(second);
+	close(there);
+}
+
 TEST_F(bind, needs_the_capability)
 {
 	keep_bind_service(_metadata, false);
@@ -562,6 +605,11 @@ PAIR(mapped_any4, "::ffff:127.0.0.1", "0.0.0.0", -EADDRINUSE);
 PAIR(mapped_any_lo4, "::ffff:0.0.0.0", "127.0.0.1", -EADDRINUSE);
 PAIR(mapped_any_any6, "::ffff:0.0.0.0", "::", -EADDRINUSE);
 PAIR(mapped_lo6, "::ffff:127.0.0.1", "::1", 0);
+/* A socket on a multicast address receives on that and does not send from it. */
+PAIR(group4_other_group4, "224.0.0.251", "224.0.0.252", 0);
+PAIR(group4_lo4, "224.0.0.251", "127.0.0.1", 0);
+PAIR(group4_any4, "224.0.0.251", "0.0.0.0", -EADDRINUSE);
+PAIR(group4_any6, "224.0.0.251", "::", -EADDRINUSE);
 PAIR(zeros6_lo4, ZEROS6, "127.0.0.1", 0);
 PAIR(zeros6_any4, ZEROS6, "0.0.0.0", 0);
 PAIR(zeros6_lo6, ZEROS6, "::1", 0);

@@ -73,6 +73,13 @@ static void prepare_marked(struct scene *scene)
 	set_mark(scene->fd, 1);
 }
 
+/* Another reference on the file: bind() allocates a watch on the socket. */
+static void prepare_shared(struct scene *scene)
+{
+	prepare_marked(scene);
+	scene->peer = dup(scene->fd);
+}
+
 static void prepare_bound(struct scene *scene)
 {
 	prepare_marked(scene);
@@ -130,6 +137,14 @@ static int call_bind(struct scene *scene)
 	return bind_to(scene->fd, scene->host, 0);
 }
 
+/* What has failed for lack of memory can be tried again. */
+static int call_bind_again(struct scene *scene)
+{
+	int err = bind_to(scene->fd, scene->host, 0);
+
+	return err && bind_to(scene->fd, scene->host, 0) ? -EPROTO : err;
+}
+
 static int call_listen(struct scene *scene)
 {
 	return rc(listen(scene->fd, 1));
@@ -176,6 +191,7 @@ static int call_close(struct scene *scene)
 static const struct fault_case cases[] = {
 	{ "setsockopt", true, true, prepare_socket, call_mark },
 	{ "bind", true, true, prepare_marked, call_bind },
+	{ "bind of a shared file", true, true, prepare_shared, call_bind_again },
 	{ "bind into a group", true, true, prepare_group, call_bind },
 	{ "listen", true, false, prepare_bound, call_listen },
 	{ "connect from port 0", true, true, prepare_peer, call_connect_from },
@@ -243,9 +259,12 @@ static enum outcome try_once(const struct fault_case *fault,
 	int fd, err;
 
 	fault->prepare(&scene);
+	/* Ends the process if the call waits for ever. */
+	alarm(3 * IO_TIMEOUT_SEC);
 	fd = fail_nth(nth);
 	err = fault->call(&scene);
 	failed = has_failed(fd);
+	alarm(0);
 
 	if (err && !(failed && is_shortage(fault, scene.host, err))) {
 		printf("# %s, allocation %ld%s: %s\n", fault->name, nth,

@@ -18,7 +18,8 @@ import time
 import traceback
 
 from port0_module import (HAS_TRACER, SYS, absent, hooked, is_loaded, load, module_file,
-                          parameters, present, restored, skip_without_list, unload, users)
+                          parameters, present, restored, skip_without_list, unload, users,
+                          wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, is_ephemeral, kernel_log,
                         main, plain_socket, read, reset_on_close, run, set_mark, test, write)
@@ -174,6 +175,52 @@ def load_twice():
     present()
     equal("EEXIST", code(load))
     equal(("ok",) * 3, option_answer("127.0.0.1", TCP))
+
+
+def sockets():
+    """How many TCP sockets the kernel has, and how many of UDP this namespace."""
+    lines = {line.split(":")[0]: line.split() for line in read("/proc/net/sockstat").splitlines()}
+    return [int(lines[name][lines[name].index(what) + 1])
+            for name, what in (("TCP", "alloc"), ("UDP", "inuse"))]
+
+
+@test()
+def load_leaves_no_sockets():
+    absent()
+    before = sockets()
+    load()
+    wait_for("the sockets to go that were bound to check the kernel",
+             lambda: all(now <= then for now, then in zip(sockets(), before)))
+    unload()
+
+
+@test()
+def load_without_loopback():
+    """What the module finds out at load does not depend on the device."""
+    absent()
+    try:
+        run("ip", "link", "set", "lo", "down")
+        equal("ok", code(load))
+    finally:
+        run("ip", "link", "set", "lo", "up")
+    with Namespace(), bound_socket("127.0.0.1", TCP, 0):
+        expect_pinned()
+
+
+@test()
+def load_with_bindv6only():
+    only = "/proc/sys/net/ipv6/bindv6only"
+    if not os.path.exists(only):
+        raise Skip("no IPv6")
+    absent()
+    before = read(only)
+    try:
+        write(only, "1")
+        equal("ok", code(load))
+    finally:
+        write(only, before)
+    with Namespace(), bound_socket("::1", TCP, 0):
+        expect_pinned()
 
 
 @test()

@@ -154,14 +154,17 @@ static void win(struct __test_metadata *_metadata, struct late *self)
  * The answer to a late bind(). Before Linux 6.1, bind() says EADDRINUSE whatever
  * get_port says, here EINVAL.
  */
-static int release_late(struct __test_metadata *_metadata, struct call *late,
-			int port)
+static int late_answer(int result, int port)
 {
-	int result = call_release(_metadata, late);
-
 	if (result == -EADDRINUSE && !port && is_older_than(6, 1))
 		return -EINVAL;
 	return result;
+}
+
+static int release_late(struct __test_metadata *_metadata, struct call *late,
+			int port)
+{
+	return late_answer(call_release(_metadata, late), port);
 }
 
 /* What is done with the socket after a late bind(). */
@@ -526,6 +529,137 @@ TEST_F(tcp, bind_then_time_wait)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
+/*
+ * The late bind() is that of another process, which shares the open file and not
+ * the table of files. This one has no threads.
+ */
+TEST_F(any, bind_of_another_process)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	long users = wait_for_users(0);
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	int hold, status, i;
+	pid_t pid;
+
+	for (i = 0; i < 2; i++) {
+		late->no_port = i;
+		snprintf(late->about, sizeof(late->about),
+			 "a late bind() of another process%s", late->no_port ?
+			 ", IP_BIND_ADDRESS_NO_PORT" : "");
+		late->fd = new_socket(_metadata, contest->host, contest->type);
+		ASSERT_EQ(0, set_int(late->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT,
+				     late->no_port));
+		hold = hold_open(_metadata);
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			if (write(hold, BEFORE_LOCK, strlen(BEFORE_LOCK)) < 0)
+				_exit(255);
+			close(hold);
+			_exit(-bind_to(late->fd, contest->late, 0));
+		}
+		hold_wait(_metadata, hold, BEFORE_LOCK);
+		if (!late->port)
+			require_mark(_metadata, late->fd);
+		EXPECT_AT(&late->place, 0,
+			  bind_to(late->fd, contest->host, late->port));
+		close(hold);
+		ASSERT_EQ(pid, rc(waitpid(pid, &status, 0)));
+		ASSERT_TRUE(WIFEXITED(status));
+		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+			  late_answer(-WEXITSTATUS(status), late->port));
+		expect_filed(_metadata, late->fd, &late->place);
+		reset_on_close(late->fd);
+		close(late->fd);
+		settle(_metadata);
+		expect_free(_metadata, &late->place);
+	}
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* ---- a multicast address, which a socket does not send from ---- */
+
+LATE(group);
+CONTEST(group, ip4, "224.0.0.251", "127.0.0.1", "127.0.0.3", NULL, SOCK_DGRAM);
+CONTEST(group, ip6, "ff05::fb", "::1", "fd00::2", NULL, SOCK_DGRAM);
+
+/* To its host's address, which is the source then */
+LATE_BIND(group, answer_as_host)
+{
+	EXPECT_AT(&self->place, 1,
+		  send_to(self->fd, self->contest->dest, PEER_PORT, "a", 0));
+	expect_peer(_metadata, self);
+	expect_name(_metadata, self->fd, &self->place);
+}
+
+/* ---- two late calls in a row ---- */
+
+LATE(queue);
+CONTEST(queue, ip4_tcp, "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.1",
+	SOCK_STREAM);
+CONTEST(queue, ip6_tcp, "::1", "::1", "fd00::2", "fd00::2", SOCK_STREAM);
+CONTEST(queue, ip4_udp, "127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.1",
+	SOCK_DGRAM);
+CONTEST(queue, ip6_udp, "::1", "::1", "fd00::2", "fd00::2", SOCK_DGRAM);
+
+/*
+ * Three calls wait for the lock, in this order: the bind() that gets the port, a late
+ * bind() and a late connect(). The last one has the lock right after the second.
+ */
+TEST_F(queue, two_in_the_queue)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = { .make = do_bind, .host = contest->late };
+	struct call connect_ = {
+		.make = do_connect, .host = contest->dest, .port = PEER_PORT,
+	};
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	struct call lock = { .make = do_keep_lock };
+	long users = wait_for_users(0);
+	struct slow_page slow;
+
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	slow_page_make(_metadata, &slow);
+	tell_about(late, "a late bind() and a late connect()");
+	late->no_port = true;
+	hold_late(_metadata, late, &bind_);
+	connect_.fd = late->fd;
+	call_hold(_metadata, &connect_, BEFORE_LOCK);
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+
+	lock.fd = late->fd;
+	lock.page = slow.page;
+	call_start(_metadata, &lock);
+	slow_page_is_read(_metadata, &slow);
+	winner.fd = late->fd;
+	call_start(_metadata, &winner);
+	expect_blocked(_metadata, &winner);
+	close(bind_.hold);
+	expect_blocked(_metadata, &bind_);
+	close(connect_.hold);
+	expect_blocked(_metadata, &connect_);
+	slow_page_fill(_metadata, &slow);
+
+	call_end(_metadata, &lock);
+	EXPECT_EQ(0, call_end(_metadata, &winner));
+	EXPECT_EQ(late->port ? -EINVAL : 0, call_end(_metadata, &bind_));
+	EXPECT_EQ(0, call_end(_metadata, &connect_));
+	EXPECT_EQ(1, rc(send(late->fd, "c", 1, MSG_NOSIGNAL)));
+	expect_peer(_metadata, late);
+	EXPECT_EQ(0, disconnect(late->fd));
+	expect_back(_metadata, late);
+	close(late->fd);
+	close(slow.uffd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 /* ---- an address with a device ---- */
 
 #define LINK_LOCAL	"fe80::2"
@@ -587,13 +721,20 @@ TEST_F(link, bind_on_device)
 FIXTURE(rerouted) {};
 
 FIXTURE_VARIANT(rerouted) {
+	const char *any, *next, *nobody, *late;
 	int type, port;
 };
 
-ON_BOTH_PORTS(rerouted, tcp, .type = SOCK_STREAM);
+ON_BOTH_PORTS(rerouted, tcp, .any = "0.0.0.0", .next = NEXT_ADDRESS,
+	      .nobody = NOBODY, .late = "127.0.0.2", .type = SOCK_STREAM);
+ON_BOTH_PORTS(rerouted, mapped_tcp, .any = "::", .next = "::ffff:" NEXT_ADDRESS,
+	      .nobody = "::ffff:" NOBODY, .late = "::ffff:127.0.0.2",
+	      .type = SOCK_STREAM);
 
 FIXTURE_SETUP(rerouted)
 {
+	if (!have_family_of(variant->any))
+		SKIP(return, "no IPv6");
 	if (!hold_load())
 		SKIP(return, NO_HOLD);
 	enter_netns(_metadata);
@@ -613,24 +754,24 @@ FIXTURE_TEARDOWN(rerouted) {}
  */
 TEST_F(rerouted, bind_after_syn)
 {
-	int fd = new_socket(_metadata, NOBODY, variant->type);
-	struct call bind_ = { .make = do_bind, .fd = fd, .host = "127.0.0.2" };
+	int fd = new_socket(_metadata, variant->nobody, variant->type);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->late };
 	struct place place = {
-		.host = NEXT_ADDRESS, .dest = NEXT_ADDRESS,
-		.other = "127.0.0.2", .type = variant->type,
+		.host = variant->next, .dest = variant->next,
+		.other = variant->late, .type = variant->type,
 		.port = variant->port, .about = "another address for a SYN",
 	};
 	struct pollfd event = { .fd = fd };
 
-	if (!variant->port && is_older_than(6, 1))
-		SKIP(return, "no bucket has the new address in this kernel");
+	if (is_older_than(6, 1) && (!variant->port || is_ip6(variant->any)))
+		SKIP(return, "this kernel leaves the old address somewhere");
 	call_hold(_metadata, &bind_, BEFORE_LOCK);
 	if (!variant->port)
 		require_mark(_metadata, fd);
-	ASSERT_EQ(0, bind_to(fd, "0.0.0.0", variant->port));
+	ASSERT_EQ(0, bind_to(fd, variant->any, variant->port));
 	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 1));
 	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
-	ASSERT_EQ(-EINPROGRESS, connect_to(fd, NOBODY, PEER_PORT));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, variant->nobody, PEER_PORT));
 	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
 			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
 	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
@@ -902,6 +1043,215 @@ TEST_F(any, winner_refused_and_late_without_port)
 	close(late->fd);
 	refusal_end(_metadata, &refusal);
 	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
+ * The first bind() is refused, and before it has restored everything, a late listen()
+ * has given the socket an ephemeral port.
+ */
+TEST_F(tcp, winner_refused_and_late_listen)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call listen_ = { .make = do_listen };
+	struct call winner = {
+		.make = do_bind, .host = contest->host, .port = late->port,
+	};
+	long users = wait_for_users(0);
+	struct refusal refusal;
+	int client, child, port;
+
+	refusal_make(_metadata, &refusal, contest->host);
+	if (!refusal_is_undone(_metadata, &refusal, contest)) {
+		refusal_end(_metadata, &refusal);
+		SKIP(return, NOT_UNDONE);
+	}
+	tell_about(late, "a bind() that a program has refused, and a late listen()");
+	hold_late(_metadata, late, &listen_);
+	winner.fd = late->fd;
+	if (!late->port)
+		require_mark(_metadata, late->fd);
+	refusal_on(_metadata, &refusal);
+	call_hold(_metadata, &winner, AFTER_UNLOCK);
+	refusal_off(_metadata, &refusal);
+	EXPECT_EQ(0, call_release(_metadata, &listen_));
+	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
+
+	/* It is found at the address that it was refused, whatever it shows. */
+	port = local_port(late->fd);
+	EXPECT_TRUE(is_ephemeral(port));
+	client = new_socket(_metadata, contest->dest, SOCK_STREAM);
+	EXPECT_AT(&late->place, 0, connect_to(client, contest->dest, port));
+	child = wait_readable(late->fd) ? rc(accept(late->fd, NULL, NULL)) :
+					  -EAGAIN;
+	EXPECT_LE(0, child);
+	EXPECT_AT(&late->place, port, local_port(child));
+	reset_on_close(client);
+	close(client);
+	close(child);
+	expect_free(_metadata, &late->place);
+	close(late->fd);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* ---- a socket that is refused and bound again at once ---- */
+
+#define ROUNDS	50
+
+FIXTURE(again) {};
+
+FIXTURE_VARIANT(again) {
+	const char *host, *refused;
+	int type, port;
+};
+
+ON_BOTH_PORTS(again, ip4_tcp, .host = "127.0.0.1", .refused = "127.0.0.2",
+	      .type = SOCK_STREAM);
+ON_BOTH_PORTS(again, ip4_udp, .host = "127.0.0.1", .refused = "127.0.0.2",
+	      .type = SOCK_DGRAM);
+ON_BOTH_PORTS(again, ip6_udp, .host = "::1", .refused = "fd00::2",
+	      .type = SOCK_DGRAM);
+
+FIXTURE_SETUP(again)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+}
+
+FIXTURE_TEARDOWN(again) {}
+
+/* Refuses the address whose last 32 bits these are. */
+static void refuse_address(struct __test_metadata *_metadata,
+			   struct refusal *refusal, const char *host)
+{
+	const struct addr addr = addr_of(host, 0);
+	const bool ip6 = is_ip6(host);
+	const int last = ip6 ? addr.v6.sin6_addr.s6_addr32[3] :
+			       addr.v4.sin_addr.s_addr;
+
+	refusal->type = ip6 ? BPF_CGROUP_INET6_POST_BIND :
+			      BPF_CGROUP_INET4_POST_BIND;
+	refusal->program = LOAD_PROGRAM(BPF_PROG_TYPE_CGROUP_SOCK, refusal->type,
+		LOAD(R2, R1, ip6 ? offsetof(struct bpf_sock, src_ip6[3]) :
+				   offsetof(struct bpf_sock, src_ip4)),
+		MOV_IMM(R0, 1),
+		SKIP_UNLESS(R2, last, 1),
+		MOV_IMM(R0, 0),
+		RETURN());
+	cgroup_enter(_metadata, &refusal->cgroup);
+}
+
+/*
+ * What the module frees later must not act on the socket meanwhile. Without the
+ * priority, the kernel's worker would often be faster than the second bind().
+ */
+TEST_F(again, bind_after_refused)
+{
+	const struct sched_param first = { .sched_priority = 1 }, usual = {};
+	struct call thread = { .make = do_nothing };
+	int end[2], round, fd, undone;
+	long users = wait_for_users(0);
+	struct refusal refusal;
+
+	refuse_address(_metadata, &refusal, variant->refused);
+	refusal_on(_metadata, &refusal);
+	fd = new_socket(_metadata, variant->host, variant->type);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->refused, CONTROL_PORT));
+	undone = !bind_to(fd, variant->host, CONTROL_PORT);
+	close(fd);
+	/* Only where there are threads can a call be late. */
+	ASSERT_EQ(0, rc(pipe(end)));
+	thread.fd = end[0];
+	call_start(_metadata, &thread);
+	sched_setscheduler(0, SCHED_FIFO, &first);
+	for (round = 0; undone && round < ROUNDS; round++) {
+		struct addr name = { .len = sizeof(name.v6) };
+
+		fd = socket_for(_metadata, variant->host, variant->type,
+				variant->port);
+		EXPECT_EQ(-EPERM, bind_to(fd, variant->refused, variant->port));
+		EXPECT_EQ(0, bind_to(fd, variant->host, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		EXPECT_EQ(0, rc(getsockname(fd, &name.sa, &name.len)));
+		expect_address(_metadata, &name, variant->host,
+			       "a bind() that was refused");
+		close(fd);
+	}
+	sched_setscheduler(0, SCHED_OTHER, &usual);
+	close(end[1]);
+	EXPECT_EQ(0, call_end(_metadata, &thread));
+	refusal_off(_metadata, &refusal);
+	refusal_end(_metadata, &refusal);
+	EXPECT_EQ(users, wait_for_users(users));
+	if (!undone)
+		SKIP(return, NOT_UNDONE);
+}
+
+/* ---- a program that chooses the port ---- */
+
+#define DRAIN	"/sys/module/port0/parameters/drain"
+
+FIXTURE(chosen) {};
+
+FIXTURE_VARIANT(chosen) {
+	const char *host;
+	int type, port;
+};
+
+ON_BOTH_PORTS(chosen, ip4_tcp, .host = "127.0.0.1", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chosen, ip6_tcp, .host = "::1", .type = SOCK_STREAM);
+ON_BOTH_PORTS(chosen, ip4_udp, .host = "127.0.0.1", .type = SOCK_DGRAM);
+ON_BOTH_PORTS(chosen, ip6_udp, .host = "::1", .type = SOCK_DGRAM);
+
+FIXTURE_SETUP(chosen)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	if (access(DRAIN, W_OK))
+		SKIP(return, "the module is not loaded");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(chosen)
+{
+	write_file(DRAIN, "0");
+}
+
+/*
+ * While the module drains, port 0 means to a marked socket what it means to others,
+ * also where a program puts it in place of the caller's port. No socket may get it.
+ */
+TEST_F(chosen, program_chooses_port_0)
+{
+	const int type = is_ip6(variant->host) ? BPF_CGROUP_INET6_BIND :
+						 BPF_CGROUP_INET4_BIND;
+	int fd = socket_for(_metadata, variant->host, variant->type,
+			    variant->port);
+	int program = WITH_ADDRESS(type,
+				   MOV_IMM(R3, 0),
+				   STORE(R1, ADDR(user_port), R3),
+				   MOV_IMM(R0, 1),
+				   RETURN());
+	struct cgroup cgroup;
+
+	cgroup_enter(_metadata, &cgroup);
+	attach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ(0, write_file(DRAIN, "1"));
+	EXPECT_EQ(0, bind_to(fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(0, write_file(DRAIN, "0"));
+	EXPECT_TRUE(is_ephemeral(local_port(fd)));
+	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
+	detach(_metadata, cgroup.fd, program, type);
+	close(program);
+	cgroup_leave(_metadata, &cgroup);
+	close(fd);
 }
 
 /* Other late calls: they find a bound socket, and must behave as on one. */

@@ -372,6 +372,31 @@ TEST_F(socket, post_bind_refused_is_not_v6only)
 	expect_port(_metadata, fd, variant->port);
 }
 
+/* The refused address goes, also where an earlier bind() has set one without a port. */
+TEST_F(socket, post_bind_refused_after_an_address)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = new_socket(_metadata, variant->home, variant->type), second;
+
+	if (REFUSED_IS_BOUND(type, refuse))
+		SKIP(return, KEEPS_REFUSED);
+	ASSERT_EQ(0, set_int(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+	ASSERT_EQ(0, bind_to(fd, variant->second, 0));
+	ASSERT_EQ(0, local_port(fd));
+	if (!variant->port)
+		require_mark(_metadata, fd);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, local_port(fd));
+	EXPECT_TRUE(has_no_address(fd));
+	second = bound_socket(_metadata, variant->home, variant->type, variant->port);
+	close(second);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 /* A reuseport group is unchanged after a socket was refused in it. */
 TEST_F(socket, post_bind_refused_in_a_group)
 {

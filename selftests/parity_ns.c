@@ -110,6 +110,33 @@ TEST_F(place, vrf)
 	expect_port(_metadata, second, variant->port);
 }
 
+/* With tcp_l3mdev_accept a VRF is no more than a device. */
+TEST_F(place, vrf_accepting_for_all)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int inside, outside, second;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	ASSERT_EQ(0, write_file("/proc/sys/net/ipv4/tcp_l3mdev_accept", "1"));
+	inside = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+	second = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	outside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(outside, any, variant->port));
+	close(inside);
+	EXPECT_EQ(0, bind_to(outside, any, variant->port));
+	expect_port(_metadata, outside, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	/* On another device it is no rival. */
+	inside = socket_on(_metadata, "lo", any, SOCK_STREAM, variant->port);
+	close(outside);
+	EXPECT_EQ(0, bind_to(second, any, variant->port));
+	EXPECT_EQ(0, bind_to(inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+}
+
 /* For UDP a VRF is a device: a socket on none conflicts with one on it. */
 TEST_F(place, vrf_dgram)
 {
@@ -145,6 +172,24 @@ TEST_F(place, address_of_a_vrf)
 		fd = socket_on(_metadata, "port0vrf", address, types[i], variant->port);
 		EXPECT_EQ(0, bind_to(fd, address, variant->port));
 		EXPECT_EQ(-EINVAL, bind_to(fd, address, variant->port));
+		expect_port(_metadata, fd, variant->port);
+		close(fd);
+	}
+}
+
+/* Once a namespace has a rule of its own, its tables "main" and "local" are apart. */
+TEST_F(place, second_bind_beside_routing_rules)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	size_t i;
+	int fd;
+
+	shell(_metadata, is_ip6(variant->home) ? "ip -6 rule add fwmark 1 lookup 100" :
+						 "ip -4 rule add fwmark 1 lookup 100");
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		fd = bound_socket(_metadata, variant->home, types[i], variant->port);
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->home, variant->port));
+		EXPECT_EQ(-EINVAL, bind_to(fd, variant->second, variant->port));
 		expect_port(_metadata, fd, variant->port);
 		close(fd);
 	}

@@ -249,6 +249,56 @@ TEST_F(privilege, foreign_addresses)
 	}
 }
 
+/* The limit is that of the socket's network namespace, not of the caller's. */
+TEST_F(privilege, limit_of_the_sockets_namespace)
+{
+	static const int limits[] = { 0, 1024 };
+	int home = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC)), away;
+	int allowed, bound, fd[ARRAY_SIZE(limits)];
+	size_t i;
+
+	ASSERT_LE(0, home);
+	ASSERT_EQ(0, rc(unshare(CLONE_NEWNET)));
+	away = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	ASSERT_LE(0, away);
+	for (allowed = 0; allowed < 2; allowed++) {
+		ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
+		set_start(_metadata, variant->port + !allowed);
+		for (i = 0; i < ARRAY_SIZE(limits); i++)
+			fd[i] = socket_for(_metadata, variant->host, variant->type,
+					   variant->port);
+		bound = bound_socket(_metadata, variant->host, variant->type,
+				     variant->port);
+
+		/* There is no loopback, so no address, in the other one. */
+		ASSERT_EQ(0, rc(setns(away, CLONE_NEWNET)));
+		for (i = 0; i < ARRAY_SIZE(limits); i++) {
+			set_start(_metadata, limits[i]);
+			keep_bind_service(_metadata, false);
+			EXPECT_EQ(allowed ? -EINVAL : -EACCES,
+				  bind_to(bound, variant->host, variant->port)) {
+				TH_LOG("second bind(), the caller's limit is %d",
+				       limits[i]);
+			}
+			keep_bind_service(_metadata, true);
+		}
+		close(bound);
+		for (i = 0; i < ARRAY_SIZE(limits); i++) {
+			set_start(_metadata, limits[i]);
+			keep_bind_service(_metadata, false);
+			EXPECT_EQ(allowed ? 0 : -EACCES,
+				  bind_to(fd[i], variant->host, variant->port)) {
+				TH_LOG("first bind(), the caller's limit is %d",
+				       limits[i]);
+			}
+			keep_bind_service(_metadata, true);
+			close(fd[i]);
+		}
+	}
+	close(home);
+	close(away);
+}
+
 /*
  * Root of another user namespace has no privilege here, whatever the socket is.
  */
