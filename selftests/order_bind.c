@@ -801,6 +801,57 @@ TEST_F(any, winner_refused_and_late_without_port)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
+/* A bind() that is also held when it gives the lock back, by the file in .value. */
+static int do_bind_held_again(struct call *call)
+{
+	if (write(call->value, BEFORE_UNLOCK, strlen(BEFORE_UNLOCK)) < 0)
+		return -errno;
+	return do_bind(call);
+}
+
+/*
+ * A late bind() with IP_BIND_ADDRESS_NO_PORT writes its address into a socket that
+ * holds port 0, and that is undone when it releases the lock. Meanwhile, the address
+ * that the socket was bound to is still taken.
+ */
+TEST_F(udp, bind_beside_a_late_one)
+{
+	struct late *late = &self->late;
+	const struct place *place = &late->place;
+	struct call bind_ = {
+		.make = do_bind_held_again, .host = late->contest->late,
+		.where = BEFORE_LOCK,
+	};
+	long users = wait_for_users(0);
+
+	tell_about(late, "a late bind() that has the lock");
+	late->fd = new_socket(_metadata, late->contest->host, SOCK_DGRAM);
+	ASSERT_EQ(0, set_int(late->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 1));
+	late->no_port = true;
+	bind_.fd = late->fd;
+	/* In this order: of two holds of a thread, the first one opened comes first. */
+	bind_.hold = hold_open(_metadata);
+	bind_.value = hold_open(_metadata);
+	call_start(_metadata, &bind_);
+	hold_wait(_metadata, bind_.hold, BEFORE_LOCK);
+	win(_metadata, late);
+	close(bind_.hold);
+	hold_wait(_metadata, bind_.value, BEFORE_UNLOCK);
+	EXPECT_AT(place, -EADDRINUSE, try_bind(_metadata, place, place->host));
+	if (!place->dest_is_free)
+		EXPECT_AT(place, -EADDRINUSE,
+			  try_bind(_metadata, place, place->dest));
+	close(bind_.value);
+	EXPECT_AT(place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+		  call_end(_metadata, &bind_));
+	tell_about(late, "a late bind() beside another");
+	expect_filed(_metadata, late->fd, place);
+	close(late->fd);
+	settle(_metadata);
+	expect_free(_metadata, place);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 /* Other late calls: they find a bound socket, and must behave as on one. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
