@@ -689,6 +689,7 @@ TEST_F(message, sendmsg_without_an_address)
 {
 	const bool ip6 = is_ip6(variant->home);
 	const int type = BY_FAMILY(SENDMSG), ttl = 7;
+	int refuse = WITH_ADDRESS(type, MOV_IMM(R0, 0), RETURN());
 	char control[CMSG_SPACE(sizeof(ttl))] = "";
 	struct iovec iov = { .iov_base = "word", .iov_len = 4 };
 	struct msghdr msg = {
@@ -704,6 +705,9 @@ TEST_F(message, sendmsg_without_an_address)
 	cmsg->cmsg_len = CMSG_LEN(sizeof(ttl));
 	memcpy(CMSG_DATA(cmsg), &ttl, sizeof(ttl));
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, rc(sendmsg(client, &msg, 0)));
+	OFF(type, refuse);
 	ON(type, WITH_ADDRESS(type, MOV_IMM(R0, 1), RETURN()));
 	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
 	expect_recv(_metadata, server, "word");
