@@ -419,4 +419,51 @@ TEST_F(unload, with_an_option_in_flight)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
+/*
+ * The first send of a socket is held where it would take a port, and another one goes
+ * past it. The port of that one is the socket's, also if it was marked under an earlier
+ * load, so that the module takes part.
+ */
+TEST_F(unload, first_send_beside_another)
+{
+	int server = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+	int marked, fd, port, i;
+	char byte;
+
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	ASSERT_EQ(0, bind_to(server, "127.0.0.1", OTHER_PORT));
+	for (marked = 0; marked < 2; marked++) {
+		struct call first = {
+			.make = do_send, .host = "127.0.0.1", .port = OTHER_PORT,
+			.text = "1",
+		};
+
+		fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+		if (marked) {
+			ASSERT_EQ(0, set_mark(fd, 1));
+			ASSERT_EQ(0, wait_for_users(0));
+			ASSERT_EQ(0, module_unload());
+			ASSERT_EQ(0, module_load(self->found.args));
+		}
+		first.fd = fd;
+		call_hold(_metadata, &first, BEFORE_LOCK);
+		EXPECT_EQ(1, send_to(fd, "127.0.0.1", OTHER_PORT, "2", 0));
+		port = local_port(fd);
+		EXPECT_TRUE(is_ephemeral(port));
+		EXPECT_EQ(1, call_release(_metadata, &first));
+		EXPECT_EQ(port, local_port(fd));
+		for (i = 0; i < 2; i++) {
+			struct addr from = { .len = sizeof(from.v6) };
+
+			EXPECT_EQ(1, rc(recvfrom(server, &byte, 1, 0, &from.sa,
+						 &from.len)));
+			EXPECT_EQ(port, port_of(&from));
+		}
+		EXPECT_EQ(1, send_to(server, "127.0.0.1", port, "3", 0));
+		expect_recv(_metadata, fd, "3");
+		close(fd);
+	}
+}
+
 TEST_HARNESS_MAIN
