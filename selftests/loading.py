@@ -24,7 +24,7 @@ from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, expect_tcp_sockets,
                           unload, users, wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
-                        kernel_log, libc, main, plain_socket, read, set_mark, test, write)
+                        kernel_log, libc, main, plain_socket, read, run, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
 # Often enough that calls of the other threads happen at each stage of loading
@@ -349,6 +349,23 @@ def an_address_is_missing():
         with plain_socket("::1", UDP) as sock:
             wait_for("::1 to be back", lambda: code(sock.bind, ("::1", 0)) == "ok")
         works()
+
+
+@test()
+def the_namespace_of_the_caller_does_not_count():
+    """The check is made in the initial one, here with lo down in that of the caller."""
+    def unreachable():
+        if is_loaded():
+            unload()
+        answer, lines = try_to_load()
+        equal("ok", answer)
+        return [line for line in lines if f"errno {errno.ENETUNREACH}" in line]
+
+    with restored():
+        before = unreachable()
+        with Namespace():
+            run("ip", "link", "set", "lo", "down")
+            equal(before, unreachable(), "what cannot be reached")
 
 
 class Program:
