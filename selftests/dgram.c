@@ -401,6 +401,25 @@ TEST_F(dgram, reuseport_group)
 	expect_recv(_metadata, group[!group[0].revents].fd, "one of you");
 }
 
+/* Of sockets that share the port by SO_REUSEADDR, the last one to bind receives. */
+TEST_F(dgram, last_to_bind_receives)
+{
+	int fd[3], client, i;
+
+	for (i = 0; i < 3; i++) {
+		fd[i] = socket_for(_metadata, variant->server, SOCK_DGRAM,
+				   variant->port);
+		ASSERT_EQ(0, set_int(fd[i], SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(fd[i], variant->server, variant->port));
+	}
+	client = client_of(_metadata, variant->dest, variant->port);
+	while (i--) {
+		expect_send(_metadata, client, "for the last");
+		expect_recv(_metadata, fd[i], "for the last");
+		close(fd[i]);
+	}
+}
+
 /* The number of UDP sockets in /proc/net/sockstat or sockstat6 */
 static long sockets_in_use(bool ip6)
 {

@@ -4,6 +4,7 @@
 
 import contextlib
 import os
+import signal
 import time
 
 from port0_module import SYS, load, restored, unload, users, wait_for, without_module
@@ -101,6 +102,8 @@ def drain_takes_the_hooks_out():
         others = late_hooks()
         use_all(host)
         equal(LATE, late_hooks() | others)
+        old = plain_socket(host, UDP)
+        set_mark(old)
         with bound_socket(host, UDP, 0):
             switch("drain", 1)
             time.sleep(1.5)
@@ -109,6 +112,11 @@ def drain_takes_the_hooks_out():
         with contextlib.suppress(TimeoutError):
             wait_for("the hooks to go", lambda: late_hooks() == others)
         equal(others, late_hooks(), "hooks when the last is gone")
+        # Neither a refused mark nor the first send of a marked socket brings them back.
+        with plain_socket(host, UDP) as fresh, old:
+            equal("EPERM", code(set_mark, fresh), "a new mark")
+            equal("EINVAL", code(old.sendto, b"x", (host, 0)), "a first send")
+        equal(others, late_hooks(), "hooks after calls that are refused")
         switch("drain", 0)
         use_all(host)
         equal(0, users())
@@ -137,6 +145,65 @@ def undrained_marks_can_send():
             with bound_socket(host, UDP, 0) as server:
                 marked.sendto(b"y", (host, 0))
                 equal((b"y", (host, OTHER_PORT)), server.recvfrom(2))
+
+
+@test(("drain=1",), ("drain",))
+def loaded_to_drain(parameter):
+    """From the start on, also for sockets that were marked and bound before."""
+    host = "127.0.0.1"
+    hook = "hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else ""
+    with without_module(), Namespace(), plain_socket(host, UDP) as old:
+        load(hook)
+        set_mark(old)
+        old.bind((host, OTHER_PORT))
+        unload()
+        others = late_hooks()
+        load(f"{hook} {parameter}")
+        equal("Y", read(f"{SYS}/parameters/drain"))
+        with plain_socket(host, TCP) as fresh:
+            equal("EPERM", code(set_mark, fresh), "a new mark")
+        equal(others, late_hooks(), "hooks")
+        equal("EINVAL", code(old.sendto, b"x", (host, 0)), "while it drains")
+        switch("drain", 0)
+        with contextlib.suppress(TimeoutError):
+            wait_for("sendto() to port 0", lambda: code(old.sendto, b"x", (host, 0)) == "ok")
+        equal("ok", code(old.sendto, b"x", (host, 0)), "when it no longer drains")
+        equal(0, users())
+
+
+@test()
+def load_to_drain_that_fails():
+    """Nothing is left that would run when the module's memory is free."""
+    with without_module():
+        equal("EINVAL", code(load, "drain=1 hook=perhaps"))
+        time.sleep(1.5)
+        load()
+        equal(0, users())
+
+
+@test()
+def written_while_it_is_unloaded():
+    """A write that is late has no work done by a module that goes."""
+    with without_module():
+        for _ in range(2):
+            load()
+            writer = os.fork()
+            if not writer:
+                with contextlib.suppress(OSError):
+                    while True:
+                        switch("drain", 1)
+                        time.sleep(0.001)
+                os._exit(0)
+            time.sleep(0.1)
+            try:
+                unload()
+            except OSError:
+                os.kill(writer, signal.SIGKILL)
+                raise
+            finally:
+                status = os.waitpid(writer, 0)[1]
+            equal(0, status, "the writer's status")
+            time.sleep(1.5)
 
 
 @test()

@@ -19,11 +19,12 @@ import threading
 import time
 import traceback
 
-from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, hooked, is_loaded, livepatch, load,
-                          load_file, refused, restored, unload, users)
+from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, expect_tcp_sockets, hooked,
+                          is_loaded, livepatch, load, load_file, refused, restored, tcp_sockets,
+                          unload, users, wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
-                        kernel_log, libc, main, plain_socket, set_mark, test, write)
+                        kernel_log, libc, main, plain_socket, read, run, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
 # Often enough that calls of the other threads happen at each stage of loading
@@ -286,6 +287,7 @@ def a_step_is_refused(function):
         if is_loaded():
             unload()
         for nth in range(total) if function == "register_kprobe" else some_of(total):
+            sockets = tcp_sockets()
             with refused(function, skip=nth, times=1) as calls:
                 answer, lines = try_to_load(args)
                 came = calls() > nth
@@ -305,6 +307,7 @@ def a_step_is_refused(function):
                 answers[REFUSAL] += 1
             if answer == "ok":
                 unload()
+            expect_tcp_sockets(sockets)
     if function in ("register_kprobe", "sock_create_kern", "kernel_bind"):
         equal(True, answers[REFUSAL] > 0, "a load without this fails")
         # There is one function that need not be found.
@@ -313,15 +316,69 @@ def a_step_is_refused(function):
         equal({"ok"}, set(answers), "what cannot be seen is no fault")
 
 
+@test()
+def a_family_is_missing():
+    """The check of IPv4 has two sockets for each of its parts; those of IPv6 are next."""
+    args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
+    with restored():
+        if is_loaded():
+            unload()
+        with refused("sock_create_kern", skip=4, err=errno.EAFNOSUPPORT) as calls:
+            answer, lines = try_to_load(args)
+            equal("ok", answer, f"a load without IPv6, which says {lines}")
+            equal(6, calls(), "sockets that it wants")
+        works()
+
+
+@test()
+def an_address_is_missing():
+    """Without ::1 on lo nothing can be sent there, but binds can be checked."""
+    switch = "/proc/sys/net/ipv6/conf/lo/disable_ipv6"
+    if not os.path.exists(switch) or read(switch) != "0":
+        raise Skip("no IPv6 on lo")
+    with restored():
+        if is_loaded():
+            unload()
+        write(switch, "1")
+        try:
+            answer, lines = try_to_load()
+        finally:
+            write(switch, "0")
+        equal("ok", answer, f"a load without ::1, which says {lines}")
+        equal(True, any("not checked on this host" in line for line in lines), lines)
+        with plain_socket("::1", UDP) as sock:
+            wait_for("::1 to be back", lambda: code(sock.bind, ("::1", 0)) == "ok")
+        works()
+
+
+@test()
+def the_namespace_of_the_caller_does_not_count():
+    """The check is made in the initial one, here with lo down in that of the caller."""
+    def unreachable():
+        if is_loaded():
+            unload()
+        answer, lines = try_to_load()
+        equal("ok", answer)
+        return [line for line in lines if f"errno {errno.ENETUNREACH}" in line]
+
+    with restored():
+        before = unreachable()
+        with Namespace():
+            run("ip", "link", "set", "lo", "down")
+            equal(before, unreachable(), "what cannot be reached")
+
+
 class Program:
-    """A cgroup with a program on bind(), and a way to make a call in there."""
+    """A cgroup with a program on bind() or another call, and a way to make it in there."""
 
     LOAD, ATTACH, TYPE = 5, 8, 18
     BIND = {"ip4": 8, "ip6": 9}
+    SENDMSG = {"ip4": 14, "ip6": 15}
+    RECVMSG = {"ip4": 19, "ip6": 20}
     NUMBER = {"x86_64": 321, "aarch64": 280}
 
-    def __init__(self, family, code_of_program):
-        self.type = self.BIND[family]
+    def __init__(self, family, code_of_program, on=None):
+        self.type = (on or self.BIND)[family]
         self.insns = ctypes.create_string_buffer(code_of_program, len(code_of_program))
         self.licence = ctypes.create_string_buffer(b"GPL")
         self.path = f"{CGROUP}/port0-loading-{os.getpid()}"
@@ -403,6 +460,20 @@ def a_program_moves_binds_to_port_1(family):
     """The number that the kernel is shown in place of 0."""
     with crowd(), Program(family, MOVES_NEAR) as program:
         fails_often(FAULT, "port", "", program.code)
+
+
+@test(*[(family,) for family in LOOPBACK])
+def a_program_moves_datagrams(family):
+    """What the check sends to port 0 goes to another port."""
+    with crowd(), Program(family, MOVES_PORT, Program.SENDMSG) as program:
+        fails_often(FAULT, r"sendto\(\) to port 0 has sent to another port", "", program.code)
+
+
+@test(*[(family,) for family in LOOPBACK])
+def a_program_renames_senders(family):
+    """What the check receives seems to be from another port."""
+    with crowd(), Program(family, MOVES_PORT, Program.RECVMSG) as program:
+        fails_often(FAULT, "a datagram came from another port", "", program.code)
 
 
 @test()

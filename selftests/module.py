@@ -6,6 +6,7 @@ PORT0_KO names the module's file; without it modprobe's choice is taken. When
 all is done the module is loaded, or not, as it was before.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -17,9 +18,9 @@ import sys
 import time
 import traceback
 
-from port0_module import (HAS_TRACER, SYS, absent, hooked, is_loaded, load, module_file,
-                          parameters, present, restored, skip_without_list, unload, users,
-                          wait_for)
+from port0_module import (HAS_TRACER, SYS, absent, expect_tcp_sockets, hooked, is_loaded, load,
+                          module_file, parameters, present, restored, skip_without_list,
+                          tcp_sockets, unload, users, wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, is_ephemeral, kernel_log,
                         main, plain_socket, read, reset_on_close, run, set_mark, test, write)
@@ -185,7 +186,7 @@ def sockets():
 
 
 @test()
-def load_leaves_no_sockets():
+def load_closes_what_it_binds():
     absent()
     before = sockets()
     load()
@@ -228,7 +229,27 @@ def load_with_a_bad_parameter():
     absent()
     equal("EINVAL", code(load, "getname=perhaps"))
     equal(False, is_loaded())
+    since = kernel_log()
+    equal("EINVAL", code(load, "hook=perhaps"))
+    equal(True, any("hook=perhaps" in line for line in since()), "a line that says why")
+    equal(False, is_loaded())
     load()
+
+
+@test(("ftrace",), ("kprobe",), ("auto",))
+def load_with_a_backend(name):
+    """hook=auto means ftrace where the kernel has it."""
+    wanted = name
+    if name == "ftrace":
+        skip_without_tracer()
+    elif name == "auto":
+        wanted = "ftrace" if HAS_TRACER else "kprobe"
+    absent()
+    since = kernel_log()
+    load(f"hook={name}")
+    equal(True, any(line.endswith(f"hooks by {wanted}") for line in since()), "the backend")
+    with Namespace(), bound_socket("127.0.0.1", TCP, 0) as sock:
+        equal("EINVAL", code(sock.bind, ("127.0.0.1", 0)))
 
 
 @test()
@@ -317,6 +338,49 @@ def hooks_on_datagrams_wait_for_need():
             equal(send, armed(), "for a connected one")
             server.sendto(b"x", ("127.0.0.1", 0))
             equal(send | route, armed(), "for a datagram to port 0")
+
+
+@test()
+def hooks_on_close_wait_for_need():
+    """Every close() in the system would pass them; only a bind() to port 0 needs them."""
+    host = "127.0.0.1"
+    held = {"inet_put_port", "udp_lib_unhash"}
+    skip_without_list()
+    absent()
+    others = hooked()
+    load()
+    with Namespace():
+        with plain_socket(host, TCP) as stream, plain_socket(host, UDP) as dgram:
+            for sock in stream, dgram:
+                set_mark(sock)
+            equal(set(), (hooked() - others) & held, "for sockets that are marked")
+            equal("ok", code(dgram.sendto, b"x", (host, 0)))
+            equal(set(), (hooked() - others) & held, "for a datagram to port 0")
+        with bound_socket(host, TCP, 0):
+            equal(held, (hooked() - others) & held, "for a socket on port 0")
+
+
+@test()
+def load_leaves_no_sockets():
+    """Those of the check at load are closed, and none of them is in TIME_WAIT."""
+    def time_waits():
+        found = set()
+        for name in ("tcp", "tcp6"):
+            for line in read(f"/proc/self/net/{name}").splitlines()[1:]:
+                _, own, peer, state = line.split()[:4]
+                if state == "06" and (own.endswith(":0000") or peer.endswith(":0000")):
+                    found.add((own, peer))
+        return found
+
+    absent()
+    before, sockets = time_waits(), tcp_sockets()
+    for _ in range(3):
+        load()
+        unload()
+    expect_tcp_sockets(sockets)
+    with contextlib.suppress(TimeoutError):
+        wait_for("TIME_WAIT to go", lambda: not time_waits() - before)
+    equal(set(), time_waits() - before, "TIME_WAIT of the check")
 
 
 @test(*EVERY_KIND)
@@ -474,6 +538,23 @@ def children_outlive_the_module():
         client.close()
 
 
+@test(*LOOPBACK.items())
+def loads_beside_children(_, host):
+    """In this namespace, the check at load binds port 0 of the same address."""
+    present()
+    with bound_socket(host, TCP, 0) as server, plain_socket(host, TCP) as client:
+        server.listen()
+        client.connect((host, 0))
+        with server.accept()[0] as child:
+            server.close()
+            unload()
+            equal("ok", code(load))
+            equal(1, holds_zero(child))
+            child.sendall(b"x")
+            equal(b"x", client.recv(1))
+            reset_on_close(child)
+
+
 @test()
 def a_mark_outlives_the_module():
     present()
@@ -524,31 +605,97 @@ def a_mark_outlives_the_module_for_sends(family):
     marks_outlive_for_sends(family, Namespace())
 
 
-@test(*[(family,) for family in LOOPBACK])
-def a_mark_outlives_the_module_in_a_table_of_its_own(family):
-    """Namespaces share one table of UDP sockets, unless they are told otherwise."""
+# The least that the kernel gives a namespace is 128.
+CHAINS = 256
+
+
+def space_with_a_table():
+    """A namespace that has a table of UDP sockets of its own, with CHAINS chains."""
     size = "/proc/sys/net/ipv4/udp_child_hash_entries"
     if not os.path.exists(size):
         raise Skip("all namespaces have the same table of UDP sockets")
-    present()
-    write(size, "256")
+    write(size, str(CHAINS))
     try:
-        space = Namespace()
+        return Namespace()
     finally:
         write(size, "0")
-    marks_outlive_for_sends(family, space)
 
 
 @test(*[(family,) for family in LOOPBACK])
-def a_mark_outlives_the_module_for_the_first_send(family):
+def a_mark_outlives_the_module_in_a_table_of_its_own(family):
+    """Namespaces share one table of UDP sockets, unless they are told otherwise."""
+    present()
+    marks_outlive_for_sends(family, space_with_a_table())
+
+
+def chain_of(port):
+    """The chain that an IPv4 UDP socket on this port is in."""
+    for line in read("/proc/self/net/udp").splitlines()[1:]:
+        chain, own = line.split()[:2]
+        if own.endswith(f":{port:04X}"):
+            return int(chain.rstrip(":"))
+    raise AssertionError(f"no UDP socket on port {port}")
+
+
+@test((0,), (CHAINS - 1,))
+def a_mark_outlives_the_module_in_chain(wanted):
+    """The first and the last chain, with an older socket after the marked one."""
+    host = "127.0.0.1"
+    present()
+    with space_with_a_table(), plain_socket(host, UDP) as marked, \
+            plain_socket(host, UDP) as older:
+        with plain_socket(host, UDP) as probe:
+            probe.bind((host, OTHER_PORT))
+            port = OTHER_PORT + (wanted - chain_of(OTHER_PORT)) % CHAINS
+        older.bind(("127.0.0.2", port))
+        set_mark(marked)
+        marked.bind((host, port))
+        equal(wanted, chain_of(port), "the chain")
+        unload()
+        load()
+        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+
+
+@test(*LOOPBACK.items())
+def a_mark_outlives_the_module_for_the_first_send(_, host):
     """A socket that is in no table is found when it gets its ephemeral port."""
-    host = LOOPBACK[family]
     present()
     with Namespace(), plain_socket(host, UDP) as client:
         set_mark(client)
         unload()
         load()
         equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        port = client.getsockname()[1]
+        equal(True, is_ephemeral(port), f"it has port {port}")
+        # It sends from that port, and hears there.
+        with bound_socket(host, UDP, 0) as server:
+            client.sendto(b"y", (host, 0))
+            word, source = server.recvfrom(2)
+            equal((b"y", (host, port)), (word, source[:2]))
+            server.sendto(b"z", (host, port))
+            equal(True, bool(select.select([client], [], [], IO_TIMEOUT)[0]), "an answer")
+            equal(b"z", client.recv(2))
+
+
+@test(*LOOPBACK.items())
+def a_mark_outlives_the_module_where_no_port_is_free(_, host):
+    """The first send ends as that of an unmarked socket."""
+    present()
+    with Namespace(), plain_socket(host, UDP) as holder, plain_socket(host, UDP) as plain, \
+            plain_socket(host, UDP) as marked:
+        write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000")
+        holder.bind((host, 40000))
+        set_mark(marked)
+        unload()
+        load()
+        for sock in plain, marked:
+            # With a timeout, Python repeats a call that ends with EAGAIN.
+            sock.settimeout(None)
+            equal("EAGAIN", code(sock.sendto, b"x", (host, OTHER_PORT)))
+            equal(0, sock.getsockname()[1])
+        holder.close()
+        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        equal(40000, marked.getsockname()[1])
 
 
 @test()

@@ -511,6 +511,34 @@ TEST_F(socket, names_are_rewritten)
 	EXPECT_EQ(variant->port, peer_port(client));
 }
 
+/* The scope of a name is that of the address that the program has written. */
+TEST_F(socket, rewritten_name_has_its_own_scope)
+{
+	const int type = BPF_CGROUP_INET6_GETPEERNAME;
+	const int lo = if_nametoindex("lo");
+	struct addr name = { .len = sizeof(name.v6) };
+	int client, program;
+
+	if (!is_ip6(variant->home))
+		return;
+	server_on(_metadata, variant->home, variant->type, variant->port);
+	client = new_socket(_metadata, variant->home, variant->type);
+	ASSERT_EQ(0, set_device(client, "lo"));
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	program = WITH_ADDRESS(type,
+			       MOV_IMM(R2, htonl(0xfe800000)),
+			       STORE(R1, ADDR(user_ip6[0]), R2),
+			       MOV_IMM(R0, 1), RETURN());
+	ON(type, program);
+	ASSERT_EQ(0, rc(getpeername(client, &name.sa, &name.len)));
+	EXPECT_TRUE(IN6_IS_ADDR_LINKLOCAL(&name.v6.sin6_addr));
+	EXPECT_EQ(lo, (int)name.v6.sin6_scope_id);
+	OFF(type, program);
+	ASSERT_EQ(0, rc(getpeername(client, &name.sa, &name.len)));
+	EXPECT_TRUE(IN6_IS_ADDR_LOOPBACK(&name.v6.sin6_addr));
+	EXPECT_EQ(0, (int)name.v6.sin6_scope_id);
+}
+
 TEST_F(message, sendmsg_sees_the_port)
 {
 	const int type = BY_FAMILY(SENDMSG);
@@ -681,6 +709,35 @@ TEST_F(message, sendmsg_to_a_mapped_address)
 	}
 }
 
+/* With control data, a program also runs for a message that has no address. */
+TEST_F(message, sendmsg_without_an_address)
+{
+	const bool ip6 = is_ip6(variant->home);
+	const int type = BY_FAMILY(SENDMSG), ttl = 7;
+	int refuse = WITH_ADDRESS(type, MOV_IMM(R0, 0), RETURN());
+	char control[CMSG_SPACE(sizeof(ttl))] = "";
+	struct iovec iov = { .iov_base = "word", .iov_len = 4 };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1,
+		.msg_control = control, .msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+
+	cmsg->cmsg_level = ip6 ? SOL_IPV6 : SOL_IP;
+	cmsg->cmsg_type = ip6 ? IPV6_HOPLIMIT : IP_TTL;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(ttl));
+	memcpy(CMSG_DATA(cmsg), &ttl, sizeof(ttl));
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, rc(sendmsg(client, &msg, 0)));
+	OFF(type, refuse);
+	ON(type, WITH_ADDRESS(type, MOV_IMM(R0, 1), RETURN()));
+	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
+	expect_recv(_metadata, server, "word");
+}
+
 /*
  * A send that finds no room is made again from the address as the program has left
  * it; by then the program has gone.
@@ -802,6 +859,34 @@ TEST_F(choice, reuseport_stream)
 TEST_F(choice, reuseport_dgram)
 {
 	second_of_a_group(_metadata, variant->home, SOCK_DGRAM, variant->port);
+}
+
+/* A socket that is bound with SO_REUSEPORT is a group, which takes a program. */
+TEST_F(choice, reuseport_group_of_one)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
+		MOV_IMM(R0, SK_DROP), RETURN());
+	size_t i;
+	char byte;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		int fd = join_group(_metadata, variant->home, types[i], variant->port);
+		int client = new_socket(_metadata, variant->home, types[i]);
+
+		EXPECT_EQ(0, set_int(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program));
+		if (types[i] == SOCK_STREAM) {
+			EXPECT_EQ(-ECONNREFUSED,
+				  connect_to(client, variant->home, variant->port));
+		} else {
+			ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+			expect_send(_metadata, client, "dropped");
+			settle(_metadata);
+			EXPECT_EQ(-EAGAIN, rc(recv(fd, &byte, 1, MSG_DONTWAIT)));
+		}
+		close(client);
+		close(fd);
+	}
 }
 
 /*

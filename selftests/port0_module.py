@@ -7,10 +7,11 @@ PORT0_KO names its file; without it the installed one is taken.
 import contextlib
 import ctypes
 import os
+import re
 import subprocess
 import time
 
-from port0_test import IO_TIMEOUT, Skip, check, code, libc, read, run, write
+from port0_test import IO_TIMEOUT, Skip, check, code, equal, libc, read, run, write
 
 SYS = "/sys/module/port0"
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -44,6 +45,19 @@ def is_loaded(name="port0"):
 def users(name="port0"):
     """The number of sockets and running calls that hold a reference on the module."""
     return int(read(f"/sys/module/{name}/refcnt"))
+
+
+def tcp_sockets():
+    """How many TCP sockets there are, of the kernel's own and of all namespaces as well."""
+    return int(re.search(r"^TCP: .* alloc (\d+)", read("/proc/self/net/sockstat"), re.M)[1])
+
+
+def expect_tcp_sockets(most):
+    """At most as many as there were; one that is closed may take a moment to go."""
+    with contextlib.suppress(TimeoutError):
+        wait_for("sockets to go", lambda: tcp_sockets() <= most)
+    now = tcp_sockets()
+    equal(True, now <= most, f"{now} TCP sockets where there were {most}")
 
 
 def parameters():

@@ -11,7 +11,7 @@
  * PORT0_KO names the module's file. The module is left as it was found.
  * PORT0_CYCLES=N makes each test go on for N cycles, however long that takes.
  */
-#include "stress.h"
+#include "order.h"
 
 #define CYCLES		200	/* of a long run */
 #define QUICK_SEC	15
@@ -366,6 +366,104 @@ TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 	cease_fire(_metadata, knockers, KNOCKERS);
 	TH_LOG("%ld cycles, unloading refused %ld times, %lu calls", cycle,
 	       refused, atomic_load(&fire.marked));
+}
+
+static int do_set_from_page(struct call *call)
+{
+	return rc(setsockopt(call->fd, call->value, IP_BIND_PORT_ZERO, call->page,
+			     sizeof(int)));
+}
+
+static int do_get_to_page(struct call *call)
+{
+	socklen_t len = sizeof(int);
+
+	return rc(getsockopt(call->fd, call->value, IP_BIND_PORT_ZERO, call->page,
+			     &len));
+}
+
+/*
+ * The module stays while a handler of its options copies, which may take as long as
+ * user space likes. What IPv6 sockets set is copied by the kernel first.
+ */
+TEST_F(unload, with_an_option_in_flight)
+{
+	const struct call calls[] = {
+		{ .make = do_set_from_page, .value = SOL_IP },
+		{ .make = do_get_to_page, .value = SOL_IP },
+		{ .make = do_get_to_page, .value = SOL_IPV6 },
+	};
+	size_t i;
+
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	ASSERT_EQ(0, wait_for_users(0));
+	for (i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+		struct call option = calls[i];
+		struct slow_page slow;
+
+		slow_page_make(_metadata, &slow);
+		option.fd = new_socket(_metadata, "::1", SOCK_STREAM);
+		option.page = slow.page;
+		call_start(_metadata, &option);
+		slow_page_is_read(_metadata, &slow);
+		EXPECT_EQ(1, module_users());
+		EXPECT_EQ(-EWOULDBLOCK, module_unload()) {
+			TH_LOG("during call %zu", i);
+		}
+		slow_page_fill(_metadata, &slow);
+		EXPECT_EQ(0, call_end(_metadata, &option));
+		close(slow.uffd);
+		close(option.fd);
+	}
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/*
+ * The first send of a socket is held where it would take a port, and another one goes
+ * past it. The port of that one is the socket's, also if it was marked under an earlier
+ * load, so that the module takes part.
+ */
+TEST_F(unload, first_send_beside_another)
+{
+	int server = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+	int marked, fd, port, i;
+	char byte;
+
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	ASSERT_EQ(0, bind_to(server, "127.0.0.1", OTHER_PORT));
+	for (marked = 0; marked < 2; marked++) {
+		struct call first = {
+			.make = do_send, .host = "127.0.0.1", .port = OTHER_PORT,
+			.text = "1",
+		};
+
+		fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+		if (marked) {
+			ASSERT_EQ(0, set_mark(fd, 1));
+			ASSERT_EQ(0, wait_for_users(0));
+			ASSERT_EQ(0, module_unload());
+			ASSERT_EQ(0, module_load(self->found.args));
+		}
+		first.fd = fd;
+		call_hold(_metadata, &first, BEFORE_LOCK);
+		EXPECT_EQ(1, send_to(fd, "127.0.0.1", OTHER_PORT, "2", 0));
+		port = local_port(fd);
+		EXPECT_TRUE(is_ephemeral(port));
+		EXPECT_EQ(1, call_release(_metadata, &first));
+		EXPECT_EQ(port, local_port(fd));
+		for (i = 0; i < 2; i++) {
+			struct addr from = { .len = sizeof(from.v6) };
+
+			EXPECT_EQ(1, rc(recvfrom(server, &byte, 1, 0, &from.sa,
+						 &from.len)));
+			EXPECT_EQ(port, port_of(&from));
+		}
+		EXPECT_EQ(1, send_to(server, "127.0.0.1", port, "3", 0));
+		expect_recv(_metadata, fd, "3");
+		close(fd);
+	}
 }
 
 TEST_HARNESS_MAIN
