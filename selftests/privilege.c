@@ -263,7 +263,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 	ASSERT_LE(0, away);
 	for (allowed = 0; allowed < 2; allowed++) {
 		ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
-		set_start(_metadata, variant->port + !allowed);
+		set_unprivileged_start(_metadata, variant->port + !allowed);
 		for (i = 0; i < ARRAY_SIZE(limits); i++)
 			fd[i] = socket_for(_metadata, variant->host, variant->type,
 					   variant->port);
@@ -273,7 +273,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 		/* There is no loopback, so no address, in the other one. */
 		ASSERT_EQ(0, rc(setns(away, CLONE_NEWNET)));
 		for (i = 0; i < ARRAY_SIZE(limits); i++) {
-			set_start(_metadata, limits[i]);
+			set_unprivileged_start(_metadata, limits[i]);
 			keep_bind_service(_metadata, false);
 			EXPECT_EQ(allowed ? -EINVAL : -EACCES,
 				  bind_to(bound, variant->host, variant->port)) {
@@ -284,7 +284,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 		}
 		close(bound);
 		for (i = 0; i < ARRAY_SIZE(limits); i++) {
-			set_start(_metadata, limits[i]);
+			set_unprivileged_start(_metadata, limits[i]);
 			keep_bind_service(_metadata, false);
 			EXPECT_EQ(allowed ? 0 : -EACCES,
 				  bind_to(fd[i], variant->host, variant->port)) {
