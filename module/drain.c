@@ -74,11 +74,12 @@ MODULE_PARM_DESC(init_userns, "let only tasks in the initial user namespace mark
  * port0_is_draining - tell whether new marks and new binds to port 0 are refused
  *
  * Context: any.
- * Return: true while the parameter "drain" is set.
+ * Return: true while the parameter "drain" is set. It may be set at load, but the
+ * self-check is still to bind its sockets then.
  */
 bool port0_is_draining(void)
 {
-	return READ_ONCE(port0_drain);
+	return READ_ONCE(port0_drain) && !port0_is_loading();
 }
 
 /**

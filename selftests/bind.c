@@ -290,7 +290,8 @@ TEST_F(bind, from_another_namespace)
 	close(home);
 	EXPECT_EQ(-EADDRINUSE, BIND(second));
 	ASSERT_EQ(0, LISTEN(self->fd));
-	client = new_socket(_metadata, reach(variant->host), variant->type);
+	client = socket_for(_metadata, reach(variant->host), variant->type,
+			    variant->port);
 	ASSERT_EQ(0, connect_to(client, reach(variant->host), variant->port));
 	if (variant->type == SOCK_DGRAM)
 		expect_send(_metadata, client, "x");
