@@ -318,15 +318,15 @@ def a_step_is_refused(function):
 
 @test()
 def a_family_is_missing():
-    """The check of IPv4 has two sockets for each of its parts; those of IPv6 are next."""
+    """What the kernel has no family for is not checked."""
     args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
     with restored():
         if is_loaded():
             unload()
-        with refused("sock_create_kern", skip=4, err=errno.EAFNOSUPPORT) as calls:
+        with refused("sock_create_kern", err=errno.EAFNOSUPPORT) as calls:
             answer, lines = try_to_load(args)
-            equal("ok", answer, f"a load without IPv6, which says {lines}")
-            equal(6, calls(), "sockets that it wants")
+            equal("ok", answer, f"a load without families, which says {lines}")
+            equal(True, calls() > 4, "the check wants a socket of each kind")
         works()
 
 
