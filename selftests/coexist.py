@@ -318,6 +318,10 @@ def livepatch_first(backend):
     skip_without(backend)
     livepatch_file()
     with without_module():
+        if backend == "kprobe":
+            with OTHERS["kprobe"]():
+                if probes_sit_on_ftrace():
+                    raise Skip("this kernel warns when it refuses a kprobe beside a livepatch")
         with livepatch():
             since = kernel_log()
             equal("EBUSY", code(load, f"hook={backend}"), "loading port0")
