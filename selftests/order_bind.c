@@ -1232,17 +1232,18 @@ TEST_F(chosen, program_chooses_port_0)
 {
 	const int type = is_ip6(variant->host) ? BPF_CGROUP_INET6_BIND :
 						 BPF_CGROUP_INET4_BIND;
-	int fd = socket_for(_metadata, variant->host, variant->type,
-			    variant->port);
 	int program = WITH_ADDRESS(type,
 				   MOV_IMM(R3, 0),
 				   STORE(R1, ADDR(user_port), R3),
 				   MOV_IMM(R0, 1),
 				   RETURN());
 	struct cgroup cgroup;
+	int fd;
 
 	cgroup_enter(_metadata, &cgroup);
 	attach(_metadata, cgroup.fd, program, type);
+	/* Programs run for the control group that a socket was made in. */
+	fd = socket_for(_metadata, variant->host, variant->type, variant->port);
 	EXPECT_EQ(0, write_file(DRAIN, "1"));
 	EXPECT_EQ(0, bind_to(fd, variant->host, OTHER_PORT));
 	EXPECT_EQ(0, write_file(DRAIN, "0"));
