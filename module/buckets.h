@@ -7,7 +7,7 @@
  *
  *	A, before 6.1	there is no tb2; sockets are linked to the tb
  *	B, from 6.1	a socket is linked to both; a tb2 has a separate list of its
- *			TIME_WAIT sockets
+ *			TIME_WAIT sockets, or, in the first ones, none
  *	C, from 6.8	a socket is linked to its tb2 only, and the tb2s to the tb
  *
  * The versions are upstream's; the headers decide which form is compiled. tcp.c uses
@@ -42,7 +42,7 @@ typedef bool (*port0_conflict_t)(const struct port0_bidder *bidder,
 	!defined(PORT0_HAVE_TB2_DEATHROW) && !defined(PORT0_HAVE_TB_OWNERS)
 #define PORT0_BUCKETS_C
 #elif defined(PORT0_HAVE_TB2) && defined(PORT0_HAVE_TB_OWNERS) &&	\
-	defined(PORT0_HAVE_TB2_OWNERS) && defined(PORT0_HAVE_TB2_DEATHROW) && \
+	defined(PORT0_HAVE_TB2_OWNERS) &&				\
 	(defined(PORT0_HAVE_TB2_FAMILY) || !IS_ENABLED(CONFIG_IPV6)) &&	\
 	!defined(PORT0_HAVE_TB_BHASH2) && !defined(PORT0_HAVE_TB2_BHASH_NODE)
 #define PORT0_BUCKETS_B
@@ -292,6 +292,13 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
 }
 
+/* Both families have one tb2 for an IPv4 address. */
+static inline bool port0_tb2_may_share(const struct inet_bind2_bucket *tb2,
+				       const struct sock *sk)
+{
+	return true;
+}
+
 /* The address of a tb2; an IPv4 address as v4-mapped */
 static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
 {
@@ -356,7 +363,9 @@ static inline void port0_tb2_init(struct inet_bind2_bucket *tb2,
 #endif
 		tb2->rcv_saddr = sk->sk_rcv_saddr;
 	INIT_HLIST_HEAD(&tb2->owners);
+#ifdef PORT0_HAVE_TB2_DEATHROW
 	INIT_HLIST_HEAD(&tb2->deathrow);
+#endif
 }
 
 /* Mirrors inet_bind2_bucket_addr_match(). */
@@ -379,6 +388,21 @@ static inline bool port0_tb2_addr_match(const struct inet_bind2_bucket *tb2,
 	return tb2->rcv_saddr == sk->sk_rcv_saddr;
 }
 
+/*
+ * Tell whether a tb2 that has the address of @sk can be for its family. This is not in
+ * port0_tb2_addr_match(), since IPV6_ADDRFORM changes the family of a socket that has
+ * a tb2.
+ */
+static inline bool port0_tb2_may_share(const struct inet_bind2_bucket *tb2,
+				       const struct sock *sk)
+{
+#if IS_ENABLED(CONFIG_IPV6)
+	return !port0_rules.mapped_apart || sk->sk_family == tb2->family;
+#else
+	return true;
+#endif
+}
+
 /* The address of a tb2; an IPv4 address as v4-mapped */
 static inline struct in6_addr port0_tb2_addr(const struct inet_bind2_bucket *tb2)
 {
@@ -399,8 +423,11 @@ static inline bool port0_tb2_addr_any(const struct inet_bind2_bucket *tb2,
 #if IS_ENABLED(CONFIG_IPV6)
 	if (sk->sk_family != tb2->family) {
 		if (sk->sk_family == AF_INET)
-			return ipv6_addr_any(&tb2->v6_rcv_saddr) ||
-			       ipv6_addr_v4mapped_any(&tb2->v6_rcv_saddr);
+			return (!port0_rules.any6_spares4 &&
+				ipv6_addr_any(&tb2->v6_rcv_saddr)) ||
+			       (!port0_rules.mapped_any_spares4 &&
+				ipv6_addr_v4mapped(&tb2->v6_rcv_saddr) &&
+				!tb2->v6_rcv_saddr.s6_addr32[3]);
 		return ipv6_addr_v4mapped(&sk->sk_v6_rcv_saddr) &&
 		       !port0_rules.any4_spares_mapped && !tb2->rcv_saddr;
 	}
@@ -423,14 +450,16 @@ static __always_inline bool
 port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
 	      const struct port0_bidder *bidder)
 {
-	struct inet_timewait_sock *tw;
 	struct sock *sk2;
+#ifdef PORT0_HAVE_TB2_DEATHROW
+	struct inet_timewait_sock *tw;
 
-	sk_for_each_bound_bhash2(sk2, &tb2->owners)
-		if (conflicts(bidder, sk2))
-			return true;
 	twsk_for_each_bound_bhash2(tw, &tb2->deathrow)
 		if (conflicts(bidder, (struct sock *)tw))
+			return true;
+#endif
+	sk_for_each_bound_bhash2(sk2, &tb2->owners)
+		if (conflicts(bidder, sk2))
 			return true;
 	return false;
 }
@@ -445,7 +474,8 @@ port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk)
 
 	inet_bind_bucket_for_each(tb2, &head2->chain)
 		if (port0_tb2_is_ours(tb2, sk, l3mdev) &&
-		    port0_tb2_addr_match(tb2, sk))
+		    port0_tb2_addr_match(tb2, sk) &&
+		    port0_tb2_may_share(tb2, sk))
 			return tb2;
 	return NULL;
 }

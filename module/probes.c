@@ -167,9 +167,13 @@ PROBE(FTRACE_FUNC_FREGS)
 		       "");
 }
 
+/* On arm64, a member of that name can be an array. */
 PROBE(FTRACE_REGS_HAS_REGS)
 {
-	(void)((struct ftrace_regs *)0)->regs;
+	struct ftrace_regs *fregs = 0;
+
+	_Static_assert(__builtin_types_compatible_p(struct pt_regs,
+						    typeof(fregs->regs)), "");
 }
 
 PROBE(FTRACE_REGS_SET_IP)

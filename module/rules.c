@@ -26,6 +26,7 @@ enum port0_rules_addr {
 	NONE,
 	ANY4,
 	HOST4,
+	ANY6,
 	ANY6_V6ONLY,
 	ANY4_MAPPED,
 	HOST4_MAPPED,
@@ -119,13 +120,16 @@ static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
  */
 int port0_rules_learn(void)
 {
-	bool spares, first, mapped, any4;
+	bool spares, first, mapped, any4, any6, any_mapped, apart;
 	int err;
 
 	err = port0_rules_lets(&spares, ANY6_V6ONLY, HOST4_MAPPED, NONE) ?:
 	      port0_rules_lets(&first, ANY4, ANY6_V6ONLY, HOST4) ?:
 	      port0_rules_lets(&mapped, ANY4_MAPPED, HOST4_MAPPED, NONE) ?:
-	      port0_rules_lets(&any4, ANY4, HOST4_MAPPED, NONE);
+	      port0_rules_lets(&any4, ANY4, HOST4_MAPPED, NONE) ?:
+	      port0_rules_lets(&any6, ANY6, HOST4, NONE) ?:
+	      port0_rules_lets(&any_mapped, ANY4_MAPPED, HOST4, NONE) ?:
+	      port0_rules_lets(&apart, HOST4_MAPPED, HOST4, NONE);
 	if (err == -EAFNOSUPPORT)
 		return 0;
 	if (err) {
@@ -136,6 +140,9 @@ int port0_rules_learn(void)
 	port0_rules.v6only_blocks_mapped = !spares;
 	port0_rules.first_any_only = first;
 	port0_rules.any4_spares_mapped = any4;
+	port0_rules.any6_spares4 = any6;
+	port0_rules.mapped_any_spares4 = any_mapped;
+	port0_rules.mapped_apart = apart;
 	/*
 	 * Only kernels of form B (see buckets.h) may look at all sockets. Form C
 	 * refuses this pair for another reason.

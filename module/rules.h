@@ -23,6 +23,11 @@
  *	found is tested for a conflict
  * @any4_spares_mapped: in the second-level table, 0.0.0.0 does not conflict with a
  *	v4-mapped address
+ * @any6_spares4: in the second-level table, [::] does not conflict with an IPv4 address
+ * @mapped_any_spares4: in the second-level table, the v4-mapped wildcard does not
+ *	conflict with an IPv4 address
+ * @mapped_apart: in the second-level table, a v4-mapped address does not conflict with
+ *	the same IPv4 address: each has a bucket of its own
  *
  * Written in module init only.
  */
@@ -31,6 +36,9 @@ struct port0_rules {
 	bool v6only_blocks_mapped;
 	bool first_any_only;
 	bool any4_spares_mapped;
+	bool any6_spares4;
+	bool mapped_any_spares4;
+	bool mapped_apart;
 };
 
 extern struct port0_rules port0_rules;
