@@ -146,13 +146,21 @@ static inline int add_veth(const char *name)
 
 /* ---- network namespaces ---- */
 
-static inline int set_lo_up(void)
+/* @flags: IFF_UP, or 0 to set it down */
+static inline int set_lo_flags(short flags)
 {
-	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = flags };
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 	int err = rc(ioctl(fd, SIOCSIFFLAGS, &lo));
 
 	close(fd);
+	return err;
+}
+
+static inline int set_lo_up(void)
+{
+	int err = set_lo_flags(IFF_UP);
+
 	if (err || !have_family_of("::1"))
 		return err;
 	return add_ip6_to_lo(SECOND_IP6);
