@@ -1005,83 +1005,73 @@ TEST_F(any, winner_refused)
 }
 
 /*
- * The first bind() is refused, and before it has restored everything, the other
- * one has written an address without a port.
+ * The first bind() is refused, and before it has restored everything, the late call
+ * runs. Returns false where a refused bind() leaves the socket bound.
  */
+static bool refuse_winner(struct __test_metadata *_metadata, struct late *self,
+			  struct call *late, const char *about)
+{
+	struct call winner = {
+		.make = do_bind, .host = self->contest->host, .port = self->port,
+	};
+	struct refusal refusal;
+	bool undone;
+
+	refusal_make(_metadata, &refusal, self->contest->host);
+	undone = refusal_is_undone(_metadata, &refusal, self->contest);
+	if (undone) {
+		tell_about(self, about);
+		hold_late(_metadata, self, late);
+		winner.fd = self->fd;
+		if (!self->port)
+			require_mark(_metadata, self->fd);
+		refusal_on(_metadata, &refusal);
+		call_hold(_metadata, &winner, AFTER_UNLOCK);
+		refusal_off(_metadata, &refusal);
+		EXPECT_EQ(0, call_release(_metadata, late));
+		EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
+	}
+	refusal_end(_metadata, &refusal);
+	return undone;
+}
+
+/* The late call writes an address without a port. */
 TEST_F(any, winner_refused_and_late_without_port)
 {
 	struct late *late = &self->late;
-	const struct contest *contest = late->contest;
-	struct call bind_ = { .make = do_bind, .host = contest->late };
-	struct call winner = {
-		.make = do_bind, .host = contest->host, .port = late->port,
-	};
+	struct call bind_ = { .make = do_bind, .host = late->contest->late };
 	struct addr name = { .len = sizeof(name.v6) };
 	long users = wait_for_users(0);
-	struct refusal refusal;
 
 	late->no_port = true;
-	refusal_make(_metadata, &refusal, contest->host);
-	if (!refusal_is_undone(_metadata, &refusal, contest)) {
-		refusal_end(_metadata, &refusal);
+	if (!refuse_winner(_metadata, late, &bind_,
+			   "a bind() that a program has refused, and a late one"))
 		SKIP(return, NOT_UNDONE);
-	}
-	tell_about(late, "a bind() that a program has refused, and a late one");
-	hold_late(_metadata, late, &bind_);
-	winner.fd = late->fd;
-	if (!late->port)
-		require_mark(_metadata, late->fd);
-	refusal_on(_metadata, &refusal);
-	call_hold(_metadata, &winner, AFTER_UNLOCK);
-	refusal_off(_metadata, &refusal);
-	EXPECT_EQ(0, call_release(_metadata, &bind_));
-	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
 	EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
 	EXPECT_EQ(0, port_of(&name));
-	expect_address(_metadata, &name, contest->late, late->about);
+	expect_address(_metadata, &name, late->contest->late, late->about);
 	expect_free(_metadata, &late->place);
 	close(late->fd);
-	refusal_end(_metadata, &refusal);
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
-/*
- * The first bind() is refused, and before it has restored everything, a late listen()
- * has given the socket an ephemeral port.
- */
+/* The late call gives the socket an ephemeral port. */
 TEST_F(tcp, winner_refused_and_late_listen)
 {
 	struct late *late = &self->late;
-	const struct contest *contest = late->contest;
 	struct call listen_ = { .make = do_listen };
-	struct call winner = {
-		.make = do_bind, .host = contest->host, .port = late->port,
-	};
+	const char *dest = late->contest->dest;
 	long users = wait_for_users(0);
-	struct refusal refusal;
 	int client, child, port;
 
-	refusal_make(_metadata, &refusal, contest->host);
-	if (!refusal_is_undone(_metadata, &refusal, contest)) {
-		refusal_end(_metadata, &refusal);
+	if (!refuse_winner(_metadata, late, &listen_,
+			   "a bind() that a program has refused, and a late listen()"))
 		SKIP(return, NOT_UNDONE);
-	}
-	tell_about(late, "a bind() that a program has refused, and a late listen()");
-	hold_late(_metadata, late, &listen_);
-	winner.fd = late->fd;
-	if (!late->port)
-		require_mark(_metadata, late->fd);
-	refusal_on(_metadata, &refusal);
-	call_hold(_metadata, &winner, AFTER_UNLOCK);
-	refusal_off(_metadata, &refusal);
-	EXPECT_EQ(0, call_release(_metadata, &listen_));
-	EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
-
 	/* It is found at the address that it was refused, whatever it shows. */
 	port = local_port(late->fd);
 	EXPECT_TRUE(is_ephemeral(port));
-	client = new_socket(_metadata, contest->dest, SOCK_STREAM);
-	EXPECT_AT(&late->place, 0, connect_to(client, contest->dest, port));
+	client = new_socket(_metadata, dest, SOCK_STREAM);
+	EXPECT_AT(&late->place, 0, connect_to(client, dest, port));
 	child = wait_readable(late->fd) ? rc(accept(late->fd, NULL, NULL)) :
 					  -EAGAIN;
 	EXPECT_LE(0, child);
@@ -1091,7 +1081,6 @@ TEST_F(tcp, winner_refused_and_late_listen)
 	close(child);
 	expect_free(_metadata, &late->place);
 	close(late->fd);
-	refusal_end(_metadata, &refusal);
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
