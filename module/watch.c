@@ -115,17 +115,25 @@ bool port0_watch_wanted(const struct socket *sock)
 /*
  * Tell whether an address that differs from the one before can be the kernel's doing,
  * for sockets whose bucket does not show the address. Either connect() has changed
- * it, and the socket is connected, or the end of a connection has cleared it. A late
- * bind() does neither.
+ * it, or the end of a connection has cleared it. A late bind() does neither.
  */
 static bool port0_watch_may_move(const struct port0_watch *watch,
 				 const struct sock *sk)
 {
+	bool is_locked = sk->sk_userlocks & SOCK_BINDADDR_LOCK;
+
 	if (port0_place_has_address(&watch->place, sk) ||
 	    sk->sk_state != TCP_CLOSE)
 		return true;
-	return port0_rcv_saddr_any(sk) &&
-	       !(sk->sk_userlocks & SOCK_BINDADDR_LOCK);
+	if (port0_rcv_saddr_any(sk))
+		return !is_locked;
+	/*
+	 * The peer may have refused the connection before connect() released the
+	 * lock. connect() leaves inet_daddr, for IPv4, and does not lock the address; a
+	 * late bind() clears the one and locks the other.
+	 */
+	return inet_sk(sk)->inet_daddr ||
+	       (!is_locked && !watch->place.addr_locked);
 }
 
 static bool port0_watch_agrees(const struct port0_watch *watch,

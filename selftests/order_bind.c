@@ -418,6 +418,38 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 		       self->about);
 }
 
+/*
+ * The peer refuses the connection before connect() has released the lock. The socket
+ * has the address of the connection all the same, as one has that was not bound.
+ */
+LATE_BIND(tcp, connect_in_vain)
+{
+	const char *dest = self->contest->dest;
+	struct addr name = { .len = sizeof(name.v6) }, want = name;
+	int other = new_socket(_metadata, dest, SOCK_STREAM);
+
+	/* Only a wildcard makes way for another address. */
+	if (self->contest->other) {
+		close(other);
+		return;
+	}
+	fcntl(other, F_SETFL, O_NONBLOCK);
+	fcntl(self->fd, F_SETFL, O_NONBLOCK);
+	EXPECT_EQ(-EINPROGRESS, connect_to(other, dest, PEER_PORT + 1));
+	EXPECT_AT(&self->place, -EINPROGRESS,
+		  connect_to(self->fd, dest, PEER_PORT + 1));
+	EXPECT_EQ(0, rc(getsockname(other, &want.sa, &want.len)));
+	EXPECT_AT(&self->place, 0, rc(getsockname(self->fd, &name.sa, &name.len)));
+	EXPECT_AT(&self->place, self->port, port_of(&name));
+	/* Only the ports differ. */
+	if (name.sa.sa_family == AF_INET6)
+		want.v6.sin6_port = name.v6.sin6_port;
+	else
+		want.v4.sin_port = name.v4.sin_port;
+	EXPECT_AT(&self->place, 0, memcmp(&want, &name, name.len));
+	close(other);
+}
+
 static void connect_to_peer(struct __test_metadata *_metadata,
 			    struct late *self)
 {
