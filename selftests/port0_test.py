@@ -4,6 +4,7 @@
 import ctypes
 import errno
 import os
+import re
 import signal
 import socket
 import struct
@@ -119,6 +120,11 @@ def kernel_log():
             os.close(fd)
         return lines
     return since
+
+
+def is_older_than(major, minor):
+    """Whether this kernel is; for what user space cannot find out in another way."""
+    return [int(word) for word in re.findall(r"\d+", os.uname().release)[:2]] < [major, minor]
 
 
 def run(*argv):
