@@ -502,15 +502,27 @@ static int send_batch(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned i
 	return sent;
 }
 
+/* On a connected socket, messages with and without an address may be mixed. */
+static bool has_address(const struct mmsghdr *vec, unsigned int count)
+{
+	for (unsigned int n = 0; settings.aims && n < count; n++) {
+		if (!is_readable(&vec[n], sizeof(vec[n])))
+			return false;
+		if (vec[n].msg_hdr.msg_name)
+			return true;
+	}
+	return false;
+}
+
 static int send_messages(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned int count,
 			 int flags)
 {
 	unsigned int done = 0;
 
-	if (!count || !vec || !is_aimed(&vec->msg_hdr))
-		return send_some(next, fd, vec, count, flags);
 	if (count > MAX_MESSAGES)
 		count = MAX_MESSAGES;
+	if (!has_address(vec, count))
+		return send_some(next, fd, vec, count, flags);
 	while (done < count) {
 		unsigned int some = count - done < BATCH ? count - done : BATCH;
 		int sent = send_batch(next, fd, vec + done, some, flags);

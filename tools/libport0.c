@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -161,12 +162,27 @@ __attribute__((constructor)) void settings_read(void)
 
 /* Messages ------------------------------------------------------------------ */
 
+/*
+ * Messages are for people, so standard error must be the file that port0-run had, or the
+ * terminal: sudo and script give a program another one.
+ */
+static bool is_for_people(void)
+{
+	struct stat st;
+	pid_t group;
+
+	if (fstat(STDERR_FILENO, &st))
+		return false;
+	return (st.st_dev == terminal.dev && st.st_ino == terminal.ino) ||
+	       (S_ISCHR(st.st_mode) && !ioctl(STDERR_FILENO, TIOCGPGRP, &group));
+}
+
 /**
  * report - tell the user
  * @what: what went wrong
  * @reason: why
  *
- * The message is for people: it is not written if the program has replaced stderr.
+ * The message is not written if the program has replaced stderr.
  * It neither waits for a full pipe nor raises SIGPIPE, and is no cancellation point,
  * as write() and poll() would be. errno is not changed.
  */
@@ -175,14 +191,13 @@ void report(const char *what, const char *reason)
 	struct pollfd place = { .fd = STDERR_FILENO, .events = POLLOUT };
 	char text[REFUSAL_SIZE + PATH_MAX] = "port0: ";
 	struct timespec at_once = { 0 };
-	struct stat st;
 	int err = errno;
 
 	text_add(text, sizeof(text) - 1, what);
 	text_add(text, sizeof(text) - 1, ": ");
 	text_add(text, sizeof(text) - 1, reason);
 	strcat(text, "\n");
-	if (!fstat(STDERR_FILENO, &st) && st.st_dev == terminal.dev && st.st_ino == terminal.ino &&
+	if (is_for_people() &&
 	    syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
 		syscall(SYS_write, STDERR_FILENO, text, strlen(text));
 	errno = err;

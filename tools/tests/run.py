@@ -382,6 +382,17 @@ except OSError: print("refused")
         assert said.stdout == "refused\n" and not said.stderr and not f.read()
 
 
+def test_message_on_another_terminal():
+    """sudo gives a program a terminal of its own: what people read there is for them."""
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 1))"
+    pty = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_TO": "1",
+           "PORT0_STDERR": "1:1"}
+    done = run(sys.executable, "-c", pty, sys.executable, "-c", code, env=env, status=None,
+               stdin=subprocess.DEVNULL)
+    assert loaded() or "port0: send to port 0: " in done.stdout, done
+
+
 @needs_module
 def test_stderr_that_nobody_reads():
     """A message must not end a program, or stop it."""
@@ -847,6 +858,21 @@ int main(int argc, char **argv)
 
 
 @needs_no_module
+def test_to_in_a_later_message():
+    """Of several messages on a connected socket only some may have an address."""
+    code = CALLS + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 7777))
+vec, keep = messages(2, packed(s.family, '127.0.0.1', 5353), [b'a', b'b'])
+vec[0].hdr.name, vec[0].hdr.namelen = None, 0
+print(libc.sendmmsg(s.fileno(), vec, 2, 0))
+"""
+    with Echo(port=7777), Echo(port=5353) as wrong:
+        said = python(code, "--to", "5353")
+        assert said.stdout == "1\n" and not wrong.peers, said
+        says(said.stderr, "modprobe port0")
+
+
+@needs_no_module
 def test_to_by_datagram_without_module():
     for how in HOW[:3]:
         code = CALLS + f"""
@@ -1003,6 +1029,10 @@ if how == 'execv': cleared(); libc.execv(text[0], vector)
 if how == 'execl': cleared(); libc.execl(text[0], *text, None)
 if how == 'execlp': cleared(); libc.execlp(b'binder', *text, None)
 if how == 'execvp': cleared(); libc.execvp(b'binder', vector)
+if how in ('pidfd_spawn', 'pidfd_spawnp'):
+    pidfd = ctypes.c_int()
+    assert libc[how](ctypes.byref(pidfd), text[0], None, None, vector, nothing) == 0
+    os.waitid(os.P_PIDFD, pidfd.value, os.WEXITED); sys.exit()
 if how == 'system': cleared(); libc.system(' '.join(argv).encode()); sys.exit()
 if how == 'popen':
     cleared(); libc.popen.restype = ctypes.c_void_p
@@ -1016,7 +1046,9 @@ def test_environment_emptied_before_exec():
     """With an emptied environment, by every function that starts a program."""
     for how in ("execve", "execve null", "own preload", "only preload", "fexecve", "execveat",
                 "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp", "subprocess",
-                "execv", "execl", "execlp", "execvp", "system", "popen"):
+                "execv", "execl", "execlp", "execvp", "system", "popen", "pidfd_spawn", "pidfd_spawnp"):
+        if how.startswith("pidfd") and not hasattr(ctypes.CDLL(None), how):
+            continue    # older than glibc 2.39
         said = run(RUN, "--map", "8080", sys.executable, "-c", EMPTIED, how)
         assert said.stdout == "0 1\n", f"{how}: {said}"
     said = run(RUN, "--map", "8080", "env", "-i", BINDER, "plain", "8080")
@@ -1024,6 +1056,40 @@ def test_environment_emptied_before_exec():
     for options, port in (([], "0"), (["--map", "1-9000"], "8080")):
         said = run(RUN, *options, "sh", "-c", 'env -i sh -c "env - $0 plain $1"', BINDER, port)
         assert said.stdout == "0 1\n", said
+
+
+def test_system_in_threads():
+    """Each changes the environment, which they share."""
+    source = """
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+static void *work(void *nothing)
+{
+	for (int n = 0; n < 100; n++) {
+		if (n % 2 ? system("test $PORT0_TO = 1") : pclose(popen("test $PORT0_TO = 1", "w")))
+			exit(1);
+	}
+	return nothing;
+}
+int main(void)
+{
+	pthread_t threads[4];
+
+	clearenv();
+	setenv("A", "b", 1);
+	for (int n = 0; n < 4; n++)
+		pthread_create(threads + n, NULL, work, NULL);
+	for (int n = 0; n < 4; n++)
+		pthread_join(threads[n], NULL);
+	puts(getenv("A"));
+	return 0;
+}
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-pthread", "-x", "c", "-o", program, "-", input=source)
+        assert run(RUN, "--to", "1", program).stdout == "b\n"
 
 
 @needs_module
@@ -1112,6 +1178,21 @@ else:
                  "setpriv", "--ambient-caps=+net_bind_service")
             said = run(mine, "--map", "8080", "--keep-right", sys.executable, "-c", code, how).stdout
             says(said, f"literal {right}", "root again literal" if how == "seteuid" else f"{right}\nfor good")
+
+
+def test_program_that_keeps_its_own_rights():
+    """--keep-right takes none away from a program that keeps some itself, as chronyd does."""
+    code = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(8, 1, 0, 0, 0) == 0
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+status = dict(l.split(':', 1) for l in open('/proc/thread-self/status'))
+print(status['CapEff'].strip(), status['CapPrm'].strip(), libc.prctl(7, 0, 0, 0, 0))
+"""
+    plain = run(sys.executable, "-c", code).stdout.split()
+    said = python(code, "--to", "1", "--keep-right").stdout.split()
+    assert plain[0] == "0" * 16 and said == ["0000000000000400", *plain[1:]], (plain, said)
 
 
 @contextlib.contextmanager
