@@ -74,16 +74,26 @@ int64_t now_ms(void)
 	return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
 }
 
-/* Marks a socket for port 0; false if the module is not loaded. */
-bool is_mark(int fd)
+/* Marks a socket for port 0; returns 0 or the errno. */
+int mark(int fd)
 {
 	int one = 1;
 
-	if (!setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
-		return true;
-	if (errno != ENOPROTOOPT)
-		err(FAILED, "cannot mark a socket for port 0");
-	return false;
+	return setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)) ? errno : 0;
+}
+
+const char *why_no_mark(int error)
+{
+	switch (error) {
+	case ENOPROTOOPT:
+		return NO_MODULE;
+	case EPERM:
+		return "EPERM: the administrator forbids it (the module's parameters drain and init_userns), or a seccomp filter or a BPF program of a control group";
+	case EBUSY:
+		return "something else has a kernel function that the module has to hook: dmesg names it";
+	default:
+		return strerror(error);
+	}
 }
 
 /* ---- results ---- */
@@ -247,6 +257,7 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 	union address own = test->source;
 	struct linger reset = { .l_onoff = 1 };
 	socklen_t len = sizeof(bound);
+	int error;
 
 	if (fd < 0) {
 		fail(result, test, SOCKET, errno);
@@ -269,8 +280,10 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 
 	own.sa.sa_family = (sa_family_t)family;
 	set_port(&own, 0);
-	if (!is_mark(fd)) {
-		fail(result, test, BIND, ENOPROTOOPT);
+	error = mark(fd);
+	if (error) {
+		result->verdict = UNTRIED;
+		snprintf(result->why, sizeof(result->why), "%s", why_no_mark(error));
 	} else if ((test->type == SOCK_STREAM &&
 		    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))) ||
 		   bind(fd, &own.sa, address_len(&own))) {

@@ -77,7 +77,7 @@ static int open_server(const union address *address, int type, const char *name)
 {
 	int family = address->sa.sa_family, port = address_port(address), one = 1;
 	int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int timeout = WAIT, linger = WAIT / 1000;
+	int timeout = WAIT, linger = WAIT / 1000, error;
 
 	if (fd < 0)
 		return -1;
@@ -85,8 +85,9 @@ static int open_server(const union address *address, int type, const char *name)
 	 * Needed on every port, since sending a datagram to port 0 needs the
 	 * mark
 	 */
-	if (!is_mark(fd))
-		errx(FAILED, NO_MODULE);
+	error = mark(fd);
+	if (error)
+		errx(FAILED, "%s", why_no_mark(error));
 	if (type == SOCK_STREAM) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		/* Peers that do not close after the answer */

@@ -100,6 +100,15 @@ def test_help_and_version():
     says(run(RUN, "--version").stdout, "port0-run ")
 
 
+def test_nowhere_to_write():
+    for closed in (False, True):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([RUN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                                  preexec_fn=(lambda: os.close(1)) if closed else None)
+        assert done.returncode == 125, done
+        says(done.stderr, "cannot write")
+
+
 def test_wrong_arguments():
     for argv in ([], ["--map", "70000", "true"], ["--map", "x", "true"], ["--map", "-1", "true"],
                  ["--map", "", "true"], ["--to", "65536", "true"], ["--map", "80-", "true"],
@@ -164,6 +173,46 @@ def test_program_of_another_c_library_is_refused():
         run("cc", "-x", "c", "-o", program, "-Wl,--dynamic-linker=/lib/ld-other.so.1", "-",
             input="int main(void) { return 0; }")
         says(run(RUN, program, status=126).stderr, "another C library", "--listen ADDR --fd")
+
+
+def test_setuid_bit_without_effect():
+    """On a file system that is mounted so, the program keeps its user and the library."""
+    def mount():
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(0x20000) == 0
+        assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+        assert libc.mount(b"none", directory.encode(), b"tmpfs", 2, None) == 0
+        program = shutil.copy("/usr/bin/env", os.path.join(directory, "env"))
+        os.chown(program, NOBODY, NOBODY)
+        os.chmod(program, 0o4755)
+
+    with tempfile.TemporaryDirectory() as directory:
+        says(run(RUN, "--to", "1", os.path.join(directory, "env"), preexec_fn=mount).stdout, "PORT0_TO=1")
+
+
+def test_dynamic_linker_by_name():
+    """As wrappers of some packages do it: ld.so PROGRAM."""
+    with open("/proc/self/maps", encoding="ascii") as f:
+        linker = next(line.split()[-1] for line in f if "/ld-linux" in line)
+    says(run(RUN, "--to", "1", linker, "/usr/bin/env").stdout, "PORT0_TO=1")
+
+
+def test_preloaded_library_that_is_not_there():
+    """As in a chroot: this one is used, and the options of the outer port0-run stay."""
+    env = {**os.environ, "LD_PRELOAD": "/no/such/libport0.so", "PORT0_TO": "2"}
+    said = run(RUN, "--to", "1", "env", env=env).stdout.splitlines()
+    libraries = next(line for line in said if line.startswith("LD_PRELOAD=")).split("=")[1].split(":")
+    assert os.access(libraries[0], os.R_OK) and libraries[1:] == ["/no/such/libport0.so"], said
+    assert "PORT0_TO=1-2" in said, said
+
+
+def test_settings_left_over():
+    """Without the library they are nobody's."""
+    env = {**os.environ, **{f"PORT0_{name}": "1" for name in ("MAP", "TO", "FIRST", "FROM", "CLIENT", "KEEP")},
+           "PORT0_SOCKETS": "1:80"}
+    env.pop("LD_PRELOAD", None)
+    said = {line for line in run(RUN, "--to", "2", "env", env=env).stdout.splitlines() if "PORT0_" in line}
+    assert said >= {"PORT0_MAP=", "PORT0_TO=2"} and len(said) == 3, said
 
 
 def test_strange_files():
@@ -1291,6 +1340,33 @@ def test_who_has_refused():
                       preexec_fn=enter)
         assert said.stdout == f"{errno.EPERM}\n", said
         says(said.stderr, "control group", "sees port 0")
+
+
+@needs_module
+def test_administrator_forbids():
+    """The parameters of the module; the errno is the same as from a BPF program."""
+    def parameter(name, value):
+        with open(f"/sys/module/port0/parameters/{name}", "w", encoding="ascii") as f:
+            f.write(value)
+
+    code = PROLOGUE + "input()\ns = socket.socket()\ntry: s.bind(('', 0))\nexcept OSError as e: print(e)"
+    with subprocess.Popen([RUN, sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:
+        parameter("drain", "1")
+        try:
+            done = run(RUN, "true", status=125)
+            out, problem = child.communicate("\n", 60)
+        finally:
+            parameter("drain", "0")
+    says(done.stderr, "administrator", "drain")
+    says(out, os.strerror(errno.EPERM))
+    says(problem, "administrator", "drain")
+    parameter("init_userns", "1")
+    try:
+        done = run("unshare", "--user", "--map-root-user", RUN, "true", status=125)
+    finally:
+        parameter("init_userns", "0")
+    says(done.stderr, "administrator", "init_userns")
 
 
 @needs_module
