@@ -45,7 +45,7 @@ void text_add(char *buf, size_t size, const char *text)
  * @size: of its memory
  * @number: what to add
  */
-void text_add_number(char *buf, size_t size, unsigned long number)
+void text_add_number(char *buf, size_t size, unsigned long long number)
 {
 	char digits[24] = "", *at = digits + sizeof(digits) - 1;
 

@@ -938,7 +938,8 @@ except (OSError, AssertionError) as e: print(e)
 def test_first_bind_on_an_address():
     """Other sockets that bind to 0 get any free port, and a message is printed."""
     code = PROLOGUE + """
-import time
+import subprocess, time
+def again(what): return [sys.executable, '-uc', sys.orig_argv[-1].partition('# what')[0] + what]
 def make(family, kind, address, options):
     s = socket.socket(family, kind)
     for level, name in options: s.setsockopt(level, name, 1)
@@ -951,6 +952,7 @@ def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, addre
 def udp6(address, *options): return make(socket.AF_INET6, socket.SOCK_DGRAM, address, options)
 only6 = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_REUSEADDR))
+# what
 """
     for what, wanted in {
             # FTP: the data's sockets, whoever binds them
@@ -969,6 +971,16 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "a = tcp(''); a.close(); b = tcp('')": "ll",
             "if os.fork() == 0:\n  a = tcp('')\n  if os.fork() == 0: time.sleep(2); a.close(); tcp('')\n"
             "  os._exit(0)\nos.wait()": "ll",
+            # a socket that gets another number
+            "a = tcp(''); os.dup2(a.fileno(), 900); a.close(); b = tcp(''); os.close(900); c = tcp('')": "lel",
+            # a helper, which is another program; a program that replaces itself
+            "a = tcp(''); subprocess.run(again(\"tcp('')\"), check=True)": "le",
+            "a = tcp(''); subprocess.run(again(\"udp('')\"), check=True)": "ll",
+            "a = tcp6(''); subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)": "le",
+            "a = tcp('127.0.0.1'); subprocess.run(again(\"tcp('127.0.0.2')\"), check=True)": "ll",
+            "a = tcp(''); os.execv(sys.executable, again(\"tcp('')\"))": "ll",
+            "a = tcp(''); os.set_inheritable(a.fileno(), True)\n"
+            "os.execv(sys.executable, again(\"tcp(''); os.closerange(3, 99); tcp('')\"))": "lel",
             # TFTP, and a resolver that asks over IPv6 too
             "a = udp('', reuse); b = udp('', reuse)": "le",
             "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
@@ -989,6 +1001,24 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             assert complaint.count("any free port") == 1
         else:
             assert not complaint, f"{what}: {complaint}"
+
+
+@needs_module
+def test_first_of_several_threads():
+    code = PROLOGUE + """
+import threading
+barrier, keep = threading.Barrier(8), []
+def work():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    barrier.wait(); s.bind(('', 0)); keep.append(s)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sorted(port(s) for s in keep))
+"""
+    for _ in range(20):
+        said = python(code)
+        assert said.stdout == str(["ephemeral"] * 7 + ["literal"]) + "\n", said
 
 
 @needs_module
