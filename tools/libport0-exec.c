@@ -416,7 +416,7 @@ static void complete_own(void)
 	}
 	for (size_t n = 0; n < NAMES; n++) {
 		if (settings_of[n])
-			setenv(names[n], value_of(settings_of[n], names[n]), 0);
+			setenv(names[n], settings_of[n] + strlen(names[n]) + 1, 0);
 	}
 	if (held_write(sockets, sizeof(sockets))) {
 		old = getenv(PORT0_ENV_SOCKETS);

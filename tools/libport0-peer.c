@@ -22,10 +22,10 @@
 
 /*
  * The largest number of messages that the kernel takes at a time, and so this
- * library
+ * library; it sends them in batches, for threads whose stack is small
  */
 #define MAX_MESSAGES	1024
-#define BATCH		32
+#define BATCH		8
 
 /*
  * Declares a replacement for a function of the C library, by its symbol, since

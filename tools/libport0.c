@@ -22,6 +22,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -180,17 +181,16 @@ static bool is_for_people(void)
 void report(const char *what, const char *reason)
 {
 	struct pollfd place = { .fd = STDERR_FILENO, .events = POLLOUT };
-	char text[REFUSAL_SIZE + PATH_MAX] = "port0: ";
+	const char *const text[] = { "port0: ", what, ": ", reason, "\n" };
+	struct iovec parts[sizeof(text) / sizeof(text[0])];
 	struct timespec at_once = { 0 };
-	int err = errno;
+	int err = errno, count = 0;
 
-	text_add(text, sizeof(text) - 1, what);
-	text_add(text, sizeof(text) - 1, ": ");
-	text_add(text, sizeof(text) - 1, reason);
-	strcat(text, "\n");
+	for (; count < (int)(sizeof(text) / sizeof(text[0])); count++)
+		parts[count] = (struct iovec){ (char *)text[count], strlen(text[count]) };
 	if (is_for_people() &&
 	    syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
-		syscall(SYS_write, STDERR_FILENO, text, strlen(text));
+		syscall(SYS_writev, STDERR_FILENO, parts, count);
 	errno = err;
 }
 

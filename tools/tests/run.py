@@ -1171,6 +1171,60 @@ int main(void)
         assert run(RUN, "--to", "1", program).stdout == "b\n"
 
 
+def test_small_stack():
+    """A thread with the smallest stack may make these calls, and failing ones with a message."""
+    source = """
+#define _GNU_SOURCE
+#include <limits.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char *const nothing[] = { NULL };
+static void *work(void *program)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(5353) };
+	struct mmsghdr message = { .msg_hdr = { .msg_name = &addr, .msg_namelen = sizeof(addr) } };
+	char *const argv[] = { program, NULL };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sendmmsg(fd, &message, 1, 0);
+	recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL);
+	addr.sin_port = 0;
+	bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+	if (!fork()) {
+		execve(program, argv, nothing);
+		_exit(1);
+	}
+	wait(NULL);
+	return system("true") ? NULL : program;
+}
+int main(int argc, char **argv)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	void *result = NULL;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN);
+	if (argc == 2 && !pthread_create(&thread, &attr, work, argv[1]))
+		pthread_join(thread, &result);
+	return !result;
+}
+"""
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_TO": "5353", "PORT0_MAP": "0"}
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-pthread", "-x", "c", "-o", program, "-", input=source)
+        done = run("sh", "-c", 'PORT0_STDERR=$(stat -L -c %d:%i /dev/fd/2) exec "$0" "$1"', program,
+                   f"{BINDER}-static", env=env)
+    says(done.stderr, "statically linked")
+
+
 @needs_module
 def test_what_is_set_in_an_environment_stays():
     said = python("import os; os.execve('/usr/bin/env', ['env'], {'A': '1', 'LD_PRELOAD': '', 'B': '2'})",
