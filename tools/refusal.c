@@ -90,15 +90,21 @@ static bool has_capability(void)
 	       sets[0].effective & 1U << CAP_NET_BIND_SERVICE;
 }
 
-/* The label of this process in AppArmor or SELinux; empty if there is none */
-static void read_label(char label[static 200])
+/* Read a short file; the text is empty if that is impossible. */
+static void read_text(const char *path, char *text, size_t size)
 {
-	int fd = open("/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? 0 : read(fd, label, 199);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : read(fd, text, size - 1);
 
 	if (fd >= 0)
 		close(fd);
-	label[got > 0 ? got : 0] = '\0';
+	text[got > 0 ? got : 0] = '\0';
+}
+
+/* The label of this process in AppArmor or SELinux; empty if there is none */
+static void read_label(char label[static 200])
+{
+	read_text("/proc/thread-self/attr/current", label, 200);
 	label[strcspn(label, "\n")] = '\0';
 	if (!strcmp(label, "unconfined"))
 		label[0] = '\0';
@@ -143,17 +149,6 @@ static void add_mapping(char *buf, size_t size, const struct attempt *attempt)
 	text_add(buf, size, ". You allowed port ");
 	text_add_number(buf, size, (unsigned long)attempt->asked);
 	text_add(buf, size, "? The kernel sees port 0");
-}
-
-/* Read a short file; the text is empty if that is impossible. */
-static void read_text(const char *path, char *text, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? 0 : read(fd, text, size - 1);
-
-	if (fd >= 0)
-		close(fd);
-	text[got > 0 ? got : 0] = '\0';
 }
 
 /* The parameter of the module by which the administrator forbids it, or NULL */

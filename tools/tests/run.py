@@ -940,7 +940,7 @@ def test_first_bind_on_an_address():
     """Other sockets that bind to 0 get any free port, and a message is printed."""
     code = PROLOGUE + """
 import subprocess, time
-def again(what): return [sys.executable, '-uc', sys.orig_argv[-1].partition('# what')[0] + what]
+def again(what): return [sys.executable, '-uc', sys.orig_argv[-1].partition('# ' + 'what')[0] + what]
 def make(family, kind, address, options):
     s = socket.socket(family, kind)
     for level, name in options: s.setsockopt(level, name, 1)
@@ -1434,9 +1434,10 @@ def test_administrator_forbids():
         with open(f"/sys/module/port0/parameters/{name}", "w", encoding="ascii") as f:
             f.write(value)
 
-    code = PROLOGUE + "input()\ns = socket.socket()\ntry: s.bind(('', 0))\nexcept OSError as e: print(e)"
+    code = PROLOGUE + "print(flush=True)\ninput()\ns = socket.socket()\ntry: s.bind(('', 0))\nexcept OSError as e: print(e)"
     with subprocess.Popen([RUN, sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
         parameter("drain", "1")
         try:
             done = run(RUN, "true", status=125)
