@@ -9,6 +9,7 @@
 #include <err.h>
 #include <errno.h>
 #include <linux/errqueue.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
@@ -64,6 +65,23 @@ const char *text_of(const union address *address)
 			NI_NUMERICHOST))
 		strcpy(text, "?");
 	return text;
+}
+
+/* Ends the program if the interface behind an address, @name, does not exist. */
+void check_interface(const char *name, const char *whole)
+{
+	const char *interface = strchr(name, '%');
+
+	if (interface && !if_nametoindex(interface + 1))
+		errx(FAILED, "%s: there is no interface %s: see ip link", whole, interface + 1);
+}
+
+/* A link-local address of which it is not said on which interface it is */
+bool is_without_interface(const union address *address)
+{
+	return address->sa.sa_family == AF_INET6 && !address->v6.sin6_scope_id &&
+	       (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr) ||
+		IN6_IS_ADDR_MC_LINKLOCAL(&address->v6.sin6_addr));
 }
 
 int64_t now_ms(void)

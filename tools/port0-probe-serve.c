@@ -113,6 +113,8 @@ static int open_server(const union address *address, int type, const char *name)
 		     name, port);
 	if (errno == EADDRNOTAVAIL)
 		errx(FAILED, "%s: this host does not have the address: see ip address", name);
+	if (errno == EINVAL && is_without_interface(address))
+		errx(FAILED, "%s: %s", name, NO_INTERFACE);
 	err(FAILED, "%s, port %d", name, port);
 }
 
@@ -125,6 +127,8 @@ static bool open_servers(const char *name, int control)
 	union address address = { };
 	int rc = getaddrinfo(name, "0", &hints, &found);
 
+	if (rc)
+		check_interface(name, name);
 	if (rc)
 		errx(FAILED, "--serve %s: not a numeric address: %s", name, gai_strerror(rc));
 	memcpy(&address, found->ai_addr, found->ai_addrlen);

@@ -66,6 +66,8 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 	char *name = strndup(options.host + brackets, len - 2 * brackets);
 	int rc = name && *name ? getaddrinfo(name, NULL, &hints, &list) : EAI_NONAME;
 
+	if (rc && name)
+		check_interface(name, options.host);
 	if (rc)
 		errx(FAILED, "%s: the name does not resolve%s: %s", options.host,
 		     options.family == AF_INET ? " to an IPv4 address" :
@@ -137,9 +139,8 @@ static const char *find_source(const union address *host, union address *source)
 	else if (getsockname(fd, &source->sa, &len))
 		source->sa.sa_family = 0;
 	close(fd);
-	if (error == EINVAL && to.sa.sa_family == AF_INET6 && !to.v6.sin6_scope_id &&
-	    IN6_IS_ADDR_LINKLOCAL(&to.v6.sin6_addr))
-		return "a link-local address takes an interface: ADDRESS%INTERFACE";
+	if (error == EINVAL && is_without_interface(&to))
+		return NO_INTERFACE;
 	if (!error || error == EPERM || error == EACCES)
 		return NULL;
 	snprintf(why, sizeof(why), "no route: %s", strerror(error));

@@ -198,6 +198,18 @@ def test_no_such_name():
         assert len(done.stderr.splitlines()) == 1 and not done.stdout, done
 
 
+def test_no_such_interface():
+    for argv in (["--to", "fe80::1%nothere"], ["--to", "[fe80::1%nothere]"], ["--serve", "fe80::1%nothere"]):
+        done = run(PROBE, *argv, status=3)
+        says(done.stderr, "there is no interface nothere")
+        assert len(done.stderr.splitlines()) == 1, done
+
+
+@needs_module
+def test_serve_without_interface():
+    says(run(PROBE, "--serve", "fe80::1", status=3).stderr, "fe80::1: a link-local address takes an interface")
+
+
 def test_no_route():
     for host, why in (("192.0.2.1", "no route: "), ("2001:db8::1", "no route: "),
                       ("fe80::1", "ADDRESS%INTERFACE")):
