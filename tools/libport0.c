@@ -459,10 +459,8 @@ static bool overlap(const struct place *a, const struct place *b)
 	return a->family == b->family && !memcmp(a->addr, b->addr, sizeof(a->addr));
 }
 
-static bool is_open(struct held *h)
+static bool is_moved(struct held *h)
 {
-	if (cookie_of(h->fd) == h->cookie)
-		return true;
 	for (int fd = 0; fd < MAX_MOVED; fd++) {
 		if (cookie_of(fd) == h->cookie) {
 			h->fd = fd;
@@ -478,7 +476,11 @@ static bool is_open(struct held *h)
  */
 static bool is_gone(struct held *h)
 {
-	return !is_open(h) && (h->pid == getpid() || (kill(h->pid, 0) && errno == ESRCH));
+	if (cookie_of(h->fd) == h->cookie)
+		return false;
+	if (h->pid != getpid() && (!kill(h->pid, 0) || errno != ESRCH))
+		return false;
+	return !is_moved(h);
 }
 
 /* What is gone is forgotten. The name of an inherited socket is not. */
