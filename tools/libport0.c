@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -410,7 +411,7 @@ struct place {
 enum { FREE, TAKEN, VALID };
 
 /*
- * A socket on port 0. @pid: who has bound it; @fd: the last descriptor that was seen;
+ * A socket on port 0. @pid: another process that had it, or this one; @fd: the last descriptor that was seen;
  * @asked: the port that the program asked for; @inherited: over exec()
  */
 static struct held {
@@ -424,6 +425,7 @@ static struct held {
 	bool inherited;
 } held[MAX_HELD];
 
+static pid_t self;	/* not of a child of vfork(): its parent's */
 static bool has_names;	/* some were inherited and have a port that was asked for */
 
 static struct place place_of(int fd, const struct sockaddr *addr)
@@ -470,17 +472,42 @@ static bool is_moved(struct held *h)
 	return false;
 }
 
-/*
- * A process that did not bind it, but comes from one that did, cannot tell whether that
- * one still has it.
- */
+static bool is_running(pid_t pid)
+{
+	return !kill(pid, 0) || errno != ESRCH;
+}
+
+/* A process cannot tell whether the one that it comes from still has the socket. */
 static bool is_gone(struct held *h)
 {
 	if (cookie_of(h->fd) == h->cookie)
 		return false;
-	if (h->pid != getpid() && (!kill(h->pid, 0) || errno != ESRCH))
+	if (h->pid != getpid() && is_running(h->pid))
 		return false;
 	return !is_moved(h);
+}
+
+/*
+ * In a child process, after fork(): what is open here, the parent has, too. Who has bound
+ * it may have ended, as when a server goes into the background.
+ */
+static void after_fork(void)
+{
+	int err = errno;
+
+	for (struct held *h = held; settings.first && h < held + MAX_HELD; h++) {
+		if (__atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == VALID &&
+		    cookie_of(h->fd) == h->cookie)
+			h->pid = self;
+	}
+	self = getpid();
+	errno = err;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	self = getpid();
+	pthread_atfork(NULL, NULL, after_fork);
 }
 
 /* What is gone is forgotten. The name of an inherited socket is not. */
@@ -567,6 +594,8 @@ size_t held_write(char *buf, size_t size)
 			(uint64_t)h->place.family, h->place.dual,
 		};
 
+		if (self && !is_running(h->pid))
+			numbers[PID] = (uint64_t)self;
 		if (!h->cookie || (!h->asked && !settings.first) || (!known && !is_valid(h)))
 			continue;
 		memcpy(&numbers[HIGH], h->place.addr, sizeof(h->place.addr));

@@ -982,6 +982,11 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "a = tcp(''); os.execv(sys.executable, again(\"tcp('')\"))": "ll",
             "a = tcp(''); os.set_inheritable(a.fileno(), True)\n"
             "os.execv(sys.executable, again(\"tcp(''); os.closerange(3, 99); tcp('')\"))": "lel",
+            # a server that goes into the background, and what that starts
+            **{"if os.fork() == 0:\n  a = tcp('')\n  if os.fork(): os._exit(0)\n  time.sleep(1)\n"
+               f"  {start}\n  os._exit(0)\nos.wait(); os.read(0, 1)": "le"
+               for start in ("if os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\n  os.wait()",
+                             "subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)")},
             # TFTP, and a resolver that asks over IPv6 too
             "a = udp('', reuse); b = udp('', reuse)": "le",
             "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
