@@ -187,8 +187,10 @@ void report(const char *what, const char *reason)
 	struct timespec at_once = { 0 };
 	int err = errno, count = 0;
 
+	/* All together fit into the page that a pipe has if it can be written to. */
 	for (; count < (int)(sizeof(text) / sizeof(text[0])); count++)
-		parts[count] = (struct iovec){ (char *)text[count], strlen(text[count]) };
+		parts[count] = (struct iovec){ (char *)text[count],
+					       strnlen(text[count], REFUSAL_SIZE) };
 	if (is_for_people() &&
 	    syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
 		syscall(SYS_writev, STDERR_FILENO, parts, count);

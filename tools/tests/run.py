@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import fcntl
 import ftplib
 import os
 import shutil
@@ -470,6 +471,24 @@ except OSError: print("refused")
         if full:
             os.close(reader)
         assert done.stdout == "refused\n", f"full: {full}, exit {done.returncode}"
+
+
+def test_long_message_into_a_pipe():
+    """With room for one page, which is all that poll() tells: the program must not wait."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) - 4096))
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        deep = os.path.join(directory, *["d" * 250] * 15)
+        os.makedirs(deep)
+        program = shutil.copy(f"{BINDER}-static", os.path.join(deep, "s" * (4090 - len(deep))))
+        done = subprocess.run([RUN, "--to", "1", sys.executable, "-c",
+                               "import os, sys; os.execv(sys.argv[1], ['binder'])", program],
+                              timeout=60, check=False, stdout=subprocess.PIPE, stderr=writer)
+    assert done.returncode == 2, done
+    os.set_blocking(reader, False)
+    assert b"port0: /tmp/" in os.read(reader, 1 << 20)
+    os.close(reader)
+    os.close(writer)
 
 
 class Echo:
