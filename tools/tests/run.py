@@ -480,7 +480,7 @@ def test_long_message_into_a_pipe():
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         deep = os.path.join(directory, *["d" * 250] * 15)
         os.makedirs(deep)
-        program = shutil.copy(f"{BINDER}-static", os.path.join(deep, "s" * (4090 - len(deep))))
+        program = shutil.copy(f"{BINDER}-static", os.path.join(deep, "s" * 250))
         done = subprocess.run([RUN, "--to", "1", sys.executable, "-c",
                                "import os, sys; os.execv(sys.argv[1], ['binder'])", program],
                               timeout=60, check=False, stdout=subprocess.PIPE, stderr=writer)
