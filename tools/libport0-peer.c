@@ -502,12 +502,19 @@ static int send_batch(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned i
 	return sent;
 }
 
-/* On a connected socket, messages with and without an address may be mixed. */
+/*
+ * Tell whether one of the messages may have an address; on a connected socket, not all
+ * need to. Those that cannot be read are looked at one by one later.
+ */
 static bool has_address(const struct mmsghdr *vec, unsigned int count)
 {
+	const unsigned int page = 4096 / sizeof(*vec);
+
 	for (unsigned int n = 0; settings.aims && n < count; n++) {
-		if (!is_readable(&vec[n], sizeof(vec[n])))
-			return false;
+		unsigned int some = count - n < page ? count - n : page;
+
+		if (!(n % page) && !is_readable(&vec[n], some * sizeof(*vec)))
+			return true;
 		if (vec[n].msg_hdr.msg_name)
 			return true;
 	}
