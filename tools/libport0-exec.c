@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -58,6 +57,8 @@ static int (*next_posix_spawnp)(pid_t *pid, const char *file,
 				const posix_spawn_file_actions_t *actions,
 				const posix_spawnattr_t *attr, char *const argv[],
 				char *const envp[]);
+static typeof(next_posix_spawn) next_pidfd_spawn;
+static typeof(next_posix_spawnp) next_pidfd_spawnp;
 static int (*next_system)(const char *command);
 static FILE *(*next_popen)(const char *command, const char *mode);
 
@@ -107,6 +108,8 @@ void exec_settings_read(void)
 	next_execvpe = (typeof(next_execvpe))dlsym(RTLD_NEXT, "execvpe");
 	next_posix_spawn = (typeof(next_posix_spawn))dlsym(RTLD_NEXT, "posix_spawn");
 	next_posix_spawnp = (typeof(next_posix_spawnp))dlsym(RTLD_NEXT, "posix_spawnp");
+	next_pidfd_spawn = (typeof(next_pidfd_spawn))dlsym(RTLD_NEXT, "pidfd_spawn");
+	next_pidfd_spawnp = (typeof(next_pidfd_spawnp))dlsym(RTLD_NEXT, "pidfd_spawnp");
 	next_system = (typeof(next_system))dlsym(RTLD_NEXT, "system");
 	next_popen = (typeof(next_popen))dlsym(RTLD_NEXT, "popen");
 }
@@ -367,60 +370,75 @@ EXPORT int execle(const char *path, const char *first, ...)
 	return execve(path, argv, envp);
 }
 
-EXPORT int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
-		       const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	settings_read();
-	warn_at(AT_FDCWD, path);
-	if (!next_posix_spawn)
-		return ENOSYS;
-	return next_posix_spawn(pid, path, actions, attr, argv, COMPLETE(envp));
+/* Since glibc 2.39 also with a pidfd; older headers do not declare these. */
+int pidfd_spawn(int *pidfd, const char *path, const posix_spawn_file_actions_t *actions,
+		const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
+int pidfd_spawnp(int *pidfd, const char *file, const posix_spawn_file_actions_t *actions,
+		 const posix_spawnattr_t *attr, char *const argv[], char *const envp[]);
+
+#define SPAWN(name, type, warn)						\
+EXPORT int name(type *child, const char *file,				\
+		const posix_spawn_file_actions_t *actions,		\
+		const posix_spawnattr_t *attr, char *const argv[],	\
+		char *const envp[])					\
+{									\
+	settings_read();						\
+	warn;								\
+	if (!next_##name)						\
+		return ENOSYS;						\
+	return next_##name(child, file, actions, attr, argv, COMPLETE(envp)); \
 }
 
-EXPORT int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
-			const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
-{
-	settings_read();
-	warn_file(file);
-	if (!next_posix_spawnp)
-		return ENOSYS;
-	return next_posix_spawnp(pid, file, actions, attr, argv, COMPLETE(envp));
-}
+SPAWN(posix_spawn, pid_t, warn_at(AT_FDCWD, file))
+SPAWN(posix_spawnp, pid_t, warn_file(file))
+SPAWN(pidfd_spawn, int, warn_at(AT_FDCWD, file))
+SPAWN(pidfd_spawnp, int, warn_file(file))
 
 /*
- * These functions run a shell with the environment of this process. Another
- * thread that reads the environment meanwhile sees a complete one.
+ * These functions run a shell with the environment of this process, and other threads
+ * may use that meanwhile. So what is missing is set, as the program itself would, and
+ * stays. Neither function may be called from a signal handler, so allocating is allowed.
  */
-static void put_back(void *before)
+static void complete_own(void)
 {
-	environ = before;
+	const char *others = getenv(PRELOAD), *where, *old;
+	char sockets[SOCKETS_SIZE];
+
+	if (!*library)
+		return;
+	if (!find_library(others, &where)) {
+		char *list = alloca(strlen(library) + (others ? strlen(others) : 0) + 2);
+		char *end = stpcpy(list, library);
+
+		if (others && *others)
+			stpcpy(stpcpy(end, ":"), others);
+		setenv(PRELOAD, list, 1);
+	}
+	for (size_t n = 0; n < NAMES; n++) {
+		if (settings_of[n])
+			setenv(names[n], settings_of[n] + strlen(names[n]) + 1, 0);
+	}
+	if (held_write(sockets, sizeof(sockets))) {
+		old = getenv(PORT0_ENV_SOCKETS);
+		if (!old || strcmp(old, sockets))
+			setenv(PORT0_ENV_SOCKETS, sockets, 1);
+	}
 }
 
 EXPORT int system(const char *command)
 {
-	char **before = environ;
-	int ret = -1;
-
 	settings_read();
-	if (next_system) {
-		environ = (char **)COMPLETE(before);
-		pthread_cleanup_push(put_back, before);
-		ret = next_system(command);
-		pthread_cleanup_pop(true);
-	}
-	return ret;
+	if (!next_system)
+		return -1;
+	complete_own();
+	return next_system(command);
 }
 
 EXPORT FILE *popen(const char *command, const char *mode)
 {
-	char **before = environ;
-	FILE *file = NULL;
-
 	settings_read();
-	if (next_popen) {
-		environ = (char **)COMPLETE(before);
-		file = next_popen(command, mode);
-		environ = before;
-	}
-	return file;
+	if (!next_popen)
+		return NULL;
+	complete_own();
+	return next_popen(command, mode);
 }

@@ -22,10 +22,10 @@
 
 /*
  * The largest number of messages that the kernel takes at a time, and so this
- * library
+ * library; it sends them in batches, for threads whose stack is small
  */
 #define MAX_MESSAGES	1024
-#define BATCH		32
+#define BATCH		8
 
 /*
  * Declares a replacement for a function of the C library, by its symbol, since
@@ -502,15 +502,34 @@ static int send_batch(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned i
 	return sent;
 }
 
+/*
+ * Tell whether one of the messages may have an address; on a connected socket, not all
+ * need to. Those that cannot be read are looked at one by one later.
+ */
+static bool has_address(const struct mmsghdr *vec, unsigned int count)
+{
+	const unsigned int page = 4096 / sizeof(*vec);
+
+	for (unsigned int n = 0; settings.aims && n < count; n++) {
+		unsigned int some = count - n < page ? count - n : page;
+
+		if (!(n % page) && !is_readable(&vec[n], some * sizeof(*vec)))
+			return true;
+		if (vec[n].msg_hdr.msg_name)
+			return true;
+	}
+	return false;
+}
+
 static int send_messages(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigned int count,
 			 int flags)
 {
 	unsigned int done = 0;
 
-	if (!count || !vec || !is_aimed(&vec->msg_hdr))
-		return send_some(next, fd, vec, count, flags);
 	if (count > MAX_MESSAGES)
 		count = MAX_MESSAGES;
+	if (!has_address(vec, count))
+		return send_some(next, fd, vec, count, flags);
 	while (done < count) {
 		unsigned int some = count - done < BATCH ? count - done : BATCH;
 		int sent = send_batch(next, fd, vec + done, some, flags);

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/capability.h>
+#include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,17 +30,29 @@ void rights_settings_read(void)
 	next_setresuid = (typeof(next_setresuid))dlsym(RTLD_NEXT, "setresuid");
 }
 
-/* Tell whether the capabilities are to be kept over the following call. */
-static bool keep_before(void)
+/*
+ * Who keeps capabilities over the following call: nobody, this library, or the program
+ * itself, as chronyd, named and ntpd do
+ */
+enum keeper { NOBODY, LIBRARY, PROGRAM };
+
+static enum keeper keep_before(void)
 {
-	return settings.keep && !geteuid() && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+	int bits;
+
+	if (!settings.keep || geteuid())
+		return NOBODY;
+	bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
+	if (bits > 0 && bits & (SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP))
+		return PROGRAM;
+	return prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) ? NOBODY : LIBRARY;
 }
 
 /*
- * Drop all capabilities but one. If the user id can be restored, as after
- * seteuid(), keep what the kernel keeps for that.
+ * Drop all capabilities but one, unless the program keeps others on purpose. If the user
+ * id can be restored, as after seteuid(), keep what the kernel keeps for that.
  */
-static void keep_after(bool kept)
+static void keep_after(enum keeper keeper)
 {
 	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
@@ -47,14 +60,16 @@ static void keep_after(bool kept)
 	uid_t real, effective, saved;
 	int err = errno;
 
-	if (!kept)
+	if (keeper == NOBODY)
 		return;
-	prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
+	if (keeper == LIBRARY)
+		prctl(PR_SET_KEEPCAPS, 0, 0, 0, 0);
 	if (!getresuid(&real, &effective, &saved) && effective &&
 	    !syscall(SYS_capget, &head, sets)) {
-		sets[0].effective = sets[0].permitted & right;
-		sets[1].effective = 0;
-		if (real && saved) {
+		if (keeper == LIBRARY)
+			sets[0].effective = sets[1].effective = 0;
+		sets[0].effective |= sets[0].permitted & right;
+		if (keeper == LIBRARY && real && saved) {
 			sets[0].permitted &= right;
 			sets[1].permitted = 0;
 			sets[0].inheritable &= right;
@@ -68,13 +83,13 @@ static void keep_after(bool kept)
 
 #define CHANGE_USER(call)						\
 	do {								\
-		bool kept;						\
+		enum keeper keeper;					\
 		int ret = -1;						\
 									\
 		settings_read();					\
-		kept = keep_before();					\
+		keeper = keep_before();					\
 		ret = call;						\
-		keep_after(kept);					\
+		keep_after(keeper);					\
 		return ret;						\
 	} while (0)
 

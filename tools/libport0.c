@@ -16,11 +16,14 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,7 +35,12 @@
 /* size of a signal mask in the kernel */
 #define MASK_SIZE	(_NSIG / 8)
 
-#define MAX_HELD	64
+#define MAX_HELD	128
+#define MAX_INHERITED	64
+/* The longest entry that held_write() writes */
+#define MAX_ENTRY	100
+/* Descriptors that are searched for a socket that dup2() has moved */
+#define MAX_MOVED	1024
 #define MAX_NOTES	8192
 
 static const char to_port_0[] = "bind to port 0";
@@ -104,21 +112,7 @@ bool has(const ports set, int port)
 	return port >= 0 && set[port / 8] & 1 << port % 8;
 }
 
-/*
- * Sockets on port 0 that the program bound before exec(), with the ports that
- * it asked for
- */
-static struct { uint64_t cookie; int asked; } inherited[MAX_HELD];
-
-static void read_sockets(const char *text)
-{
-	for (int n = 0; text && *text && n < MAX_HELD; n++) {
-		inherited[n].cookie = read_number(&text);
-		text += *text == ':';
-		inherited[n].asked = (int)read_number(&text);
-		text += *text == ',';
-	}
-}
+static void read_sockets(const char *text);
 
 /**
  * settings_read - read what port0-run has asked for
@@ -161,30 +155,45 @@ __attribute__((constructor)) void settings_read(void)
 
 /* Messages ------------------------------------------------------------------ */
 
+/*
+ * Messages are for people, so standard error must be the file that port0-run had, or the
+ * terminal: sudo and script give a program another one.
+ */
+static bool is_for_people(void)
+{
+	struct stat st;
+	pid_t group;
+
+	if (fstat(STDERR_FILENO, &st))
+		return false;
+	return (st.st_dev == terminal.dev && st.st_ino == terminal.ino) ||
+	       (S_ISCHR(st.st_mode) && !ioctl(STDERR_FILENO, TIOCGPGRP, &group));
+}
+
 /**
  * report - tell the user
  * @what: what went wrong
  * @reason: why
  *
- * The message is for people: it is not written if the program has replaced stderr.
+ * The message is not written if the program has replaced stderr.
  * It neither waits for a full pipe nor raises SIGPIPE, and is no cancellation point,
  * as write() and poll() would be. errno is not changed.
  */
 void report(const char *what, const char *reason)
 {
 	struct pollfd place = { .fd = STDERR_FILENO, .events = POLLOUT };
-	char text[REFUSAL_SIZE + PATH_MAX] = "port0: ";
+	const char *const text[] = { "port0: ", what, ": ", reason, "\n" };
+	struct iovec parts[sizeof(text) / sizeof(text[0])];
 	struct timespec at_once = { 0 };
-	struct stat st;
-	int err = errno;
+	int err = errno, count = 0;
 
-	text_add(text, sizeof(text) - 1, what);
-	text_add(text, sizeof(text) - 1, ": ");
-	text_add(text, sizeof(text) - 1, reason);
-	strcat(text, "\n");
-	if (!fstat(STDERR_FILENO, &st) && st.st_dev == terminal.dev && st.st_ino == terminal.ino &&
+	/* All together fit into the page that a pipe has if it can be written to. */
+	for (; count < (int)(sizeof(text) / sizeof(text[0])); count++)
+		parts[count] = (struct iovec){ (char *)text[count],
+					       strnlen(text[count], REFUSAL_SIZE) };
+	if (is_for_people() &&
 	    syscall(SYS_ppoll, &place, 1, &at_once, NULL, 0) == 1 && place.revents == POLLOUT)
-		syscall(SYS_write, STDERR_FILENO, text, strlen(text));
+		syscall(SYS_writev, STDERR_FILENO, parts, count);
 	errno = err;
 }
 
@@ -403,6 +412,10 @@ struct place {
 
 enum { FREE, TAKEN, VALID };
 
+/*
+ * A socket on port 0. @pid: another process that had it, or this one; @fd: the last descriptor that was seen;
+ * @asked: the port that the program asked for; @inherited: over exec()
+ */
 static struct held {
 	int state;
 	enum kind kind;
@@ -411,7 +424,11 @@ static struct held {
 	pid_t pid;
 	int fd;
 	int asked;
+	bool inherited;
 } held[MAX_HELD];
+
+static pid_t self;	/* not of a child of vfork(): its parent's */
+static bool has_names;	/* some were inherited and have a port that was asked for */
 
 static struct place place_of(int fd, const struct sockaddr *addr)
 {
@@ -446,19 +463,82 @@ static bool overlap(const struct place *a, const struct place *b)
 	return a->family == b->family && !memcmp(a->addr, b->addr, sizeof(a->addr));
 }
 
-/*
- * A child process that has closed it cannot tell whether its parent still has
- * it.
- */
-static bool is_gone(const struct held *h)
+static bool is_moved(struct held *h)
 {
-	return cookie_of(h->fd) != h->cookie &&
-	       (h->pid == getpid() || (kill(h->pid, 0) && errno == ESRCH));
+	for (int fd = 0; fd < MAX_MOVED; fd++) {
+		if (cookie_of(fd) == h->cookie) {
+			h->fd = fd;
+			return true;
+		}
+	}
+	return false;
 }
 
-static bool is_valid(const struct held *h)
+static bool is_running(pid_t pid)
 {
-	return __atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == VALID && !is_gone(h);
+	return !kill(pid, 0) || errno != ESRCH;
+}
+
+/* A process cannot tell whether the one that it comes from still has the socket. */
+static bool is_gone(struct held *h)
+{
+	if (cookie_of(h->fd) == h->cookie)
+		return false;
+	if (h->pid != getpid() && is_running(h->pid))
+		return false;
+	return !is_moved(h);
+}
+
+/*
+ * In a child process, after fork(): what is open here, the parent has, too. Who has bound
+ * it may have ended, as when a server goes into the background.
+ */
+static void after_fork(void)
+{
+	int err = errno;
+
+	for (struct held *h = held; settings.first && h < held + MAX_HELD; h++) {
+		if (__atomic_load_n(&h->state, __ATOMIC_ACQUIRE) == VALID &&
+		    cookie_of(h->fd) == h->cookie)
+			h->pid = self;
+	}
+	self = getpid();
+	errno = err;
+}
+
+__attribute__((constructor)) static void watch_forks(void)
+{
+	self = getpid();
+	pthread_atfork(NULL, NULL, after_fork);
+}
+
+/* What is gone is forgotten. The name of an inherited socket is not. */
+static bool is_valid(struct held *h)
+{
+	int state = VALID;
+
+	if (__atomic_load_n(&h->state, __ATOMIC_ACQUIRE) != VALID)
+		return false;
+	if (!is_gone(h))
+		return true;
+	if (!h->inherited || !h->asked)
+		__atomic_compare_exchange_n(&h->state, &state, FREE, false, __ATOMIC_ACQUIRE,
+					    __ATOMIC_RELAXED);
+	return false;
+}
+
+static struct held *take(void)
+{
+	for (struct held *h = held; h < held + MAX_HELD; h++) {
+		int state = FREE;
+
+		if (!h->inherited || !h->asked)
+			is_valid(h);	/* or free it */
+		if (__atomic_compare_exchange_n(&h->state, &state, TAKEN, false, __ATOMIC_ACQUIRE,
+						__ATOMIC_RELAXED))
+			return h;
+	}
+	return NULL;
 }
 
 /*
@@ -467,22 +547,18 @@ static bool is_valid(const struct held *h)
  */
 static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 {
-	for (struct held *h = held; h < held + MAX_HELD; h++) {
-		int state = __atomic_load_n(&h->state, __ATOMIC_ACQUIRE);
+	struct held *h = take();
 
-		if (state == TAKEN || (state == VALID && !is_gone(h)) ||
-		    !__atomic_compare_exchange_n(&h->state, &state, TAKEN, false,
-						 __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
-			continue;
-		h->kind = kind;
-		h->place = place_of(fd, addr);
-		h->cookie = cookie_of(fd);
-		h->pid = getpid();
-		h->fd = fd;
-		h->asked = asked;
-		__atomic_store_n(&h->state, VALID, __ATOMIC_RELEASE);
+	if (!h)
 		return;
-	}
+	h->kind = kind;
+	h->place = place_of(fd, addr);
+	h->cookie = cookie_of(fd);
+	h->pid = getpid();
+	h->fd = fd;
+	h->asked = asked;
+	h->inherited = false;
+	__atomic_store_n(&h->state, VALID, __ATOMIC_RELEASE);
 }
 
 /*
@@ -491,12 +567,15 @@ static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
  */
 static bool holds(enum kind kind, const struct place *place)
 {
-	for (const struct held *h = held; h < held + MAX_HELD; h++) {
+	for (struct held *h = held; h < held + MAX_HELD; h++) {
 		if (is_valid(h) && h->kind == kind && (!place || overlap(&h->place, place)))
 			return true;
 	}
 	return false;
 }
+
+/* The numbers of an entry, in the order in which they are written */
+enum { COOKIE, ASKED, PID, KIND, FAMILY, DUAL, HIGH, LOW, NUMBERS };
 
 /**
  * held_write - write down what is on port 0, for the next program
@@ -510,19 +589,56 @@ static bool holds(enum kind kind, const struct place *place)
 size_t held_write(char *buf, size_t size)
 {
 	buf[0] = '\0';
-	for (int n = 0; n < 2 * MAX_HELD; n++) {
-		const struct held *h = &held[n % MAX_HELD];
-		uint64_t cookie = n < MAX_HELD ? h->cookie : inherited[n - MAX_HELD].cookie;
-		int asked = n < MAX_HELD ? h->asked : inherited[n - MAX_HELD].asked;
+	for (struct held *h = held; h < held + MAX_HELD && strlen(buf) + MAX_ENTRY < size; h++) {
+		bool known = h->inherited && h->asked;
+		uint64_t numbers[NUMBERS] = {
+			h->cookie, (uint64_t)h->asked, (uint64_t)h->pid, h->kind,
+			(uint64_t)h->place.family, h->place.dual,
+		};
 
-		if (!cookie || !asked || (n < MAX_HELD && !is_valid(h)))
+		if (self && !is_running(h->pid))
+			numbers[PID] = (uint64_t)self;
+		if (!h->cookie || (!h->asked && !settings.first) || (!known && !is_valid(h)))
 			continue;
+		memcpy(&numbers[HIGH], h->place.addr, sizeof(h->place.addr));
 		text_add(buf, size, *buf ? "," : "");
-		text_add_number(buf, size, cookie);
-		text_add(buf, size, ":");
-		text_add_number(buf, size, (unsigned long)asked);
+		for (int n = 0; n < NUMBERS; n++) {
+			text_add(buf, size, n ? ":" : "");
+			text_add_number(buf, size, numbers[n]);
+		}
 	}
 	return strlen(buf);
+}
+
+/* Read what the program that was run before this one, or has started it, has on port 0. */
+static void read_sockets(const char *text)
+{
+	static const uint8_t none[16];
+
+	for (int count = 0; text && *text && count < MAX_INHERITED; count++) {
+		struct held *h = &held[count];
+		uint64_t numbers[NUMBERS] = { 0 };
+
+		for (int n = 0; n < NUMBERS; n++) {
+			numbers[n] = read_number(&text);
+			text += *text == ':';
+		}
+		text += *text == ',';
+		if (!numbers[COOKIE])
+			break;
+		has_names |= numbers[ASKED] > 0;
+		h->cookie = numbers[COOKIE];
+		h->asked = (int)numbers[ASKED];
+		h->pid = (pid_t)numbers[PID];
+		h->kind = (enum kind)numbers[KIND];
+		h->place.family = (int)numbers[FAMILY];
+		h->place.dual = numbers[DUAL];
+		memcpy(h->place.addr, &numbers[HIGH], sizeof(h->place.addr));
+		h->place.any = !memcmp(h->place.addr, none, sizeof(none));
+		h->fd = -1;
+		h->inherited = true;
+		h->state = VALID;
+	}
 }
 
 /* bind() and socket() ------------------------------------------------------- */
@@ -615,18 +731,31 @@ static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
  */
 static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
 {
-	static bool said;
+	static bool said, busy;
+	struct timespec moment = { .tv_nsec = 1000000 };
 	int err = errno, ret;
 	struct place place = place_of(fd, addr);
 	bool shared = ask(fd, SOL_SOCKET, SO_REUSEPORT) == 1;
-	bool only = !holds(kind, NULL);
+	bool only;
 
+	/*
+	 * A second thread waits to see what the first one gets, but not for ever: a signal
+	 * handler may have interrupted that.
+	 */
+	for (int n = 0; n < 100 && __atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE); n++) {
+		syscall(SYS_ppoll, NULL, 0, &moment, NULL, 0);
+		moment = (struct timespec){ .tv_nsec = 1000000 };
+	}
+	only = !holds(kind, NULL);
 	if (shared || !holds(kind, &place)) {
 		errno = err;
 		ret = bind_and_hold(fd, kind, addr, len, only ? to_port_0 : NULL, 0);
-		if (!ret || only || errno != EADDRINUSE)
+		if (!ret || only || errno != EADDRINUSE) {
+			__atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 			return ret;
+		}
 	}
+	__atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 	errno = err;
 	if (!__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))
 		report(to_port_0, "this program has it already, so one more socket that it binds to 0 gets any free port (port0-run --map 0: every bind to 0 means port 0)");
@@ -757,9 +886,9 @@ static int inherited_port(int fd)
 		return 0;
 	}
 	cookie = cookie_of(fd);
-	for (int n = 0; cookie && n < MAX_HELD; n++) {
-		if (inherited[n].cookie == cookie)
-			return inherited[n].asked;
+	for (int n = 0; cookie && n < MAX_INHERITED; n++) {
+		if (held[n].inherited && held[n].cookie == cookie)
+			return held[n].asked;
 	}
 	return 0;
 }
@@ -770,7 +899,7 @@ EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 	socklen_t room = 0;
 
 	settings_read();
-	if (inherited[0].cookie && len && is_readable(len, sizeof(*len)))
+	if (has_names && len && is_readable(len, sizeof(*len)))
 		room = *len;
 	ret = (int)syscall(SYS_getsockname, fd, addr, len);
 	if (!ret && room >= sizeof(struct sockaddr_in) &&

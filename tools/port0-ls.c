@@ -451,7 +451,9 @@ static bool look_at_socket(int pidfd, pid_t pid, int number, ino_t inode)
 	int fd;
 
 	ADD(owners, (struct owner) { .inode = inode, .pid = pid, .fd = number });
-	fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
+	if (pidfd < 0)
+		return false;
+	fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 	if (fd < 0)
 		return errno == EBADF || errno == ESRCH;
 	if (option(fd, SOL_IP, IP_BOUND_PORT_ZERO) == 1)
@@ -951,6 +953,24 @@ static int print_missing(void)
 	       INCOMPLETE : COMPLETE;
 }
 
+/*
+ * If a standard descriptor is closed, nothing else may get its number: what is printed
+ * would go there. Using this one fails as using a closed one does.
+ */
+static void reserve_standard(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+}
+
+static int say(const char *text)
+{
+	if (fputs(text, stdout) < 0 || fflush(stdout))
+		err(FAILED, "standard output");
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	enum { JSON = 1, HELP, VERSION_ };
@@ -963,17 +983,16 @@ int main(int argc, char **argv)
 	bool json = false;
 	int option;
 
+	reserve_standard();
 	while ((option = getopt_long(argc, argv, "", options, NULL)) > 0) {
 		switch (option) {
 		case JSON:
 			json = true;
 			break;
 		case HELP:
-			fputs(usage, stdout);
-			return 0;
+			return say(usage);
 		case VERSION_:
-			puts("port0-ls " VERSION);
-			return 0;
+			return say("port0-ls " VERSION "\n");
 		default:
 			errx(FAILED, "see port0-ls --help");
 		}

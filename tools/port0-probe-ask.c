@@ -9,6 +9,7 @@
 #include <err.h>
 #include <errno.h>
 #include <linux/errqueue.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/icmp6.h>
 #include <netinet/ip_icmp.h>
@@ -66,6 +67,23 @@ const char *text_of(const union address *address)
 	return text;
 }
 
+/* Ends the program if the interface behind an address, @name, does not exist. */
+void check_interface(const char *name, const char *whole)
+{
+	const char *interface = strchr(name, '%');
+
+	if (interface && !if_nametoindex(interface + 1))
+		errx(FAILED, "%s: there is no interface %s: see ip link", whole, interface + 1);
+}
+
+/* A link-local address of which it is not said on which interface it is */
+bool is_without_interface(const union address *address)
+{
+	return address->sa.sa_family == AF_INET6 && !address->v6.sin6_scope_id &&
+	       (IN6_IS_ADDR_LINKLOCAL(&address->v6.sin6_addr) ||
+		IN6_IS_ADDR_MC_LINKLOCAL(&address->v6.sin6_addr));
+}
+
 int64_t now_ms(void)
 {
 	struct timespec time;
@@ -74,16 +92,26 @@ int64_t now_ms(void)
 	return time.tv_sec * 1000LL + time.tv_nsec / 1000000;
 }
 
-/* Marks a socket for port 0; false if the module is not loaded. */
-bool is_mark(int fd)
+/* Marks a socket for port 0; returns 0 or the errno. */
+int mark(int fd)
 {
 	int one = 1;
 
-	if (!setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
-		return true;
-	if (errno != ENOPROTOOPT)
-		err(FAILED, "cannot mark a socket for port 0");
-	return false;
+	return setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)) ? errno : 0;
+}
+
+const char *why_no_mark(int error)
+{
+	switch (error) {
+	case ENOPROTOOPT:
+		return NO_MODULE;
+	case EPERM:
+		return "EPERM: the administrator forbids it (the module's parameters drain and init_userns), or a seccomp filter or a BPF program of a control group";
+	case EBUSY:
+		return "something else has a kernel function that the module has to hook: dmesg names it";
+	default:
+		return strerror(error);
+	}
 }
 
 /* ---- results ---- */
@@ -247,6 +275,7 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 	union address own = test->source;
 	struct linger reset = { .l_onoff = 1 };
 	socklen_t len = sizeof(bound);
+	int error;
 
 	if (fd < 0) {
 		fail(result, test, SOCKET, errno);
@@ -269,8 +298,10 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 
 	own.sa.sa_family = (sa_family_t)family;
 	set_port(&own, 0);
-	if (!is_mark(fd)) {
-		fail(result, test, BIND, ENOPROTOOPT);
+	error = mark(fd);
+	if (error) {
+		result->verdict = UNTRIED;
+		snprintf(result->why, sizeof(result->why), "%s", why_no_mark(error));
 	} else if ((test->type == SOCK_STREAM &&
 		    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))) ||
 		   bind(fd, &own.sa, address_len(&own))) {

@@ -77,7 +77,7 @@ static int open_server(const union address *address, int type, const char *name)
 {
 	int family = address->sa.sa_family, port = address_port(address), one = 1;
 	int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int timeout = WAIT, linger = WAIT / 1000;
+	int timeout = WAIT, linger = WAIT / 1000, error;
 
 	if (fd < 0)
 		return -1;
@@ -85,8 +85,9 @@ static int open_server(const union address *address, int type, const char *name)
 	 * Needed on every port, since sending a datagram to port 0 needs the
 	 * mark
 	 */
-	if (!is_mark(fd))
-		errx(FAILED, NO_MODULE);
+	error = mark(fd);
+	if (error)
+		errx(FAILED, "%s", why_no_mark(error));
 	if (type == SOCK_STREAM) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		/* Peers that do not close after the answer */
@@ -112,6 +113,8 @@ static int open_server(const union address *address, int type, const char *name)
 		     name, port);
 	if (errno == EADDRNOTAVAIL)
 		errx(FAILED, "%s: this host does not have the address: see ip address", name);
+	if (errno == EINVAL && is_without_interface(address))
+		errx(FAILED, "%s: %s", name, NO_INTERFACE);
 	err(FAILED, "%s, port %d", name, port);
 }
 
@@ -124,6 +127,8 @@ static bool open_servers(const char *name, int control)
 	union address address = { };
 	int rc = getaddrinfo(name, "0", &hints, &found);
 
+	if (rc)
+		check_interface(name, name);
 	if (rc)
 		errx(FAILED, "--serve %s: not a numeric address: %s", name, gai_strerror(rc));
 	memcpy(&address, found->ai_addr, found->ai_addrlen);

@@ -8,6 +8,7 @@
  */
 #include <err.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -65,6 +66,8 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 	char *name = strndup(options.host + brackets, len - 2 * brackets);
 	int rc = name && *name ? getaddrinfo(name, NULL, &hints, &list) : EAI_NONAME;
 
+	if (rc && name)
+		check_interface(name, options.host);
 	if (rc)
 		errx(FAILED, "%s: the name does not resolve%s: %s", options.host,
 		     options.family == AF_INET ? " to an IPv4 address" :
@@ -99,18 +102,19 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 	free(name);
 }
 
-static bool has_module(void)
+/* Returns 0, or the errno of marking a socket, which only tests from port 0 need. */
+static int try_mark(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool has;
+	int error;
 
 	if (fd < 0)
 		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		err(FAILED, "cannot open a socket");
-	has = is_mark(fd);
+	error = mark(fd);
 	close(fd);
-	return has;
+	return error;
 }
 
 /*
@@ -135,9 +139,8 @@ static const char *find_source(const union address *host, union address *source)
 	else if (getsockname(fd, &source->sa, &len))
 		source->sa.sa_family = 0;
 	close(fd);
-	if (error == EINVAL && to.sa.sa_family == AF_INET6 && !to.v6.sin6_scope_id &&
-	    IN6_IS_ADDR_LINKLOCAL(&to.v6.sin6_addr))
-		return "a link-local address takes an interface: ADDRESS%INTERFACE";
+	if (error == EINVAL && is_without_interface(&to))
+		return NO_INTERFACE;
 	if (!error || error == EPERM || error == EACCES)
 		return NULL;
 	snprintf(why, sizeof(why), "no route: %s", strerror(error));
@@ -210,11 +213,11 @@ static void probe_protocol(struct test *test)
 static int probe(void)
 {
 	union address hosts[MAX_ADDRESSES];
-	bool module = has_module();
-	int count_of_hosts;
+	int count_of_hosts, no_mark = try_mark();
 
 	resolve(hosts, &count_of_hosts);
-	report_begin(options.json, options.host, options.control, module);
+	report_begin(options.json, options.host, options.control,
+		     no_mark != ENOPROTOOPT);
 	for (int n = 0; n < count_of_hosts; n++) {
 		struct test test = { .host = hosts[n], .control = options.control };
 		const char *trouble = find_source(&hosts[n], &test.source);
@@ -234,8 +237,8 @@ static int probe(void)
 			probe_protocol(&test);
 		}
 	}
-	if (!module && (options.from || !options.to))
-		warnx("from port 0 not tried: " NO_MODULE);
+	if (no_mark && (options.from || !options.to))
+		warnx("from port 0 not tried: %s", why_no_mark(no_mark));
 	if (found.controls && !found.good_controls) {
 		warnx("no control is answered: does port0-probe --serve run on %s, with --control %d?",
 		      options.host, options.control);
@@ -255,6 +258,25 @@ static int number(const char *option, const char *text, int least, int most)
 	    value > (unsigned long)most)
 		errx(FAILED, "%s %s: a number from %d to %d is wanted", option, text, least, most);
 	return (int)value;
+}
+
+/*
+ * If a standard descriptor is closed, no socket may get its number: what is printed would
+ * be sent. Using this one fails as using a closed one does.
+ */
+static void reserve_standard(void)
+{
+	for (int fd = 0; fd < 3; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+	}
+}
+
+static int say(const char *text)
+{
+	if (fputs(text, stdout) < 0 || fflush(stdout))
+		err(FAILED, "cannot write");
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -279,6 +301,7 @@ int main(int argc, char **argv)
 	bool is_server = false, is_client = false;
 	int option, rate = 0, status;
 
+	reserve_standard();
 	while ((option = getopt_long(argc, argv, "46", list, NULL)) > 0) {
 		is_client |= option != SERVE && option != RATE && option != PORT;
 		switch (option) {
@@ -322,11 +345,9 @@ int main(int argc, char **argv)
 			options.json = true;
 			break;
 		case HELP:
-			fputs(usage, stdout);
-			return 0;
+			return say(usage);
 		case VERSION_:
-			puts("port0-probe " VERSION);
-			return 0;
+			return say("port0-probe " VERSION "\n");
 		default:
 			errx(FAILED, "see port0-probe --help");
 		}

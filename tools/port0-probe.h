@@ -22,6 +22,7 @@ enum { ALL_PASS, SOME_FAIL, NO_CONTROL, FAILED };
 #define QUESTION_SIZE	96	/* longer than any answer to a token of 16 */
 
 #define NO_MODULE	"the kernel module port0 is not loaded: as root, run modprobe port0 or insmod port0.ko"
+#define NO_INTERFACE	"a link-local address takes an interface: ADDRESS%INTERFACE"
 #define NO_RIGHT	"no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0"
 
 union address {
@@ -75,8 +76,11 @@ int address_port(const union address *address);
 void set_port(union address *address, int port);
 bool same_host(const union address *a, const union address *b);
 const char *text_of(const union address *address);
+void check_interface(const char *name, const char *whole);
+bool is_without_interface(const union address *address);
 int64_t now_ms(void);
-bool is_mark(int fd);
+int mark(int fd);
+const char *why_no_mark(int error);
 bool is_expired(const struct result *result);
 bool passes(const struct result *result);
 void ask(const struct test *test, int hops, int wait, struct result *result);

@@ -179,16 +179,24 @@ static void set(const char *name, const char *format, ...)
 	free(value);
 }
 
-/* Tell whether the list in LD_PRELOAD has the library, in any directory. */
-static bool has_library(const char *list)
+/*
+ * Tell whether the list in LD_PRELOAD has the library, in any directory. @loads: and
+ * will load it, which it does not if the file is not there, as in a chroot.
+ */
+static bool has_library(const char *list, bool loads)
 {
 	static const char own[] = "/" PORT0_LIBRARY;
+	char path[PATH_MAX];
 
 	while (list && *list) {
 		size_t len = strcspn(list, " :");
 
-		if (len >= strlen(own) && !strncmp(list + len - strlen(own), own, strlen(own)))
-			return true;
+		if (len >= strlen(own) && len < sizeof(path) &&
+		    !strncmp(list + len - strlen(own), own, strlen(own))) {
+			snprintf(path, sizeof(path), "%.*s", (int)len, list);
+			if (!loads || !access(path, R_OK))
+				return true;
+		}
 		list += len + !!list[len];
 	}
 	return false;
@@ -264,7 +272,7 @@ static void run_mapped(char **command, const struct wishes *wish)
 	/* connect() to port 0 does not need the module. */
 	if (first || wish->mapped || wish->client || wish->from)
 		need_module();
-	if (!has_library(others))
+	if (!has_library(others, true))
 		set("LD_PRELOAD", "%s%s%s", library, others && *others ? ":" : "", others ?: "");
 	set_ports(PORT0_ENV_MAP, wish->map);
 	set_ports(PORT0_ENV_TO, wish->to);
@@ -372,6 +380,8 @@ static void run_listening(char **where, int count)
 	set("LISTEN_FDS", "%d", count);
 	set("LISTEN_PID", "%d", (int)getpid());
 	set("LISTEN_FDNAMES", "%s", names);
+	/* Of a service manager that has started this one: it names another process. */
+	unsetenv("LISTEN_PIDFDID");
 }
 
 /* One port, or a range of them. */
@@ -416,6 +426,24 @@ static void inherit(bool ports[65536], const char *text)
 		memset(ports + first, true, last - first + 1);
 		text = end + (*end == ',');
 	}
+}
+
+/* Settings without a library in LD_PRELOAD are left over: nobody asks for them now. */
+static void forget(void)
+{
+	static const char *const names[] = {
+		PORT0_ENV_FIRST, PORT0_ENV_FROM, PORT0_ENV_CLIENT, PORT0_ENV_KEEP, PORT0_ENV_SOCKETS,
+	};
+
+	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
+		unsetenv(names[n]);
+}
+
+static int say(const char *text)
+{
+	if (fputs(text, stdout) < 0 || fflush(stdout))
+		err(FAILED, "cannot write");
+	return 0;
 }
 
 int main(int argc, char **argv)
@@ -467,11 +495,9 @@ int main(int argc, char **argv)
 			fd = true;
 			break;
 		case HELP:
-			fputs(usage, stdout);
-			return 0;
+			return say(usage);
 		case VERSION_:
-			puts("port0-run " VERSION);
-			return 0;
+			return say("port0-run " VERSION "\n");
 		default:
 			errx(FAILED, "see port0-run --help");
 		}
@@ -487,9 +513,11 @@ int main(int argc, char **argv)
 	if (fd) {
 		run_listening(listens, count);
 	} else {
-		if (has_library(getenv("LD_PRELOAD"))) {
+		if (has_library(getenv("LD_PRELOAD"), false)) {
 			inherit(wish.map, getenv(PORT0_ENV_MAP));
 			inherit(wish.to, getenv(PORT0_ENV_TO));
+		} else {
+			forget();
 		}
 		run_mapped(argv, &wish);
 	}

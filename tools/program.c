@@ -15,6 +15,8 @@
 #include <sys/auxv.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -37,12 +39,15 @@ static bool read_at(int fd, void *buf, size_t size, uint64_t place)
 static void inspect_rights(int fd, struct program *p)
 {
 	bool ignored = prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1;
+	struct statfs fs;
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
 	struct stat st;
 
 	if (fstat(fd, &st) || !S_ISREG(st.st_mode))
 		return;
+	if (!fstatfs(fd, &fs))
+		ignored |= fs.f_flags & ST_NOSUID;
 	if (st.st_mode & S_ISUID && !ignored)
 		uid = st.st_uid;
 	if ((st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) && !ignored)
@@ -105,6 +110,16 @@ static const char *own_linker(void)
 	return NULL;
 }
 
+/* Tell whether the file is the dynamic linker, which may be run with a program's name. */
+static bool is_linker(int fd)
+{
+	const char *name = own_linker();
+	struct stat file, linker;
+
+	return name && !fstat(fd, &file) && !stat(name, &linker) &&
+	       file.st_dev == linker.st_dev && file.st_ino == linker.st_ino;
+}
+
 static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
 {
 	char linker[MAX_NAME] = "";
@@ -128,6 +143,8 @@ static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
 		}
 		go |= part.p_type == PT_NOTE && has_go_note(fd, part.p_offset, part.p_filesz);
 	}
+	if (!*linker && is_linker(fd))
+		return;
 	if (!*linker)
 		p->obstacle = "is statically linked, so it cannot load libport0.so";
 	else if (go)

@@ -45,7 +45,7 @@ void text_add(char *buf, size_t size, const char *text)
  * @size: of its memory
  * @number: what to add
  */
-void text_add_number(char *buf, size_t size, unsigned long number)
+void text_add_number(char *buf, size_t size, unsigned long long number)
 {
 	char digits[24] = "", *at = digits + sizeof(digits) - 1;
 
@@ -90,15 +90,21 @@ static bool has_capability(void)
 	       sets[0].effective & 1U << CAP_NET_BIND_SERVICE;
 }
 
-/* The label of this process in AppArmor or SELinux; empty if there is none */
-static void read_label(char label[static 200])
+/* Read a short file; the text is empty if that is impossible. */
+static void read_text(const char *path, char *text, size_t size)
 {
-	int fd = open("/proc/thread-self/attr/current", O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? 0 : read(fd, label, 199);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? 0 : read(fd, text, size - 1);
 
 	if (fd >= 0)
 		close(fd);
-	label[got > 0 ? got : 0] = '\0';
+	text[got > 0 ? got : 0] = '\0';
+}
+
+/* The label of this process in AppArmor or SELinux; empty if there is none */
+static void read_label(char label[static 200])
+{
+	read_text("/proc/thread-self/attr/current", label, 200);
 	label[strcspn(label, "\n")] = '\0';
 	if (!strcmp(label, "unconfined"))
 		label[0] = '\0';
@@ -145,6 +151,36 @@ static void add_mapping(char *buf, size_t size, const struct attempt *attempt)
 	text_add(buf, size, "? The kernel sees port 0");
 }
 
+/* The parameter of the module by which the administrator forbids it, or NULL */
+static const char *forbidding_parameter(void)
+{
+	char text[64];
+
+	read_text("/sys/module/port0/parameters/drain", text, sizeof(text));
+	if (*text == 'Y')
+		return "drain";
+	read_text("/sys/module/port0/parameters/init_userns", text, sizeof(text));
+	if (*text != 'Y')
+		return NULL;
+	/* The initial user namespace has all users. */
+	read_text("/proc/self/uid_map", text, sizeof(text));
+	return strstr(text, "4294967295") ? NULL : "init_userns";
+}
+
+/* Add that the administrator forbids it, if so. */
+static bool add_administrator(char *buf, size_t size, int err)
+{
+	const char *name = err == EPERM ? forbidding_parameter() : NULL;
+
+	if (!name)
+		return false;
+	text_add(buf, size, "the administrator forbids it, by the module's parameter ");
+	text_add(buf, size, name);
+	text_add(buf, size, *name == 'd' ? " (the module is to be unloaded)" :
+		 " (only the initial user namespace may use port 0)");
+	return true;
+}
+
 /**
  * refusal_of_bind - say why a marked socket did not get port 0
  * @buf: where to add the reason
@@ -173,7 +209,9 @@ void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *atte
 	}
 	other = try_bind(attempt->domain, attempt->type, attempt->protocol, attempt->addr,
 			 attempt->len);
-	if (filter_denies_bind(err)) {
+	if (add_administrator(buf, size, err)) {
+		return;
+	} else if (filter_denies_bind(err)) {
 		text_add(buf, size, "a seccomp filter denies bind() altogether (systemd: SystemCallFilter=)");
 	} else if (err == EACCES && other != EACCES) {
 		add_right(buf, size, attempt);
@@ -205,6 +243,8 @@ void refusal_of_option(char *buf, size_t size, int err)
 		text_add(buf, size, "something else has the kernel function that the module needs to hook: dmesg names it");
 		return;
 	}
+	if (add_administrator(buf, size, err))
+		return;
 	text_add(buf, size, "getsockopt() or setsockopt() is refused, ");
 	text_add(buf, size, prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0 ?
 		 "by a seccomp filter: it has to allow them (systemd: SystemCallFilter=@network-io)" :

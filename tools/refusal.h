@@ -29,7 +29,7 @@ struct attempt {
 };
 
 void text_add(char *buf, size_t size, const char *text);
-void text_add_number(char *buf, size_t size, unsigned long number);
+void text_add_number(char *buf, size_t size, unsigned long long number);
 
 void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *attempt);
 void refusal_of_option(char *buf, size_t size, int err);

@@ -26,7 +26,11 @@
 #define PORT0_ENV_KEEP		"PORT0_KEEP"
 /* device:inode of the file that messages are written to */
 #define PORT0_ENV_STDERR	"PORT0_STDERR"
-/* cookie:port,... of sockets on port 0, which are passed to the next program */
+/*
+ * Sockets on port 0, for the next program, separated by commas: cookie, port that was
+ * asked for, process, kind, family, whether for both families, and the address as two
+ * numbers, separated by colons
+ */
 #define PORT0_ENV_SOCKETS	"PORT0_SOCKETS"
 
 /* The length of a set in hexadecimal; shorter ones are written as ranges. */

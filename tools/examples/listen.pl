@@ -8,6 +8,9 @@ use Socket qw(:DEFAULT IPPROTO_IP IPPROTO_IPV6 IPV6_V6ONLY IN6ADDR_ANY pack_sock
 
 use constant IP_BIND_PORT_ZERO => 0x7030;
 
+# Writing to a peer that has gone must not end the server.
+$SIG{PIPE} = "IGNORE";
+
 sub port_zero {
 	my ($kind) = @_;
 	socket(my $socket, AF_INET6, $kind, 0) or die "socket: $!\n";

@@ -22,6 +22,8 @@ Thread.new do
     data, peer = datagrams.recvfrom(65_536)
     # The mark lets it answer peers that send from port 0, too.
     datagrams.send(data, 0, peer)
+  rescue SystemCallError => e
+    warn e.message
   end
 end
 
@@ -31,6 +33,9 @@ loop do
   connection, = listener.accept
   Thread.new do
     IO.copy_stream(connection, connection)
+  rescue SystemCallError
+    # The peer has gone.
+  ensure
     connection.close
   end
 end

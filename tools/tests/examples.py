@@ -127,10 +127,21 @@ def echo(family, kind, from_zero=False):
             assert s.recv(1) == b""
 
 
+def leave_early(family):
+    """A client that sends more than it reads, and goes: the server must survive that."""
+    for _ in range(5):
+        with connected(family, STREAM) as s, contextlib.suppress(OSError):
+            s.setblocking(False)
+            while True:
+                s.send(bytes(65536))
+        time.sleep(0.1)
+
+
 def echoes(*argv):
     """Both protocols and families, from ordinary ports and from port 0."""
     with server(*argv):
         for family in NEAR:
+            leave_early(family)
             for _ in range(3):
                 echo(family, STREAM)
             echo(family, DGRAM)

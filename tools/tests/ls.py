@@ -151,6 +151,10 @@ def test_nowhere_to_write():
     with open("/dev/full", "w", encoding="ascii") as full:
         done = subprocess.run([LS, "--json"], stdout=full, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2 and b"No space" in done.stderr, done
+    for option in ("--help", "--json"):
+        done = subprocess.run([LS, option], stderr=subprocess.PIPE, check=False,
+                              preexec_fn=lambda: os.close(1))
+        assert done.returncode == 2 and b"Bad file descriptor" in done.stderr, done
 
 
 @needs_no_module

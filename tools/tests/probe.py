@@ -198,6 +198,18 @@ def test_no_such_name():
         assert len(done.stderr.splitlines()) == 1 and not done.stdout, done
 
 
+def test_no_such_interface():
+    for argv in (["--to", "fe80::1%nothere"], ["--to", "[fe80::1%nothere]"], ["--serve", "fe80::1%nothere"]):
+        done = run(PROBE, *argv, status=3)
+        says(done.stderr, "there is no interface nothere")
+        assert len(done.stderr.splitlines()) == 1, done
+
+
+@needs_module
+def test_serve_without_interface():
+    says(run(PROBE, "--serve", "fe80::1", status=3).stderr, "fe80::1: a link-local address takes an interface")
+
+
 def test_no_route():
     for host, why in (("192.0.2.1", "no route: "), ("2001:db8::1", "no route: "),
                       ("fe80::1", "ADDRESS%INTERFACE")):
@@ -213,6 +225,50 @@ def test_output_that_cannot_be_written():
                               text=True, check=False, timeout=60)
     assert done.returncode == 3, done
     says(done.stderr, "cannot write")
+
+
+def test_closed_descriptors():
+    """No socket gets the place of standard output or error."""
+    def close():
+        for fd in range(3):
+            os.close(fd)
+
+    assert subprocess.run([PROBE, "--to", "127.0.0.1"], check=False, timeout=60, preexec_fn=close).returncode == 3
+    done = subprocess.run([PROBE, "--help"], stderr=subprocess.PIPE, text=True, check=False,
+                          preexec_fn=lambda: os.close(1))
+    assert done.returncode == 3, done
+    says(done.stderr, "cannot write")
+
+
+@needs_module
+def test_serve_without_standard_output():
+    done = subprocess.run([PROBE, "--serve", "127.0.0.1"], stderr=subprocess.PIPE, text=True, check=False,
+                          timeout=60, preexec_fn=lambda: os.close(1))
+    assert done.returncode == 3, done
+    says(done.stderr, "cannot write")
+
+
+def deny_mark():
+    """Any setsockopt(fd, level, 0x7030, ...) gives EPERM, as with the module's drain."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    number = 54 if os.uname().machine == "x86_64" else 208
+    code = struct.pack("=" + "HBBI" * 6, 0x20, 0, 0, 0, 0x15, 0, 3, number, 0x20, 0, 0, 32,
+                       0x15, 0, 1, 0x7030, 6, 0, 0, 0x50001, 6, 0, 0, 0x7fff0000)
+    code = ctypes.create_string_buffer(code)
+    program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 6, ctypes.addressof(code)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.addressof(program), 0, 0) == 0
+
+
+def test_mark_that_is_refused():
+    """Only tests from port 0 need it."""
+    done = run(PROBE, "--to", "--json", "127.0.0.1", status=2, preexec_fn=deny_mark)
+    assert {test["verdict"] for test in json.loads(done.stdout)["addresses"][0]["tests"]} == {"refused"}, done
+    done = run(PROBE, "127.0.0.1", status=2, preexec_fn=deny_mark)
+    assert done.stdout.count("not tried: EPERM: the administrator forbids it") == 4, done
+    says(done.stderr, "from port 0 not tried: EPERM")
+    says(run(PROBE, "--serve", status=3, preexec_fn=deny_mark).stderr, "EPERM: the administrator forbids it")
 
 
 def test_nobody_serves():

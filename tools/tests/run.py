@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import ctypes
 import errno
+import fcntl
 import ftplib
 import os
 import shutil
@@ -100,6 +101,15 @@ def test_help_and_version():
     says(run(RUN, "--version").stdout, "port0-run ")
 
 
+def test_nowhere_to_write():
+    for closed in (False, True):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            done = subprocess.run([RUN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                                  preexec_fn=(lambda: os.close(1)) if closed else None)
+        assert done.returncode == 125, done
+        says(done.stderr, "cannot write")
+
+
 def test_wrong_arguments():
     for argv in ([], ["--map", "70000", "true"], ["--map", "x", "true"], ["--map", "-1", "true"],
                  ["--map", "", "true"], ["--to", "65536", "true"], ["--map", "80-", "true"],
@@ -164,6 +174,47 @@ def test_program_of_another_c_library_is_refused():
         run("cc", "-x", "c", "-o", program, "-Wl,--dynamic-linker=/lib/ld-other.so.1", "-",
             input="int main(void) { return 0; }")
         says(run(RUN, program, status=126).stderr, "another C library", "--listen ADDR --fd")
+
+
+def test_setuid_bit_without_effect():
+    """On a file system that is mounted so, the program keeps its user and the library."""
+    def mount():
+        libc = ctypes.CDLL(None)
+        assert libc.unshare(0x20000) == 0
+        assert libc.mount(b"none", b"/", None, 0x44000, None) == 0
+        assert libc.mount(b"none", directory.encode(), b"tmpfs", 2, None) == 0
+        program = shutil.copy("/usr/bin/env", os.path.join(directory, "env"))
+        os.chown(program, NOBODY, NOBODY)
+        os.chmod(program, 0o4755)
+
+    with tempfile.TemporaryDirectory() as directory:
+        says(run(RUN, "--to", "1", os.path.join(directory, "env"), preexec_fn=mount).stdout, "PORT0_TO=1")
+
+
+def test_dynamic_linker_by_name():
+    """As wrappers of some packages do it: ld.so PROGRAM."""
+    with open("/proc/self/maps", encoding="ascii") as f:
+        linker = next(line.split()[-1] for line in f if "/ld-linux" in line)
+    says(run(RUN, "--to", "1", linker, "/usr/bin/env").stdout, "PORT0_TO=1")
+
+
+def test_preloaded_library_that_is_not_there():
+    """As in a chroot: this one is used, and the options of the outer port0-run stay."""
+    env = {**os.environ, "LD_PRELOAD": "/no/such/libport0.so", "PORT0_TO": "2"}
+    said = run(RUN, "--to", "1", "env", env=env).stdout.splitlines()
+    libraries = next(line for line in said if line.startswith("LD_PRELOAD=")).split("=")[1].split(":")
+    assert os.access(libraries[0], os.R_OK) and libraries[1:] == ["/no/such/libport0.so"], said
+    assert "PORT0_TO=1-2" in said, said
+
+
+def test_settings_left_over():
+    """Without the library they are nobody's."""
+    names = {f"PORT0_{name}" for name in ("MAP", "TO", "FIRST", "FROM", "CLIENT", "KEEP", "SOCKETS")}
+    env = {**os.environ, **{name: "1" for name in names}}
+    env.pop("LD_PRELOAD", None)
+    said = {line for line in run(RUN, "--to", "2", "env", env=env).stdout.splitlines()
+            if line.split("=")[0] in names}
+    assert said == {"PORT0_MAP=", "PORT0_TO=2"}, said
 
 
 def test_strange_files():
@@ -382,6 +433,17 @@ except OSError: print("refused")
         assert said.stdout == "refused\n" and not said.stderr and not f.read()
 
 
+def test_message_on_another_terminal():
+    """sudo gives a program a terminal of its own: what people read there is for them."""
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('127.0.0.1', 1))"
+    pty = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_TO": "1",
+           "PORT0_STDERR": "1:1"}
+    done = run(sys.executable, "-c", pty, sys.executable, "-c", code, env=env, status=None,
+               stdin=subprocess.DEVNULL)
+    assert loaded() or "port0: send to port 0: " in done.stdout, done
+
+
 @needs_module
 def test_stderr_that_nobody_reads():
     """A message must not end a program, or stop it."""
@@ -409,6 +471,24 @@ except OSError: print("refused")
         if full:
             os.close(reader)
         assert done.stdout == "refused\n", f"full: {full}, exit {done.returncode}"
+
+
+def test_long_message_into_a_pipe():
+    """With room for one page, which is all that poll() tells: the program must not wait."""
+    reader, writer = os.pipe()
+    os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) - 4096))
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        deep = os.path.join(directory, *["d" * 250] * 15)
+        os.makedirs(deep)
+        program = shutil.copy(f"{BINDER}-static", os.path.join(deep, "s" * 250))
+        done = subprocess.run([RUN, "--to", "1", sys.executable, "-c",
+                               "import os, sys; os.execv(sys.argv[1], ['binder'])", program],
+                              timeout=60, check=False, stdout=subprocess.PIPE, stderr=writer)
+    assert done.returncode == 2, done
+    os.set_blocking(reader, False)
+    assert b"port0: /tmp/" in os.read(reader, 1 << 20)
+    os.close(reader)
+    os.close(writer)
 
 
 class Echo:
@@ -847,6 +927,21 @@ int main(int argc, char **argv)
 
 
 @needs_no_module
+def test_to_in_a_later_message():
+    """Of several messages on a connected socket only some may have an address."""
+    code = CALLS + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(('127.0.0.1', 7777))
+vec, keep = messages(2, packed(s.family, '127.0.0.1', 5353), [b'a', b'b'])
+vec[0].hdr.name, vec[0].hdr.namelen = None, 0
+print(libc.sendmmsg(s.fileno(), vec, 2, 0))
+"""
+    with Echo(port=7777), Echo(port=5353) as wrong:
+        said = python(code, "--to", "5353")
+        assert said.stdout == "1\n" and not wrong.peers, said
+        says(said.stderr, "modprobe port0")
+
+
+@needs_no_module
 def test_to_by_datagram_without_module():
     for how in HOW[:3]:
         code = CALLS + f"""
@@ -863,7 +958,8 @@ except (OSError, AssertionError) as e: print(e)
 def test_first_bind_on_an_address():
     """Other sockets that bind to 0 get any free port, and a message is printed."""
     code = PROLOGUE + """
-import time
+import subprocess, time
+def again(what): return [sys.executable, '-uc', sys.orig_argv[-1].partition('# ' + 'what')[0] + what]
 def make(family, kind, address, options):
     s = socket.socket(family, kind)
     for level, name in options: s.setsockopt(level, name, 1)
@@ -876,6 +972,7 @@ def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, addre
 def udp6(address, *options): return make(socket.AF_INET6, socket.SOCK_DGRAM, address, options)
 only6 = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_REUSEADDR))
+# what
 """
     for what, wanted in {
             # FTP: the data's sockets, whoever binds them
@@ -894,6 +991,21 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "a = tcp(''); a.close(); b = tcp('')": "ll",
             "if os.fork() == 0:\n  a = tcp('')\n  if os.fork() == 0: time.sleep(2); a.close(); tcp('')\n"
             "  os._exit(0)\nos.wait()": "ll",
+            # a socket that gets another number
+            "a = tcp(''); os.dup2(a.fileno(), 900); a.close(); b = tcp(''); os.close(900); c = tcp('')": "lel",
+            # a helper, which is another program; a program that replaces itself
+            "a = tcp(''); subprocess.run(again(\"tcp('')\"), check=True)": "le",
+            "a = tcp(''); subprocess.run(again(\"udp('')\"), check=True)": "ll",
+            "a = tcp6(''); subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)": "le",
+            "a = tcp('127.0.0.1'); subprocess.run(again(\"tcp('127.0.0.2')\"), check=True)": "ll",
+            "a = tcp(''); os.execv(sys.executable, again(\"tcp('')\"))": "ll",
+            "a = tcp(''); os.set_inheritable(a.fileno(), True)\n"
+            "os.execv(sys.executable, again(\"tcp(''); os.closerange(3, 99); tcp('')\"))": "lel",
+            # a server that goes into the background, and what that starts
+            **{"if os.fork() == 0:\n  a = tcp('')\n  if os.fork(): os._exit(0)\n  time.sleep(1)\n"
+               f"  {start}\n  os._exit(0)\nos.wait(); os.read(0, 1)": "le"
+               for start in ("if os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\n  os.wait()",
+                             "subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)")},
             # TFTP, and a resolver that asks over IPv6 too
             "a = udp('', reuse); b = udp('', reuse)": "le",
             "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
@@ -914,6 +1026,24 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             assert complaint.count("any free port") == 1
         else:
             assert not complaint, f"{what}: {complaint}"
+
+
+@needs_module
+def test_first_of_several_threads():
+    code = PROLOGUE + """
+import threading
+barrier, keep = threading.Barrier(8), []
+def work():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    barrier.wait(); s.bind(('', 0)); keep.append(s)
+threads = [threading.Thread(target=work) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(sorted(port(s) for s in keep))
+"""
+    for _ in range(20):
+        said = python(code)
+        assert said.stdout == str(["ephemeral"] * 7 + ["literal"]) + "\n", said
 
 
 @needs_module
@@ -1003,6 +1133,10 @@ if how == 'execv': cleared(); libc.execv(text[0], vector)
 if how == 'execl': cleared(); libc.execl(text[0], *text, None)
 if how == 'execlp': cleared(); libc.execlp(b'binder', *text, None)
 if how == 'execvp': cleared(); libc.execvp(b'binder', vector)
+if how in ('pidfd_spawn', 'pidfd_spawnp'):
+    pidfd = ctypes.c_int()
+    assert libc[how](ctypes.byref(pidfd), text[0], None, None, vector, nothing) == 0
+    os.waitid(os.P_PIDFD, pidfd.value, os.WEXITED); sys.exit()
 if how == 'system': cleared(); libc.system(' '.join(argv).encode()); sys.exit()
 if how == 'popen':
     cleared(); libc.popen.restype = ctypes.c_void_p
@@ -1016,7 +1150,9 @@ def test_environment_emptied_before_exec():
     """With an emptied environment, by every function that starts a program."""
     for how in ("execve", "execve null", "own preload", "only preload", "fexecve", "execveat",
                 "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp", "subprocess",
-                "execv", "execl", "execlp", "execvp", "system", "popen"):
+                "execv", "execl", "execlp", "execvp", "system", "popen", "pidfd_spawn", "pidfd_spawnp"):
+        if how.startswith("pidfd") and not hasattr(ctypes.CDLL(None), how):
+            continue    # older than glibc 2.39
         said = run(RUN, "--map", "8080", sys.executable, "-c", EMPTIED, how)
         assert said.stdout == "0 1\n", f"{how}: {said}"
     said = run(RUN, "--map", "8080", "env", "-i", BINDER, "plain", "8080")
@@ -1024,6 +1160,94 @@ def test_environment_emptied_before_exec():
     for options, port in (([], "0"), (["--map", "1-9000"], "8080")):
         said = run(RUN, *options, "sh", "-c", 'env -i sh -c "env - $0 plain $1"', BINDER, port)
         assert said.stdout == "0 1\n", said
+
+
+def test_system_in_threads():
+    """Each changes the environment, which they share."""
+    source = """
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+static void *work(void *nothing)
+{
+	for (int n = 0; n < 100; n++) {
+		if (n % 2 ? system("test $PORT0_TO = 1") : pclose(popen("test $PORT0_TO = 1", "w")))
+			exit(1);
+	}
+	return nothing;
+}
+int main(void)
+{
+	pthread_t threads[4];
+
+	clearenv();
+	setenv("A", "b", 1);
+	for (int n = 0; n < 4; n++)
+		pthread_create(threads + n, NULL, work, NULL);
+	for (int n = 0; n < 4; n++)
+		pthread_join(threads[n], NULL);
+	puts(getenv("A"));
+	return 0;
+}
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-pthread", "-x", "c", "-o", program, "-", input=source)
+        assert run(RUN, "--to", "1", program).stdout == "b\n"
+
+
+def test_small_stack():
+    """A thread with the smallest stack may make these calls, and failing ones with a message."""
+    source = """
+#define _GNU_SOURCE
+#include <limits.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char *const nothing[] = { NULL };
+static void *work(void *program)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(5353) };
+	struct mmsghdr message = { .msg_hdr = { .msg_name = &addr, .msg_namelen = sizeof(addr) } };
+	char *const argv[] = { program, NULL };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	sendmmsg(fd, &message, 1, 0);
+	recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL);
+	addr.sin_port = 0;
+	bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+	if (!fork()) {
+		execve(program, argv, nothing);
+		_exit(1);
+	}
+	wait(NULL);
+	return system("true") ? NULL : program;
+}
+int main(int argc, char **argv)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	void *result = NULL;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, PTHREAD_STACK_MIN);
+	if (argc == 2 && !pthread_create(&thread, &attr, work, argv[1]))
+		pthread_join(thread, &result);
+	return !result;
+}
+"""
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_TO": "5353", "PORT0_MAP": "0"}
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-pthread", "-x", "c", "-o", program, "-", input=source)
+        done = run("sh", "-c", 'PORT0_STDERR=$(stat -L -c %d:%i /dev/fd/2) exec "$0" "$1"', program,
+                   f"{BINDER}-static", env=env)
+    says(done.stderr, "statically linked")
 
 
 @needs_module
@@ -1112,6 +1336,21 @@ else:
                  "setpriv", "--ambient-caps=+net_bind_service")
             said = run(mine, "--map", "8080", "--keep-right", sys.executable, "-c", code, how).stdout
             says(said, f"literal {right}", "root again literal" if how == "seteuid" else f"{right}\nfor good")
+
+
+def test_program_that_keeps_its_own_rights():
+    """--keep-right takes none away from a program that keeps some itself, as chronyd does."""
+    code = f"""
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(8, 1, 0, 0, 0) == 0
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+status = dict(l.split(':', 1) for l in open('/proc/thread-self/status'))
+print(status['CapEff'].strip(), status['CapPrm'].strip(), libc.prctl(7, 0, 0, 0, 0))
+"""
+    plain = run(sys.executable, "-c", code).stdout.split()
+    said = python(code, "--to", "1", "--keep-right").stdout.split()
+    assert plain[0] == "0" * 16 and said == ["0000000000000400", *plain[1:]], (plain, said)
 
 
 @contextlib.contextmanager
@@ -1210,6 +1449,34 @@ def test_who_has_refused():
                       preexec_fn=enter)
         assert said.stdout == f"{errno.EPERM}\n", said
         says(said.stderr, "control group", "sees port 0")
+
+
+@needs_module
+def test_administrator_forbids():
+    """The parameters of the module; the errno is the same as from a BPF program."""
+    def parameter(name, value):
+        with open(f"/sys/module/port0/parameters/{name}", "w", encoding="ascii") as f:
+            f.write(value)
+
+    code = PROLOGUE + "print(flush=True)\ninput()\ns = socket.socket()\ntry: s.bind(('', 0))\nexcept OSError as e: print(e)"
+    with subprocess.Popen([RUN, sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.readline()
+        parameter("drain", "1")
+        try:
+            done = run(RUN, "true", status=125)
+            out, problem = child.communicate("\n", 60)
+        finally:
+            parameter("drain", "0")
+    says(done.stderr, "administrator", "drain")
+    says(out, os.strerror(errno.EPERM))
+    says(problem, "administrator", "drain")
+    parameter("init_userns", "1")
+    try:
+        done = run("unshare", "--user", "--map-root-user", RUN, "true", status=125)
+    finally:
+        parameter("init_userns", "0")
+    says(done.stderr, "administrator", "init_userns")
 
 
 @needs_module
