@@ -190,22 +190,25 @@ def load_closes_what_it_binds():
     absent()
     before = sockets()
     load()
-    wait_for("the sockets to go that were bound to check the kernel",
-             lambda: all(now <= then for now, then in zip(sockets(), before)))
+    with contextlib.suppress(TimeoutError):
+        wait_for("the sockets to go that were bound to check the kernel",
+                 lambda: all(now <= then for now, then in zip(sockets(), before)))
+    for now, then in zip(sockets(), before):
+        equal(True, now <= then, f"{now} sockets after a load, {then} before")
     unload()
 
 
 @test()
 def load_without_loopback():
-    """What the module finds out at load does not depend on the device."""
+    """What the module finds out at load does not depend on the addresses of lo."""
     absent()
-    # It may never have been up; then there would be no routing table either.
+    # Addresses of a device that is only set down can still be bound.
     run("ip", "link", "set", "lo", "up")
+    run("ip", "address", "delete", "127.0.0.1/8", "dev", "lo")
     try:
-        run("ip", "link", "set", "lo", "down")
         equal("ok", code(load))
     finally:
-        run("ip", "link", "set", "lo", "up")
+        run("ip", "address", "add", "127.0.0.1/8", "dev", "lo")
     with Namespace(), bound_socket("127.0.0.1", TCP, 0):
         expect_pinned()
 

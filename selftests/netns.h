@@ -146,20 +146,32 @@ static inline int add_veth(const char *name)
 
 /* ---- network namespaces ---- */
 
-/* @flags: IFF_UP, or 0 to set it down */
-static inline int set_lo_flags(short flags)
+static inline int set_lo(int request, struct ifreq *lo)
 {
-	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = flags };
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-	int err = rc(ioctl(fd, SIOCSIFFLAGS, &lo));
+	int err;
 
+	strcpy(lo->ifr_name, "lo");
+	err = rc(ioctl(fd, request, lo));
 	close(fd);
 	return err;
 }
 
+/* Loopback up, with another IPv4 address than 127.0.0.1 */
+static inline int set_lo_up_elsewhere(void)
+{
+	struct ifreq flags = { .ifr_flags = IFF_UP }, addr = {};
+	struct sockaddr_in *elsewhere = (void *)&addr.ifr_addr;
+
+	elsewhere->sin_family = AF_INET;
+	elsewhere->sin_addr.s_addr = htonl(0xc0000201);	/* 192.0.2.1 */
+	return set_lo(SIOCSIFFLAGS, &flags) ?: set_lo(SIOCSIFADDR, &addr);
+}
+
 static inline int set_lo_up(void)
 {
-	int err = set_lo_flags(IFF_UP);
+	struct ifreq flags = { .ifr_flags = IFF_UP };
+	int err = set_lo(SIOCSIFFLAGS, &flags);
 
 	if (err || !have_family_of("::1"))
 		return err;

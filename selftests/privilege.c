@@ -262,8 +262,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 	away = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
 	ASSERT_LE(0, away);
 	/* Without a routing table, every address would be taken for a broadcast one. */
-	ASSERT_EQ(0, set_lo_flags(IFF_UP));
-	ASSERT_EQ(0, set_lo_flags(0));
+	ASSERT_EQ(0, set_lo_up_elsewhere());
 	for (allowed = 0; allowed < 2; allowed++) {
 		ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
 		set_unprivileged_start(_metadata, variant->port + !allowed);
@@ -273,7 +272,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 		bound = bound_socket(_metadata, variant->host, variant->type,
 				     variant->port);
 
-		/* There is no loopback, so no address, in the other one. */
+		/* The other one does not have the address. */
 		ASSERT_EQ(0, rc(setns(away, CLONE_NEWNET)));
 		for (i = 0; i < ARRAY_SIZE(limits); i++) {
 			set_unprivileged_start(_metadata, limits[i]);
