@@ -1429,6 +1429,44 @@ TEST_F(others, hold_no_reference)
 	}
 }
 
+/* ---- names ---- */
+
+FIXTURE(asked) {};
+
+FIXTURE_VARIANT(asked) {
+	const char *host;
+	int port;
+};
+
+ON_BOTH_PORTS(asked, ip4, .host = "127.0.0.1");
+ON_BOTH_PORTS(asked, ip6, .host = "::1");
+
+FIXTURE_SETUP(asked)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(asked) {}
+
+/* It had a peer when the call began, and has none when the call gets the lock. */
+TEST_F(asked, disconnected_while_getpeername_waits)
+{
+	struct call ask = { .make = do_ask_for_no_peer };
+
+	if (is_older_than(6, 1))
+		SKIP(return, "this kernel does not take the lock for getpeername()");
+	ask.fd = new_socket(_metadata, variant->host, SOCK_DGRAM);
+	ASSERT_EQ(0, connect_to(ask.fd, variant->host, variant->port));
+	call_hold(_metadata, &ask, BEFORE_LOCK);
+	EXPECT_EQ(0, disconnect(ask.fd));
+	EXPECT_EQ(0, call_release(_metadata, &ask));
+	close(ask.fd);
+}
+
 /* ---- options of IPv6 sockets ---- */
 
 FIXTURE(v6only) {};
