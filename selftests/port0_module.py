@@ -52,6 +52,11 @@ def tcp_sockets():
     return int(re.search(r"^TCP: .* alloc (\d+)", read("/proc/self/net/sockstat"), re.M)[1])
 
 
+def udp_sockets():
+    """How many UDP sockets of this namespace are bound."""
+    return int(re.search(r"^UDP: inuse (\d+)", read("/proc/self/net/sockstat"), re.M)[1])
+
+
 def expect_tcp_sockets(most):
     """At most as many as there were; one that is closed may take a moment to go."""
     with contextlib.suppress(TimeoutError):
