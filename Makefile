@@ -13,6 +13,7 @@ help:
 
 #help make            the module, for the kernel that runs (KDIR=DIR: for another)
 #help make install    the module and the header, as root; DESTDIR=, PREFIX=
+#help make uninstall  removes both again
 #help make clean      removes what was made, but for the guests' roots in build/cache
 #help make distclean  removes these, too
 #help make -C tools   port0-run, port0-ls, port0-probe; then make -C tools install
@@ -66,6 +67,12 @@ install: modules
 	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) CONFIG_MODULE_SIG_ALL= modules_install
 	$(if $(DESTDIR),,depmod -a "$$(cat $(KDIR)/include/config/kernel.release)")
 	install -D -m 644 module/uapi/port0.h $(DESTDIR)$(PREFIX)/include/port0.h
+
+# Kernels differ in the directory that they install it in. That of DKMS is left alone.
+uninstall: headers
+	release="$$(cat $(KDIR)/include/config/kernel.release)" && \
+	rm -f $(DESTDIR)/lib/modules/"$$release"/*/port0.ko* && \
+	$(if $(DESTDIR),,depmod -a "$$release" &&) rm -f $(DESTDIR)$(PREFIX)/include/port0.h
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
@@ -155,5 +162,5 @@ dist:
 mirrors: python
 	@scripts/mirrors $(if $(TREE),"$(TREE)",--help) $(if $(OLD),--old "$(OLD)")
 
-.PHONY: all help modules headers check install dist clean distclean python test test-all \
+.PHONY: all help modules headers check install uninstall dist clean distclean python test test-all \
 	test-debug fuzz mutate coverage demo bench deb proof build-matrix mirrors
