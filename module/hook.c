@@ -2,10 +2,10 @@
 /*
  * Installing and removing hooks.
  *
- * There are two backends: ftrace, which costs 10 to 20 ns per call, and kprobes,
- * for kernels without the function tracer. Each hooked function belongs to one
- * ftrace_ops of ours only, so that ftrace calls the callback directly from the
- * trampoline of that ops and does not walk a list.
+ * There are two backends: ftrace, and kprobes for kernels without the function tracer.
+ * doc/performance.md has their costs. Each hooked function belongs to one ftrace_ops of
+ * ours only, so that ftrace calls the callback directly from the trampoline of that ops
+ * and does not walk a list.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -24,8 +24,8 @@
  * @install: install hooks, all or none, and return 0 or an errno; on failure
  *	*culprit is the hook that could not be installed, or NULL
  * @remove: remove hooks and clear @installed of each one that is removed; when it
- *	returns, no new call can enter these. Removing all hooks at once fails only
- *	if ftrace has disabled itself, removing some of them also without memory
+ *	returns, no new call can enter these. Removing all hooks fails only
+ *	if ftrace has disabled itself; removing some, also for lack of memory
  *
  * Both run in process context with port0_hook_mutex held, and may sleep.
  */
@@ -47,9 +47,9 @@ static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
 
 /*
- * The sets whose arming has failed, the errno, and until when (in jiffies) requests
- * for them get that errno without another try. Any user can cause a try, and each
- * one patches the kernel's code.
+ * The sets that could not be armed, the errno, and until when (in jiffies) requests for
+ * them fail with it at once. Any user can cause a try, and each try patches the
+ * kernel's code.
  */
 #define PORT0_REFUSAL_TIME	HZ
 static unsigned int port0_hooks_refused;
@@ -111,7 +111,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 	err = ftrace_set_filter_ips(ops, ips, n, 0, 0);
 	if (!err)
 		err = register_ftrace_function(ops);
-	/* A BPF program is just being attached to the function, or detached. */
+	/* A BPF program is being attached to the function or detached from it. */
 	while (err == -EAGAIN && tries-- > 0) {
 		msleep(PORT0_FTRACE_PAUSE);
 		err = register_ftrace_function(ops);
@@ -130,7 +130,7 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 	int err = unregister_ftrace_function(ops);
 
 	if (err)
-		pr_err("%s: ftrace does not let go of a hook: errno %d (ftrace has switched itself off; see the warning before this)\n",
+		pr_err("%s: cannot remove a hook: errno %d (ftrace has disabled itself; see the kernel warning before this)\n",
 		       __func__, -err);
 	else
 		port0_ftrace_free_filter(ops);
@@ -201,10 +201,11 @@ static int port0_ftrace_install(struct port0_hook **hooks, unsigned int n,
 			continue;
 		found = port0_ftrace_gather(gate, hooks, n);
 		/*
-		 * Only gates that look on may get functions later. Those that
-		 * redirect have their hooks in one set, see port0_hooks[]:
-		 * only register_ftrace_function() makes a BPF program's direct
-		 * call on a function share it with an IPMODIFY ops.
+		 * A gate that redirects gets all its functions at once, since its hooks
+		 * are in one set (see port0_hooks[]). It must: if a BPF trampoline is
+		 * attached to one of them, only register_ftrace_function() lets an
+		 * IPMODIFY ops share that function, and ftrace_set_filter_ips() does
+		 * not.
 		 */
 		if (gate->installed)
 			err = ftrace_set_filter_ips(&gate->ops,
@@ -235,8 +236,8 @@ static const struct port0_backend port0_backend_ftrace = {
 #endif /* PORT0_HAVE_FTRACE */
 
 /*
- * Does nothing, but a kprobe with a post-handler is never jump-optimised. An
- * optimised kprobe ignores that its pre-handler changed the instruction pointer.
+ * Does nothing. A kprobe that has a post-handler is never jump-optimised; an optimised
+ * one would ignore that its pre-handler changed the instruction pointer.
  */
 static void port0_kprobe_post(struct kprobe *kp, struct pt_regs *regs,
 			      unsigned long flags)
@@ -246,10 +247,10 @@ static void port0_kprobe_post(struct kprobe *kp, struct pt_regs *regs,
 /*
  * Tell whether there is no other kprobe on the function.
  *
- * With CONFIG_KPROBES_ON_FTRACE, a kprobe that may redirect must not be added to
- * one that may not: the kernel has armed the first without IPMODIFY, disarms both
- * as if they had it, and warns. A kprobe that shares its address is linked to the
- * other by kp->list, so registering one that is not armed shows whether it would.
+ * With CONFIG_KPROBES_ON_FTRACE, a kprobe with a post-handler must not be added to one
+ * without: the kernel has armed the first one without IPMODIFY, later disarms both as
+ * if they had it, and warns. Kprobes at one address are linked by kp->list, so this
+ * registers a disabled kprobe and looks at its list.
  */
 static bool port0_kprobe_is_alone(struct port0_hook *hook)
 {
@@ -297,20 +298,20 @@ static int port0_kprobe_arm(struct port0_hook *hook)
 }
 
 /*
- * Make sure that a kprobe is unregistered: try again until it is.
+ * Unregister a kprobe again and again until it is gone.
  *
  * With CONFIG_KPROBES_ON_FTRACE, the kernel allocates memory to disarm a kprobe. If
- * that fails, the kprobe stays in the kernel's tables, which shows only in
- * kp->addr being NULL, and would be used after the module is gone. The kernel has
- * also decremented its count of armed kprobes; arming this one again before the
- * next try corrects that.
+ * that fails, the kprobe stays in the kernel's tables and would be used after the
+ * module is gone. Only kp->addr being NULL shows this. The kernel has also decremented
+ * its count of armed kprobes; arming this one again before the next try corrects the
+ * count.
  */
 static void port0_kprobe_insist(struct port0_hook *hook)
 {
 	struct kprobe *kp = &hook->kp;
 
 	while (!kp->addr) {
-		pr_warn_ratelimited("%s: the kernel cannot take the kprobe off %s; trying again\n",
+		pr_warn_ratelimited("%s: cannot remove the kprobe on %s; trying again\n",
 				    __func__, hook->func);
 		msleep(20);
 		kp->addr = (kprobe_opcode_t *)hook->addr;
@@ -322,7 +323,7 @@ static void port0_kprobe_insist(struct port0_hook *hook)
 	}
 }
 
-/* All at once, which takes one grace period instead of one for each. */
+/* Removes all at once, which takes one grace period instead of one for each. */
 static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 {
 	unsigned int i, found = 0;
@@ -331,7 +332,7 @@ static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 		if (!hooks[i]->installed)
 			continue;
 		if (hooks[i]->kp.nmissed)
-			pr_warn("%s: %lu calls of %s went past the kprobe\n",
+			pr_warn("%s: %lu calls of %s were missed by the kprobe\n",
 				__func__, hooks[i]->kp.nmissed, hooks[i]->func);
 		hooks[i]->installed = false;
 		port0_kprobes[found++] = &hooks[i]->kp;
@@ -393,11 +394,11 @@ static const char *port0_hook_hint(int err)
 	case -EBUSY:
 		return "a livepatch, a kprobe or another module is on it, or ftrace_enabled is 0";
 	case -EOPNOTSUPP:
-		return "a BPF program is on it that leaves no room for this";
+		return "a BPF program on it does not allow this hook";
 	case -ENOENT:
 	case -EINVAL:
 	case -EADDRNOTAVAIL:
-		return "no such function can be traced here; see doc/compatibility.md";
+		return "this kernel has no such traceable function; see doc/compatibility.md";
 	default:
 		return "see the lines above and doc/compatibility.md";
 	}
@@ -428,12 +429,12 @@ int port0_hooks_choose(const char *name)
 			port0_backend = &port0_backend_kprobe;
 #endif
 	} else {
-		pr_err("%s: hook=%s is none of ftrace, kprobe, auto\n",
+		pr_err("%s: hook=%s: choose ftrace, kprobe or auto\n",
 		       __func__, name);
 		return -EINVAL;
 	}
 	if (!port0_backend) {
-		pr_err("%s: this kernel's function tracer redirects no calls; load with hook=kprobe or hook=auto\n",
+		pr_err("%s: this kernel's function tracer cannot redirect calls; load with hook=kprobe or hook=auto\n",
 		       __func__);
 		return -EOPNOTSUPP;
 	}
@@ -534,7 +535,7 @@ int port0_hooks_arm(unsigned int sets)
 	if (err) {
 		pr_err_ratelimited("%s: cannot hook %s with %s: errno %d (%s)\n",
 				   __func__,
-				   culprit ? culprit->func : "all together",
+				   culprit ? culprit->func : "all functions together",
 				   port0_backend->name, -err,
 				   port0_hook_hint(err));
 		/* Only requests that include the culprit's set fail at once. */
@@ -573,10 +574,10 @@ static bool port0_hooks_remove(unsigned int sets)
 /**
  * port0_hooks_trim - remove the hooks of PORT0_HOOKS_LATE if nothing needs them
  *
- * Whatever needs them holds a reference on the module: each socket that is bound to
- * port 0, and each call that a hook has redirected. Such a call takes its reference
- * before it arms the hooks that it needs. So either it finds them disarmed here and
- * arms them again, or its reference is seen here.
+ * They are needed by sockets that are bound to port 0 and by calls that a hook has
+ * redirected. Each of these holds a reference on the module. A call takes its reference
+ * before it arms hooks. So either its reference is seen here, or it sees that they are
+ * disarmed and arms them again.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
  * Return: true if none of them is installed any more.

@@ -24,8 +24,8 @@
  * SEND	sendmsg() on UDP sockets, and the cgroup program that may change its
  *	address; armed by the first marked UDP socket, since every datagram in the
  *	system passes there
- * ROUTE what a datagram to port 0 passes after that; armed by the first such
- *	datagram, since every connection in the system passes there, too
+ * ROUTE the route lookup, and ip_append_data(); armed by the first datagram to port 0,
+ *	since every connection in the system passes there
  */
 #define PORT0_HOOKS_BIND	BIT(0)
 #define PORT0_HOOKS_NAME	BIT(1)

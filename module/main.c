@@ -45,8 +45,8 @@ static struct task_struct *port0_loader;
  * can still fail. Such calls are not redirected.
  *
  * Context: any; does not sleep.
- * Return: true if the call may be redirected; the reference is then dropped by what
- * PORT0_REPLACE() in table.c defines. False while the module is being loaded (by
+ * Return: true if the call may be redirected; the function that PORT0_REPLACE() defines
+ * in table.c then drops the reference. False while the module is being loaded (by
  * another task) or unloaded.
  */
 bool port0_enter(void)
@@ -110,7 +110,7 @@ static int __init port0_init(void)
 	if (err)
 		goto err_hooks;
 
-	/* They can be installed, and are installed again when they are needed. */
+	/* From now on these are installed when a socket first needs them. */
 	port0_hooks_disarm(PORT0_HOOKS_LATE);
 
 	err = port0_sockopt_register();
@@ -141,7 +141,7 @@ static void __exit port0_exit(void)
 	port0_drain_end();
 	port0_sockopt_unregister();
 	if (!port0_hooks_remove_all()) {
-		pr_err("%s: the module stays until the next boot, and so does this rmmod\n",
+		pr_err("%s: the module stays until the next boot, and this rmmod does not return\n",
 		       __func__);
 		for (;;)
 			schedule_timeout_idle(MAX_SCHEDULE_TIMEOUT);

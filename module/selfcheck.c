@@ -39,8 +39,8 @@ struct port0_check {
 };
 
 /**
- * struct port0_check_name - an address on loopback
- * @any: for calls that take either
+ * union port0_check_name - an address on loopback
+ * @any: for calls that take either family
  * @v4: of AF_INET
  * @v6: of AF_INET6
  */
@@ -60,12 +60,12 @@ static const char *port0_check_kind(const struct port0_check *check)
 
 static int port0_check_fault(const struct port0_check *check, const char *what)
 {
-	pr_err("%s: %s: %s; this kernel calls a hooked function past its entry\n",
+	pr_err("%s: %s: %s; port0 does not work here (the compiler may have inlined a hooked function, or a BPF program interferes)\n",
 	       __func__, port0_check_kind(check), what);
 	return PORT0_FAULT;
 }
 
-/* This could not be tested, which does not keep the module from loading. */
+/* Log that something could not be tested; the module loads nevertheless. */
 static int port0_check_unseen(const struct port0_check *check,
 			      const char *what, int err)
 {
@@ -178,7 +178,7 @@ static int port0_check_connect(const struct port0_check *check,
 	sock_no_linger(sock->sk);
 	err = kernel_connect(sock, (void *)&name, len, O_NONBLOCK);
 	if (err && err != -EINPROGRESS) {
-		err = port0_check_unseen(check, "no connect() from port 0",
+		err = port0_check_unseen(check, "connect() from port 0 fails",
 					 err);
 		goto out;
 	}
@@ -194,7 +194,7 @@ static int port0_check_connect(const struct port0_check *check,
 	}
 	if (err)
 		err = port0_check_unseen(check,
-					 "no connection from port 0 arrives",
+					 "connections from port 0 do not arrive",
 					 err);
 	else if (inet_sk(child->sk)->inet_dport)
 		err = port0_check_fault(check,
@@ -239,8 +239,8 @@ static int port0_check_datagram(const struct port0_check *check,
 	}
 	if (err < 0)
 		return port0_check_unseen(check, to_port ?
-					  "what port 0 sends does not arrive" :
-					  "what is sent to port 0 does not arrive",
+					  "datagrams from port 0 do not arrive" :
+					  "datagrams to port 0 do not arrive",
 					  err);
 	/* The port is at the same place in both families. */
 	if (source.v4.sin_port != from_port)
@@ -292,7 +292,7 @@ static int port0_check_run(const struct port0_check *check)
 	sock_release(sock);
 	if (!err && module_refcount(THIS_MODULE) != refs)
 		err = port0_check_fault(check,
-					"close() was not seen to give port 0 back");
+					"close() has not dropped the reference on the module");
 	return err;
 }
 
