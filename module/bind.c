@@ -61,7 +61,7 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	if (err)
 		return err;
 	if (port0_is_draining()) {
-		/* A second bind() has to fail with EINVAL as ever. */
+		/* A second bind() has to fail with EINVAL, as without the drain. */
 		err = *port0_sockaddr_port(uaddr) || port0_sock_holds(sk) ?
 			0 : -EPERM;
 		if (err)
@@ -88,7 +88,7 @@ err_turn:
 	return err;
 }
 
-/* Returns what bind() does. */
+/* Returns the result of bind(). */
 static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 			  port0_sockaddr_t *uaddr, int err)
 {
@@ -99,9 +99,9 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 
 	/*
 	 * A post_bind program has refused the bind(): the kernel zeroed the address,
-	 * port0_bind_release() restored that of a TCP socket to give the port back, and
-	 * here it is zeroed again. Not if another bind(), with IP_BIND_ADDRESS_NO_PORT, has
-	 * written an address since.
+	 * and port0_bind_release() restored that of a TCP socket to give the port back.
+	 * It is zeroed again here, unless another bind(), with IP_BIND_ADDRESS_NO_PORT,
+	 * has written an address since.
 	 */
 	if (err && call->claimed && sk->sk_protocol == IPPROTO_TCP) {
 		lock_sock(sk);
@@ -115,7 +115,7 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	if (!call->claimed)
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
-	/* Before 6.1 __inet_bind() makes -EADDRINUSE of whatever get_port() says. */
+	/* Before 6.1, __inet_bind() turns any errno of get_port() into -EADDRINUSE. */
 	return err && call->denied ? -EACCES : err;
 }
 
@@ -301,9 +301,10 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
  * port0_bind_claim - refuse port 0 to a bind() in flight that has no privilege for it
  * @sk: the socket
  *
- * The kernel has checked the privilege for the stand-in, which is less if
- * ip_unprivileged_port_start is 1. For port 0 it was checked at the same time, before
- * the kernel waited for the socket lock: the limit may have changed since.
+ * The kernel has checked the privilege for the stand-in, which needs none if
+ * ip_unprivileged_port_start is 1. port0_bind_prepare() has checked it for port 0 at
+ * the same time. It is not checked again here, since the limit may have changed while
+ * bind() waited for the socket lock.
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind().
@@ -327,7 +328,7 @@ struct port0_call *port0_bind_claim(struct sock *sk)
  *
  * Takes the reference on the module that port0_bind_release() drops. The kernel sets
  * SOCK_BINDPORT_LOCK only at the end of __inet_bind(); it is set here, so that
- * port0_sock_pins() is true from now on. Starts the watch, if there is to be one.
+ * port0_sock_pins() is true from now on. Starts the watch, if there is one.
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind().
@@ -371,8 +372,8 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  *
  * If a post_bind program has refused the bind(), the kernel has zeroed the address
  * before this call. inet_put_port() chooses the chain to lock by the address and
- * cannot fail, so the address is restored first. udp_lib_unhash() goes by the hashes
- * that the socket stores.
+ * cannot fail, so the address is restored first. udp_lib_unhash() uses the hashes that
+ * the socket stores.
  *
  * Context: process or softirq, socket locked or no longer in use; does not sleep.
  */
@@ -389,7 +390,10 @@ void port0_bind_release(struct sock *sk)
 		sk->sk_userlocks &= ~SOCK_BINDPORT_LOCK;
 		if (sk->sk_protocol == IPPROTO_TCP && !port0_place_holds(sk)) {
 			port0_place_restore(&call->place, sk);
-			/* The kernel has set it back, and no chain depends on it. */
+			/*
+			 * Keep the kernel's value: it has reset this, and no chain
+			 * depends on it.
+			 */
 			sk->sk_ipv6only = v6only;
 		}
 	}

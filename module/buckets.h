@@ -6,8 +6,8 @@
  * (tb2) for one port and one address.
  *
  *	A, before 6.1	there is no tb2; sockets are linked to the tb
- *	B, from 6.1	a socket is linked to both; a tb2 has a separate list of its
- *			TIME_WAIT sockets, or, in the first ones, none
+ *	B, from 6.1	a socket is linked to both; a tb2 has a separate list for
+ *			TIME_WAIT sockets, which early 6.1 kernels lack
  *	C, from 6.8	a socket is linked to its tb2 only, and the tb2s to the tb
  *
  * The versions are upstream's; the headers decide which form is compiled. tcp.c uses

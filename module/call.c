@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The table of calls in flight, hashed by task, so that many calls of one user
- * hardly slow down look-ups for the tasks of others.
+ * The table of calls in flight, hashed by task, so that many calls of some tasks hardly
+ * slow down look-ups by others.
  *
  * Locking: each bucket has a raw spinlock, since hooks look calls up with
  * preemption disabled. It is taken in task context only, without disabling
@@ -21,7 +21,7 @@
 
 /**
  * struct port0_call_bucket - calls of tasks of one hash
- * @lock: guards @head and whatever is linked there
+ * @lock: guards @head and its entries
  * @head: the calls
  */
 static struct port0_call_bucket {
@@ -75,8 +75,8 @@ void port0_call_end(struct port0_call *call)
 }
 
 /*
- * Like in_task(), but the handler of an int3 kprobe counts as running in the context
- * that the breakpoint has interrupted, though preempt_count() shows an NMI.
+ * Like in_task(), but in the handler of an int3 kprobe, where preempt_count() shows an
+ * NMI, this tells whether the breakpoint has interrupted a task.
  */
 static bool port0_call_in_task(void)
 {
@@ -92,9 +92,9 @@ static bool port0_call_in_task(void)
  * @sk: the socket; compared only, never dereferenced
  * @kind: the kind of call
  *
- * Context: any, including hooks that run with preemption disabled. In an interrupt
- * or softirq it finds nothing, since what runs there does not run on behalf of the
- * task. Takes the lock of the bucket.
+ * Context: any, including hooks that run with preemption disabled. In an interrupt or
+ * softirq it finds nothing, since those do not run on behalf of the task. Takes the
+ * lock of the bucket.
  * Return: the call, or NULL. It is on the stack of the current task, in a function
  * that has not returned yet, so it stays valid until the hook returns.
  */

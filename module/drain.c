@@ -39,7 +39,7 @@ static void port0_drain_rearm(void)
 			__func__);
 }
 
-/* While draining, try until PORT0_HOOKS_LATE can be removed; after that, rearm. */
+/* While draining, try until PORT0_HOOKS_LATE can be removed; if not draining, rearm. */
 static void port0_drain_work_fn(struct work_struct *work)
 {
 	if (!port0_is_draining())
@@ -110,7 +110,7 @@ void port0_drain_begin(void)
 }
 
 /**
- * port0_drain_end - end what port0_drain_begin() has begun
+ * port0_drain_end - stop the work that writes to the parameter "drain" start
  *
  * Context: process, module exit; may sleep until the work has ended. Takes
  * kernel_param_lock().

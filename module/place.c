@@ -2,12 +2,11 @@
 /*
  * The invariant of place.h, and how it can be broken.
  *
- * The kernel files a bound TCP socket in bhash2, and a UDP socket in its second hash
- * table, by its address. It chooses the chain to lock by the address that the socket
- * has at that moment: in connect() and close(), and for TCP again when TIME_WAIT
- * begins and ends, since the TIME_WAIT socket takes over address and bucket. If the
- * address differed from the one that the socket was filed under, all of these would
- * change one chain while they hold the lock of another.
+ * The kernel chooses the chain to lock by the address that the socket has at that
+ * moment: in connect() and close(), and for TCP again when TIME_WAIT begins and ends,
+ * since the TIME_WAIT socket takes over address and bucket. If the address were not the
+ * one that the socket is filed under, all of these would change one chain while they
+ * hold the lock of another.
  *
  * Two things write another address into a socket that is filed:
  *
@@ -19,8 +18,8 @@
  *   kernel zeroes the address before it gives the port back: see
  *   port0_bind_release().
  *
- * port0_place_restore() writes the address back, in the second case for TCP alone: UDP
- * stores the hashes by which it is taken out.
+ * port0_place_restore() writes the address back. In the second case this is needed for
+ * TCP only: a UDP socket is taken out by the hashes that it stores.
  */
 #include <net/inet_sock.h>
 #include <net/ipv6.h>
@@ -45,7 +44,7 @@ bool port0_place_holds(const struct sock *sk)
 }
 
 /**
- * port0_place_read - copy what a bind() writes out of a socket
+ * port0_place_read - copy from a socket what a bind() writes into it
  * @place: what to fill in
  * @sk: a TCP or UDP socket, filed under the address that it has
  *

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The invariant: a socket that holds port 0 is filed in the kernel's tables under
- * the address that it has.
+ * The invariant: a socket that holds port 0 is filed under the address that it has. To
+ * be filed under an address is to be linked into the hash chain of that address: in
+ * bhash2 for TCP, in the second hash table for UDP.
  */
 #ifndef _PORT0_PLACE_H
 #define _PORT0_PLACE_H

@@ -43,7 +43,7 @@ static inline bool port0_sock_is_marked(const struct sock *sk)
 	return test_bit(PORT0_SOCK_MARK, &sk->sk_flags);
 }
 
-/* Marked now, or marked before, so that a call from then may still be in flight */
+/* Marked now, or in the past: a send from then may still be in flight */
 static inline bool port0_sock_is_known(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_flags) &

@@ -105,7 +105,7 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
  * @sk2: a socket on port 0 that a late bind() has given another address, which
  *	watch.c has not undone yet, or whose connect() has not filed it anew yet
  *
- * Any address of its family may be the right one, so the wildcard stands for it.
+ * It may be filed under any address of its family, so it is compared as the wildcard.
  *
  * Context: any; the caller keeps @sk2 from going away.
  * Return: false if they cannot meet.

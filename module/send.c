@@ -121,7 +121,7 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	return err;
 }
 
-/* The call of this task that sends to port 0, if a program has not changed that */
+/* This task's send to port 0, unless a cgroup program has changed its port */
 static struct port0_call *port0_send_find(const struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_SEND);
@@ -209,10 +209,9 @@ bool port0_send_runs_prog(const struct sock *sk, const port0_sockaddr_t *uaddr)
  * @PORT0_CGROUP_SOCK_ADDR_PARAMS: that function's parameters; of these, @sk is
  * a socket with a send in flight, and @uaddr has the stand-in
  *
- * If the program sends the datagram to another port, the flow is left as it is from
- * then on. The address that it has rewritten may be a copy of the caller's (for a
- * v4-mapped one); then the caller's still has the stand-in, which
- * port0_udp_sendmsg() takes out.
+ * If the program sets another port, the flow is not changed any more. The address that
+ * it has rewritten may be a copy of the caller's (for a v4-mapped one). The caller's
+ * address then still has the stand-in, and port0_udp_sendmsg() sets it back to 0.
  *
  * Context: process, socket locked or not, as the kernel's function.
  * Return: what the kernel's function returns.

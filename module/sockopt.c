@@ -17,8 +17,8 @@
 #include "uapi/port0.h"
 
 /*
- * Sockets that the kernel made for itself cannot be marked. Among them are the TCP
- * sockets of SMC and MPTCP sockets, where a mark would be on one of two sockets only.
+ * Kernel sockets cannot be marked. Among them are the TCP sockets inside SMC and MPTCP
+ * sockets, where a mark would be on one of two sockets only.
  */
 static bool port0_sock_can_be_marked(const struct sock *sk)
 {
@@ -45,7 +45,7 @@ static int port0_mark_set(struct sock *sk)
 
 /*
  * Takes turns with bind(): a bind() in flight may have given the kernel the stand-in,
- * which is taken back only if the socket is still marked.
+ * and get_port is redirected to put port 0 back only if the socket is still marked.
  */
 static int port0_mark_clear(struct sock *sk)
 {

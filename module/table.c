@@ -2,10 +2,10 @@
 /*
  * Which kernel functions are hooked, when, and where their calls go.
  *
- * A call first comes to a gate, which calls of every socket in the system pass: it
- * tests whether the socket is marked, or whatever else makes the call concern the
- * module. Then the function of the hook, PORT0_HOOK() below, gets the arguments of
- * the kernel's function and decides what is done with the call.
+ * A call first comes to a gate, as calls on every socket in the system do. The gate
+ * tests whether the module is concerned: for most functions, whether the socket is
+ * marked. Then the function of the hook, PORT0_HOOK() below, gets the arguments of the
+ * kernel's function and decides what is done with the call.
  *
  * Context: gates and hooks run in the context of the kernel's function, possibly
  * with preemption disabled, and must not sleep.
@@ -101,11 +101,11 @@ static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
 }
 
 /*
- * PORT0_GATE(name, redirects) { ... } defines a gate. It returns true for calls that
- * its hooks are to see. ARG(n) is the n-th argument, from 0, as a pointer and NUM(n)
+ * PORT0_GATE(name, redirects) { ... } defines a gate. It returns true if the call is
+ * passed to its hooks. ARG(n) is the n-th argument, from 0, as a pointer and NUM(n)
  * the same as a number.
- * PORT0_HOOK(func) { ... } defines the hook on func(), where ARG(n) and NUM(n) can
- * be used, too. PORT0_ENTRY() is its line in the table.
+ * PORT0_HOOK(func) { ... } defines the hook on func(), where ARG(n) and NUM(n) can be
+ * used, too. PORT0_ENTRY() is its line in the table.
  */
 #define ARG(n)	((void *)args->arg[n])
 #define NUM(n)	((u32)args->arg[n])
@@ -250,9 +250,9 @@ port0_on___bind(struct sock *sk, void *uaddr, u32 flags)
 }
 
 /*
- * The answers are for bind() while the module is being loaded or unloaded. The
- * socket must not get an ephemeral port, and cannot get port 0, so bind() fails
- * with the errno that setsockopt() has without the module.
+ * The answers are for bind() to port 0 while the module is being loaded or unloaded. It
+ * cannot give port 0 and must not give an ephemeral port, so it fails with the errno
+ * that setsockopt() returns without the module.
  */
 PORT0_REPLACE(inet_bind, port0_inet_bind, int,
 	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
@@ -341,8 +341,8 @@ PORT0_HOOK(udp_v6_get_port)
 
 /*
  * Called for a socket whose inet_num is 0, before it sends or connects. A socket on
- * port 0 has its port; answering here saves the socket lock for each datagram. For
- * an unbound UDP socket the hooks on sendmsg() are armed, if they are not.
+ * port 0 has its port already; answering here avoids the socket lock for each datagram.
+ * For an unbound UDP socket, the hooks on sendmsg() are armed if need be.
  */
 PORT0_REPLACE(inet_autobind, port0_inet_autobind, int,
 	      (struct sock *sk), (sk));
@@ -369,7 +369,7 @@ PORT0_HOOK(__inet_hash_connect)
 
 /* getpeername() and accept(), where inet_dport is 0 */
 
-/* Where there is no peer, the kernel gives the right answer. */
+/* If there is no peer, the kernel's own ENOTCONN is right. */
 static enum port0_verdict port0_on_getname(const struct socket *sock, int peer)
 {
 	return port0_sock_is_tcp_or_udp(sock->sk) &&

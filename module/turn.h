@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Turns: they keep calls on one socket from overlapping. The socket lock cannot do
- * that, since the kernel takes and drops it inside each call.
+ * Turns: a lock per socket that is held over a whole call. The socket lock is not
+ * enough, since the kernel takes and drops it inside each call.
  *
- * bind() on a marked socket gives the kernel a stand-in for port 0, which is taken
- * back when get_port is called. In between, the mark must not be cleared and no
- * second bind() may run on the socket. Such calls wait for each other here, first
- * come, first served.
+ * bind() on a marked socket gives the kernel a stand-in for port 0, and port 0 is put
+ * back when get_port is called. In between, the mark must not be cleared and no second
+ * bind() may run on the socket. These calls wait for each other here, first come, first
+ * served.
  */
 #ifndef _PORT0_TURN_H
 #define _PORT0_TURN_H

@@ -217,8 +217,8 @@ static bool port0_udp_table_any_marked(struct udp_table *table)
 /**
  * port0_udp_any_marked - look for a bound UDP socket that is marked
  *
- * Marks stay on sockets when the module is unloaded. A bound one can send to port 0
- * as soon as the hooks on sendmsg() are armed. A socket that is not bound yet arms
+ * Marks stay on sockets when the module is unloaded. A bound marked socket can send to
+ * port 0 as soon as the hooks on sendmsg() are armed. A socket that is not bound arms
  * them itself, in port0_inet_autobind().
  *
  * Context: process, no locks held; may sleep. Takes net_rwsem and the locks of the

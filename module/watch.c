@@ -79,12 +79,11 @@ static struct port0_watch_bucket *port0_watch_bucket(const struct sock *sk)
  * port0_watch_wanted - tell whether another call on a socket may be in flight
  * @sock: a marked socket that the current task is about to bind
  *
- * A system call keeps the file of its socket open: by the reference of the task's
- * file table if no other thread shares the table, else by a reference of its own. So
- * no other call is in flight if the table is not shared and the table's reference
- * is the only one on the file. If threads share the table, the count proves nothing:
- * close() drops the table's reference while calls go on. Calls of io_uring may hold
- * neither reference.
+ * A system call needs a reference on the file of its socket: that of the task's file
+ * table if no other thread shares the table, else one of its own. So no other call is
+ * in flight if the table is not shared and its reference is the only one on the file.
+ * If threads share the table, a count of one proves nothing: close() drops the table's
+ * reference while calls go on. Calls of io_uring may hold neither reference.
  *
  * Context: process, in bind() of @sock, no locks held. The mark has been seen, so
  * calls that begin from now on see it, too.
@@ -96,8 +95,9 @@ bool port0_watch_wanted(const struct socket *sock)
 	struct file *file = sock->file;
 
 	/*
-	 * No system call reaches a socket that the kernel, here the self-check, has made
-	 * for itself. One that a task made may have lost its file to SMC.
+	 * System calls cannot reach a kernel socket, such as the self-check's. A
+	 * program's socket has no file if the ULP "smc" has moved the file to an SMC
+	 * socket.
 	 */
 	if (!file)
 		return !sock->sk->sk_kern_sock;
@@ -113,9 +113,9 @@ bool port0_watch_wanted(const struct socket *sock)
 }
 
 /*
- * Tell whether an address that differs from the one before can be the kernel's doing,
- * for sockets whose bucket does not show the address. Either connect() has changed
- * it, or the end of a connection has cleared it. A late bind() does neither.
+ * Tell whether the address of a socket may have been changed by connect(), or cleared
+ * by the end of a connection, rather than by a late bind(). This is for sockets whose
+ * bucket does not store the address.
  */
 static bool port0_watch_may_move(const struct port0_watch *watch,
 				 const struct sock *sk)
@@ -141,15 +141,15 @@ static bool port0_watch_agrees(const struct port0_watch *watch,
 {
 	if (sk->sk_ipv6only != watch->place.v6only || !port0_place_holds(sk))
 		return false;
-	/* Where there is bhash2, the bucket of a TCP socket has the address. */
+	/* With bhash2, the bucket of a TCP socket stores the address. */
 	return (PORT0_HAVE_BHASH2 && sk->sk_protocol == IPPROTO_TCP) ||
 	       port0_watch_may_move(watch, sk);
 }
 
 /*
- * Called by release_sock() while it still holds sk_lock.slock, so neither a task nor
- * a softirq uses the socket meanwhile. A change by connect() or the like, which
- * files the socket anew, is taken over; any other is undone.
+ * Called by release_sock() while it still holds sk_lock.slock, so neither a task nor a
+ * softirq uses the socket meanwhile. If connect() or the like has filed the socket
+ * under a new address, the new place is recorded; any other change is undone.
  */
 static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 			    int flags, void *key)
