@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Keeps programs that COMMAND starts under port0-run, whatever it does to its
- * environment: nginx starts the new program with an environment of its own,
- * sudo and env -i with a nearly empty one. Missing settings are added when the
- * program is started. A program that cannot load the library is started
- * nevertheless, and a message is printed.
+ * Keeps programs that COMMAND starts under port0-run, even if it changes the
+ * environment: nginx starts the new program with an environment of its own, sudo and
+ * env -i with a nearly empty one. Missing settings are added when the program is
+ * started. A program that cannot load the library is started nevertheless, and a
+ * message is printed.
  *
  * All of this may run between fork(), or vfork(), and exec(): no memory is
  * allocated.
@@ -150,8 +150,8 @@ static size_t preload_size(char *const envp[])
 
 /*
  * @envp with what is missing, in @into, which has MORE entries more; @preload and
- * @sockets are memory for two of them. A setting that is there is another
- * port0-run's, further in, which has added to ours.
+ * @sockets are memory for two of them. A setting that is in @envp already is that of an
+ * inner port0-run, which has added to ours.
  */
 static char *const *complete(char *const envp[], char **into, char *preload, char *sockets)
 {
@@ -193,7 +193,7 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 	return changed ? into : envp;
 }
 
-/* On the caller's stack, where it has to stay until exec(): hence a macro */
+/* A macro, since the memory has to stay on the caller's stack until exec() */
 #define COMPLETE(envp)							\
 	({								\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
@@ -213,7 +213,7 @@ static void warn_fd(int fd, const char *name, int depth)
 	program_inspect(fd, &program);
 	if (program.obstacle) {
 		text_add(reason, sizeof(reason), program.obstacle);
-		text_add(reason, sizeof(reason), ": its ports are those that it asks for");
+		text_add(reason, sizeof(reason), ": it runs with the ports that it asks for, not on port 0");
 		report(name, reason);
 	} else if (*program.interpreter && depth) {
 		fd = open(program.interpreter, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -395,9 +395,10 @@ SPAWN(pidfd_spawn, int, warn_at(AT_FDCWD, file))
 SPAWN(pidfd_spawnp, int, warn_file(file))
 
 /*
- * These functions run a shell with the environment of this process, and other threads
- * may use that meanwhile. So what is missing is set, as the program itself would, and
- * stays. Neither function may be called from a signal handler, so allocating is allowed.
+ * system() and popen() run a shell with the environment of this process, which other
+ * threads may use meanwhile. So missing variables are set with setenv(), and stay set.
+ * Neither function may be called from a signal handler, so allocating memory is
+ * allowed.
  */
 static void complete_own(void)
 {

@@ -230,8 +230,8 @@ static void add_address(char *buf, size_t size, const struct sockaddr_storage *a
 
 /*
  * Tell whether another UDP socket has the same addresses and ports. The kernel
- * allows that, but one of the two would receive nothing. Without /proc, it
- * cannot be told.
+ * allows that, but one of the two would receive nothing. Without /proc, the answer is
+ * no.
  */
 static bool has_double(int fd)
 {
@@ -279,7 +279,7 @@ static bool has_double(int fd)
  * struct target - a destination
  * @addr: where the kernel is told to go
  * @copy: memory for that
- * @meant: it is port 0 because of --to
+ * @meant: it has port 0 because of --to
  */
 struct target {
 	const struct sockaddr *addr;
@@ -307,8 +307,8 @@ static int need_mark(int fd)
 }
 
 /*
- * Prepare a socket for a call. @connects: the call is connect(). Returns 0, or
- * -1 with errno, after the user has been told why.
+ * Prepare a socket for a call that has a destination. @connects: the call is connect().
+ * Returns 0, or -1 with errno, after telling the user why.
  */
 static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects,
 	       struct target *target)
@@ -361,7 +361,7 @@ static void explain(const struct target *target, bool connects)
 	const char *reason = NULL;
 
 	if (err == EADDRNOTAVAIL && connects && settings.from)
-		reason = "there is a socket from port 0 to this address and port, or there was one in the last minute (TIME_WAIT): from one port there is one at a time";
+		reason = "there is a socket from port 0 to this address and port, or there was one in the last minute (TIME_WAIT): only one at a time is possible from one port";
 	else if (err == EACCES && target->meant)
 		reason = "a security module of this machine refuses it, Landlock or SELinux (name_connect): you allowed another port? The kernel sees port 0";
 	else if (err == EPERM && target->meant)

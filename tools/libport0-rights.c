@@ -31,8 +31,8 @@ void rights_settings_read(void)
 }
 
 /*
- * Who keeps capabilities over the following call: nobody, this library, or the program
- * itself, as chronyd, named and ntpd do
+ * Who keeps the capabilities when the user changes: nobody, this library, or the
+ * program itself, as chronyd, named and ntpd do
  */
 enum keeper { NOBODY, LIBRARY, PROGRAM };
 

@@ -119,7 +119,8 @@ static void read_sockets(const char *text);
  *
  * Called at start, since nginx, sshd and others overwrite the environment later. Also
  * called by bind() and others, since the constructor of another library may call these
- * before this constructor has run. Two threads at once read the same settings twice.
+ * before this constructor has run. If two threads run it at once, both read the same
+ * settings.
  */
 __attribute__((constructor)) void settings_read(void)
 {
@@ -187,7 +188,7 @@ void report(const char *what, const char *reason)
 	struct timespec at_once = { 0 };
 	int err = errno, count = 0;
 
-	/* All together fit into the page that a pipe has if it can be written to. */
+	/* All parts fit into a page, which a writable pipe has free. */
 	for (; count < (int)(sizeof(text) / sizeof(text[0])); count++)
 		parts[count] = (struct iovec){ (char *)text[count],
 					       strnlen(text[count], REFUSAL_SIZE) };
@@ -199,8 +200,8 @@ void report(const char *what, const char *reason)
 
 /**
  * report_option - tell the user that a socket cannot be marked
- * @what: what it should have been marked for
- * @err: the errno, which errno is set to
+ * @what: what the mark was for
+ * @err: the errno; errno is set to it
  */
 void report_option(const char *what, int err)
 {
@@ -223,7 +224,7 @@ static int bind_really(int fd, const struct sockaddr *addr, socklen_t len)
  * @fd: the socket
  * @level: SOL_SOCKET, ...
  * @name: the option
- * @value: what to
+ * @value: the new value
  *
  * Return: 0, or -1 with errno.
  */
@@ -238,7 +239,7 @@ int set(int fd, int level, int name, int value)
  * @level: SOL_SOCKET, ...
  * @name: the option
  *
- * A seccomp filter may answer 0 in place of the kernel, which writes no value.
+ * A seccomp filter may let the call return 0 without a value: then this returns -1.
  *
  * Return: the value, or -1 with errno.
  */
@@ -270,8 +271,8 @@ uint64_t cookie_of(int fd)
  * @fd: the socket
  * @value: 1 or 0
  *
- * Return: 0, or -1 with errno; also if it has not been done, as a seccomp filter
- * may have it.
+ * Return: 0, or -1 with errno; -1 also if a seccomp filter makes the call return 0
+ * without marking the socket.
  */
 int mark(int fd, int value)
 {
@@ -323,7 +324,7 @@ static bool mask_is_readable(uintptr_t addr)
 /**
  * is_readable - see whether memory is there
  * @buf: where it begins
- * @size: its length, not longer than a page: then its ends tell of all of it
+ * @size: its length, at most a page, so that it is enough to test both ends
  *
  * Return: true if reading it does not end the program.
  */
@@ -376,7 +377,7 @@ static uint64_t notes[MAX_NOTES];
 
 /**
  * note_put - remember a number
- * @key: under what; the lower 48 bits count, 0 is none
+ * @key: the key, of which the lower 48 bits count; 0 is none
  * @value: the number
  */
 void note_put(uint64_t key, uint16_t value)
@@ -387,9 +388,9 @@ void note_put(uint64_t key, uint16_t value)
 
 /**
  * note_get - look up what was remembered
- * @key: under what
+ * @key: the key
  *
- * Return: the number, or -1 if nothing was, or it is forgotten.
+ * Return: the number; -1 if there is none, or a newer note has overwritten it.
  */
 int note_get(uint64_t key)
 {
@@ -451,8 +452,8 @@ static struct place place_of(int fd, const struct sockaddr *addr)
 }
 
 /*
- * If a program has port 0 on one address, a binding to the wildcard address is
- * not literal.
+ * Tell whether two addresses overlap. If a program has port 0 on one address, binding
+ * to the wildcard address is not literal.
  */
 static bool overlap(const struct place *a, const struct place *b)
 {
@@ -479,7 +480,10 @@ static bool is_running(pid_t pid)
 	return !kill(pid, 0) || errno != ESRCH;
 }
 
-/* A process cannot tell whether the one that it comes from still has the socket. */
+/*
+ * Tell whether a socket is closed. A process that still runs is taken to have it still:
+ * other processes' descriptors cannot be seen.
+ */
 static bool is_gone(struct held *h)
 {
 	if (cookie_of(h->fd) == h->cookie)
@@ -490,8 +494,9 @@ static bool is_gone(struct held *h)
 }
 
 /*
- * In a child process, after fork(): what is open here, the parent has, too. Who has bound
- * it may have ended, as when a server goes into the background.
+ * In a child process, after fork(): note the parent as holder of the sockets that are
+ * open here. The process that bound them may have ended, as when a server goes into the
+ * background.
  */
 static void after_fork(void)
 {
@@ -512,7 +517,10 @@ __attribute__((constructor)) static void watch_forks(void)
 	pthread_atfork(NULL, NULL, after_fork);
 }
 
-/* What is gone is forgotten. The name of an inherited socket is not. */
+/*
+ * Tell whether the socket of an entry is open. If not, free the entry, unless it has
+ * the port that an inherited socket was asked for.
+ */
 static bool is_valid(struct held *h)
 {
 	int state = VALID;
@@ -541,10 +549,7 @@ static struct held *take(void)
 	return NULL;
 }
 
-/*
- * If there are more than fit, the rest is not remembered: then only the kernel
- * decides.
- */
+/* If the table is full, the socket is not remembered: then only the kernel decides. */
 static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 {
 	struct held *h = take();
@@ -578,11 +583,11 @@ static bool holds(enum kind kind, const struct place *place)
 enum { COOKIE, ASKED, PID, KIND, FAMILY, DUAL, HIGH, LOW, NUMBERS };
 
 /**
- * held_write - write down what is on port 0, for the next program
+ * held_write - write the sockets on port 0 as text, for the next program
  * @buf: where to
  * @size: how much fits
  *
- * What was inherited by this program is handed on.
+ * Sockets that this program has inherited are passed on.
  *
  * Return: the length; 0 if there is nothing.
  */
@@ -610,7 +615,10 @@ size_t held_write(char *buf, size_t size)
 	return strlen(buf);
 }
 
-/* Read what the program that was run before this one, or has started it, has on port 0. */
+/*
+ * Read the sockets on port 0 of the program that ran in this process before, or has
+ * started it.
+ */
 static void read_sockets(const char *text)
 {
 	static const uint8_t none[16];
@@ -648,10 +656,10 @@ static void read_sockets(const char *text)
  * @fd: the socket
  * @addr: where; its port does not matter
  * @len: the length of @addr
- * @what: what this is for, if it fails and the user is to know; else NULL
+ * @what: what this is for, to tell the user if it fails; or NULL
  * @asked: the port that the program has asked for
  *
- * Return: as bind(): errno stays if it succeeds.
+ * Return: as bind(). errno is not changed if it succeeds.
  */
 int bind_literal(int fd, const struct sockaddr *addr, socklen_t len, const char *what, int asked)
 {
@@ -707,7 +715,9 @@ static int bind_and_hold(int fd, enum kind kind, const struct sockaddr *addr, so
 	return ret;
 }
 
-/* Sockets that are marked only to be able to send to port 0 */
+/*
+ * Bind a socket that is marked only to send to port 0: without the mark, for this call.
+ */
 static int bind_ephemeral(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	int err = errno;
@@ -739,8 +749,8 @@ static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, sockl
 	bool only;
 
 	/*
-	 * A second thread waits to see what the first one gets, but not for ever: a signal
-	 * handler may have interrupted that.
+	 * A second thread waits for the result of the first, but not for ever: the
+	 * first may be interrupted by a signal handler that calls this.
 	 */
 	for (int n = 0; n < 100 && __atomic_exchange_n(&busy, true, __ATOMIC_ACQUIRE); n++) {
 		syscall(SYS_ppoll, NULL, 0, &moment, NULL, 0);
@@ -764,7 +774,7 @@ static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, sockl
 
 /*
  * With IP_BIND_ADDRESS_NO_PORT, TCP chooses the port in connect() or listen().
- * UDP chooses one at once; the option then tells that the library may give it
+ * UDP chooses one at once; for UDP, the option notes that the library may give the port
  * up in connect() or sendto().
  */
 static int bind_to_leave(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len)
@@ -817,8 +827,7 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 	if (literal)
 		return bind_and_hold(fd, kind, addr, len, to_port_0, port);
 	/*
-	 * The program marks the socket itself, or it wants a port from
-	 * connect().
+	 * The program marks the socket itself, or wants connect() to choose the port.
 	 */
 	if (note_get(own_mark_key(fd)) == 1 ||
 	    (settings.first && ask(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT) == 1)) {

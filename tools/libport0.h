@@ -20,8 +20,8 @@ typedef uint8_t ports[65536 / 8];
  * @first: the first bind() to 0 on an address means port 0
  * @from: sockets without a port of their own leave from port 0
  * @client: UDP sockets may send to port 0
- * @aims: any of the three: destinations matter
- * @keep: the right to bind port 0 outlives the change to another user
+ * @aims: @from, @client or @reached is set, so destinations matter
+ * @keep: keep the right to bind port 0 when the program changes to another user
  * @was_root: this program was started by root
  */
 struct settings {
@@ -49,7 +49,7 @@ unsigned long long read_number(const char **text);
 void report(const char *what, const char *reason);
 void report_option(const char *what, int err);
 
-/* The kind of a socket; KIND_UNKNOWN if a sandbox does not allow to ask. */
+/* The kind of a socket; KIND_UNKNOWN if a sandbox forbids getsockopt(). */
 enum kind { KIND_NONE, KIND_TCP, KIND_UDP, KIND_OTHER, KIND_UNKNOWN };
 
 enum kind kind_of(int fd);

@@ -60,11 +60,12 @@ static const char usage[] =
 "seen: who holds them, and which of them keep the kernel module port0 loaded.\n"
 "Run it as root to see those of other users. See port0-ls(8).\n"
 "\n"
-"  --json         for programs\n"
+"  --json         print JSON, for programs\n"
 "  --help, --version\n"
 "\n"
-"The exit status is 0 if everything was seen, whether there are sockets or not;\n"
-"1 if there may be more, which is said on standard error; 2 if port0-ls failed.\n";
+"The exit status is 0 if everything could be examined, whether sockets were found\n"
+"or not; 1 if there may be more, with the reason on standard error; 2 if port0-ls\n"
+"failed.\n";
 
 enum pins { NO, YES, UNKNOWN };
 
@@ -82,7 +83,7 @@ struct entry {			/* a socket on port 0 */
 	in_port_t peer_port;
 	char device[IF_NAMESIZE];
 	uid_t uid;
-	ino_t inode;		/* inode; 0: it is not a file any more, or not yet */
+	ino_t inode;		/* 0: it has no file any more, or not yet */
 	int place;		/* index; -1: unknown */
 	enum pins pins;
 };
@@ -421,7 +422,7 @@ static void add_socket(int fd, pid_t pid)
 		close(ns);
 	} else {
 		/*
-		 * Not permitted to ask; most probably it is in the namespace of
+		 * SIOCGSKNS is not permitted; most probably it is in the namespace of
 		 * its process.
 		 */
 		char *path = format("/proc/%d/ns/net", (int)pid);
@@ -569,7 +570,7 @@ static void look_at_processes(void)
 
 /* Putting together */
 
-/* Those from sock_diag first, then in the order in which they were found */
+/* By inode; of two with the same inode, the one from sock_diag first */
 static int by_socket(const void *a, const void *b)
 {
 	const struct entry *x = a, *y = b;
@@ -954,8 +955,9 @@ static int print_missing(void)
 }
 
 /*
- * If a standard descriptor is closed, nothing else may get its number: what is printed
- * would go there. Using this one fails as using a closed one does.
+ * If a standard descriptor is closed, no socket or file may get its number, since
+ * output would go there. /dev/null is opened in the wrong direction, so that using it
+ * fails as on a closed one.
  */
 static void reserve_standard(void)
 {
@@ -998,7 +1000,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argv[optind])
-		errx(FAILED, "'%s' is one word too many, see port0-ls --help",
+		errx(FAILED, "unexpected argument '%s', see port0-ls --help",
 		     printable(argv[optind]));
 
 	own_namespace = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Sends one question to the far end and finds out what becomes of it. No
- * privilege is needed except for the source port: who has refused is read from
- * the socket's error queue.
+ * Sends one question to the far end and finds out its result. Only source port 0 needs
+ * privilege: the sender of an ICMP error is read from the socket's error queue.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -76,7 +75,7 @@ void check_interface(const char *name, const char *whole)
 		errx(FAILED, "%s: there is no interface %s: see ip link", whole, interface + 1);
 }
 
-/* A link-local address of which it is not said on which interface it is */
+/* A link-local address without an interface */
 bool is_without_interface(const union address *address)
 {
 	return address->sa.sa_family == AF_INET6 && !address->v6.sin6_scope_id &&
@@ -108,7 +107,7 @@ const char *why_no_mark(int error)
 	case EPERM:
 		return "EPERM: the administrator forbids it (the module's parameters drain and init_userns), or a seccomp filter or a BPF program of a control group";
 	case EBUSY:
-		return "something else has a kernel function that the module has to hook: dmesg names it";
+		return "a livepatch, a kprobe or another module is on a kernel function that the module has to hook: dmesg names it";
 	default:
 		return strerror(error);
 	}
@@ -210,7 +209,7 @@ static bool fail(struct result *result, const struct test *test, enum call call,
 	} else if (call == BIND && error == ENOPROTOOPT) {
 		snprintf(why, size, NO_MODULE);
 	} else if (call == CONNECT && error == EADDRNOTAVAIL) {
-		snprintf(why, size, "an earlier connection between these ports is not over: try again in a minute");
+		snprintf(why, size, "an earlier connection between these ports has not ended yet: try again in a minute");
 	} else if (error == ENETUNREACH || error == EHOSTUNREACH) {
 		snprintf(why, size, "no route: %s", strerror(error));
 	} else {

@@ -72,8 +72,8 @@ static int count_programs(const char *path, unsigned int type)
 }
 
 /*
- * The own or a parent control group that has such a program; "" if none, NULL
- * if unknown
+ * The control group of this process, or a parent of it, that has such a program; "" if
+ * none has, NULL if unknown
  */
 static const char *group_with(const unsigned int *types, int count)
 {
@@ -138,7 +138,7 @@ void blame(enum call call, int err, const struct test *test, char *why, size_t s
 	static const char *const names[] = { "socket()", "bind()", "connect()", "send()" };
 	const char *group = err == EACCES ? "" : group_for(call, test);
 	const char *seccomp = status("Seccomp", 10) ? " or seccomp" : "";
-	char what[64] = "it never leaves", program[4200] = "a BPF program of a control group";
+	char what[64] = "the packet is not sent", program[4200] = "a BPF program of a control group";
 
 	if (err)
 		snprintf(what, sizeof(what), "%s: %s", names[call], err == EPERM ? "EPERM" : "EACCES");

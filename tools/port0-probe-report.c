@@ -54,7 +54,7 @@ static const char *icmp_name(int family, int type, int code)
 		{ AF_INET, ICMP_DEST_UNREACH, ICMP_HOST_ANO, "host administratively prohibited" },
 		{ AF_INET, ICMP_DEST_UNREACH, ICMP_PKT_FILTERED, "administratively prohibited" },
 		{ AF_INET, ICMP_DEST_UNREACH, ICMP_SOMETHING, "destination unreachable" },
-		{ AF_INET, ICMP_TIME_EXCEEDED, ICMP_SOMETHING, "time exceeded, a loop of routes" },
+		{ AF_INET, ICMP_TIME_EXCEEDED, ICMP_SOMETHING, "time exceeded, a routing loop" },
 		{ AF_INET, ICMP_PARAMETERPROB, ICMP_SOMETHING, "parameter problem" },
 		{ AF_INET6, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOROUTE, "no route" },
 		{ AF_INET6, ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADMIN, "administratively prohibited" },
@@ -63,7 +63,7 @@ static const char *icmp_name(int family, int type, int code)
 		{ AF_INET6, ICMP6_DST_UNREACH, 5, "source address failed policy" },
 		{ AF_INET6, ICMP6_DST_UNREACH, 6, "reject route" },
 		{ AF_INET6, ICMP6_DST_UNREACH, ICMP_SOMETHING, "destination unreachable" },
-		{ AF_INET6, ICMP6_TIME_EXCEEDED, ICMP_SOMETHING, "time exceeded, a loop of routes" },
+		{ AF_INET6, ICMP6_TIME_EXCEEDED, ICMP_SOMETHING, "time exceeded, a routing loop" },
 		{ AF_INET6, ICMP6_PARAM_PROB, ICMP_SOMETHING, "parameter problem" },
 	};
 
@@ -143,7 +143,7 @@ static void describe_trace(const struct trace *trace, const struct trace *contro
 		snprintf(text, size, "; the control up to hop %d, %s", control->last,
 			 text_of(&control->hops[control->last - 1]));
 	else
-		snprintf(text, size, "; the control neither");
+		snprintf(text, size, "; nor does any hop for the control");
 }
 
 static bool is_one(const struct result *result)

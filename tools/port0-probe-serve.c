@@ -2,10 +2,11 @@
 /*
  * The far end: answers a question with the address and port that it came from.
  *
- * Whatever is sent to it, it stores nothing that grows: a datagram is answered or
- * dropped, and a connection has one of a fixed number of places until its question is
- * complete and answered. An answer is never longer than its question and is never itself
- * a question. Answers are counted per origin, so that nobody can use them up for others.
+ * Its memory does not grow, whatever is sent to it: a datagram is answered or dropped,
+ * and a connection has one of a fixed number of places until its question is complete
+ * and answered. An answer is never longer than its question and is never itself a
+ * question. Answers are limited per origin, so that no client can use up the limit of
+ * others.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -3,8 +3,8 @@
  * port0-probe - does the network pass port 0 to a host, and if not, where is it
  * dropped?
  *
- * This file: the options, the order of the tests and the exit status. One test
- * is in port0-probe-ask.c, the far end in port0-probe-serve.c.
+ * This file has the options, the order of the tests and the exit status. A single test
+ * is in port0-probe-ask.c, --serve in port0-probe-serve.c.
  */
 #include <err.h>
 #include <errno.h>
@@ -38,7 +38,7 @@ static const char usage[] =
 "  --to            only tests to port 0 from an ordinary one; they need neither\n"
 "                  the module nor privilege on this machine\n"
 "  --from          only tests from port 0\n"
-"  --trace         if HOST does not answer a test, find the hop where it ends\n"
+"  --trace         if HOST does not answer a test, find the hop that drops it\n"
 "  --hops N        trace up to N hops (1 to 64, default 30)\n"
 "  --timeout SEC   how long to wait for each answer (1 to 60, default 4)\n"
 "  --json          print JSON\n"
@@ -118,9 +118,9 @@ static int try_mark(void)
 }
 
 /*
- * Gets the source address of packets to @host from a connected socket that
- * sends nothing. Returns NULL, or why there is none; a control group may forbid
- * the call.
+ * Gets the source address of packets to @host from a connected socket that sends
+ * nothing. Returns NULL, or why packets cannot be sent. If a control group forbids
+ * connect(), the address stays unknown.
  */
 static const char *find_source(const union address *host, union address *source)
 {
@@ -256,13 +256,14 @@ static int number(const char *option, const char *text, int least, int most)
 
 	if (*text < '0' || *text > '9' || *end || value < (unsigned long)least ||
 	    value > (unsigned long)most)
-		errx(FAILED, "%s %s: a number from %d to %d is wanted", option, text, least, most);
+		errx(FAILED, "%s %s: it must be a number from %d to %d", option, text, least, most);
 	return (int)value;
 }
 
 /*
- * If a standard descriptor is closed, no socket may get its number: what is printed would
- * be sent. Using this one fails as using a closed one does.
+ * If a standard descriptor is closed, no socket may get its number, since output would
+ * be sent there. /dev/null is opened in the wrong direction, so that using it fails as
+ * on a closed one.
  */
 static void reserve_standard(void)
 {
@@ -308,7 +309,7 @@ int main(int argc, char **argv)
 		case '4':
 		case '6':
 			if (options.family && options.family != (option == '4' ? AF_INET : AF_INET6))
-				errx(FAILED, "-4 and -6 are both the default: give one or none");
+				errx(FAILED, "give -4 or -6, or neither: the default is both families");
 			options.family = option == '4' ? AF_INET : AF_INET6;
 			break;
 		case SERVE:

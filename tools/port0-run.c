@@ -49,23 +49,25 @@ static const char usage[] =
 "Runs COMMAND with its sockets on literal port 0. The kernel module port0 must\n"
 "be loaded. See port0-run(1).\n"
 "\n"
-"  --reply        COMMAND's UDP sockets may send to port 0: what a server needs to\n"
+"  --reply        COMMAND's UDP sockets may send to port 0, as a server needs to\n"
 "                 answer peers whose source port is 0; --client is the same\n"
-"  --map PORT     where COMMAND binds PORT, it gets port 0; a range is 8000-8100\n"
-"                 (without any option: the first time it binds 0 on an address)\n"
-"  --from         COMMAND's TCP and UDP sockets that have no port of their own\n"
-"                 leave from port 0\n"
-"  --to PORT      where COMMAND connects or sends to PORT, it reaches port 0; for\n"
+"  --map PORT     if COMMAND binds PORT, it gets port 0; a range is 8000-8100\n"
+"                 (without --map, --from, --to and --reply: its first bind to 0 on\n"
+"                 an address gets port 0)\n"
+"  --from         COMMAND's TCP and UDP sockets without a port connect and send\n"
+"                 from port 0\n"
+"  --to PORT      if COMMAND connects or sends to PORT, it reaches port 0; for\n"
 "                 clients that refuse 0\n"
 "  --keep-right   COMMAND keeps the right to bind port 0, and no other, when it\n"
 "                 gives up root\n"
 "  --listen ADDR  open a TCP (udp:ADDR: UDP) socket on port 0 of ADDR, which is\n"
 "                 a numeric address\n"
-"  --fd           hand these sockets to COMMAND as systemd does, from descriptor\n"
-"                 3 on (LISTEN_FDS, LISTEN_PID)\n"
+"  --fd           pass these sockets to COMMAND as systemd does, from descriptor 3\n"
+"                 up (LISTEN_FDS, LISTEN_PID)\n"
 "  --help, --version\n"
 "\n"
-"--map, --to and --listen may be repeated; one port0-run below another adds to it.\n"
+"--map, --to and --listen may be repeated. A port0-run that runs within another one\n"
+"adds its options to those of the outer one.\n"
 "The exit status is COMMAND's; 125 if port0-run fails, 126 if COMMAND cannot be\n"
 "run this way, 127 if there is no COMMAND.\n";
 
@@ -140,7 +142,7 @@ static bool find_command(const char *name, char path[PATH_MAX])
 	}
 }
 
-#define INSTEAD "; let port0-run open its sockets, if it takes them as systemd hands them over:\n" \
+#define INSTEAD "; if it can take sockets from systemd, let port0-run open them:\n" \
 		"  port0-run --listen ADDR --fd -- COMMAND\n"				     \
 		"or have it set the socket option itself, see port0(7)"
 
@@ -180,8 +182,8 @@ static void set(const char *name, const char *format, ...)
 }
 
 /*
- * Tell whether the list in LD_PRELOAD has the library, in any directory. @loads: and
- * will load it, which it does not if the file is not there, as in a chroot.
+ * Tell whether the list in LD_PRELOAD has the library, in any directory. @loads: only
+ * if the file can be read, which it cannot in some chroots.
  */
 static bool has_library(const char *list, bool loads)
 {
@@ -231,7 +233,7 @@ static const char *find_library(void)
 	return path;
 }
 
-/* In the format of settings.h */
+/* Set a variable to a set of ports, in the format of settings.h. */
 static void set_ports(const char *name, const bool ports[65536])
 {
 	char text[PORT0_SET_HEX + 16] = "";
@@ -310,7 +312,7 @@ static void refuse_listen(const char *where, int fd, int type, const struct addr
 		     quoted(where));
 	if (error == EINVAL && to->ai_family == AF_INET6 && !in6->sin6_scope_id &&
 	    (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr) || IN6_IS_ADDR_MC_LINKLOCAL(&in6->sin6_addr)))
-		errx(FAILED, "--listen %s: a link-local address is one of an interface: name it, as in %s%%eth0 (see ip link)",
+		errx(FAILED, "--listen %s: a link-local address needs an interface: name it, as in %s%%eth0 (see ip link)",
 		     quoted(where), quoted(where));
 	close(fd);
 	errno = error;
@@ -380,7 +382,7 @@ static void run_listening(char **where, int count)
 	set("LISTEN_FDS", "%d", count);
 	set("LISTEN_PID", "%d", (int)getpid());
 	set("LISTEN_FDNAMES", "%s", names);
-	/* Of a service manager that has started this one: it names another process. */
+	/* May be inherited from a service of systemd: it then names another process. */
 	unsetenv("LISTEN_PIDFDID");
 }
 
@@ -428,7 +430,10 @@ static void inherit(bool ports[65536], const char *text)
 	}
 }
 
-/* Settings without a library in LD_PRELOAD are left over: nobody asks for them now. */
+/*
+ * Settings without the library in LD_PRELOAD are left over from another port0-run:
+ * remove them.
+ */
 static void forget(void)
 {
 	static const char *const names[] = {
@@ -506,9 +511,9 @@ int main(int argc, char **argv)
 	if (!*argv)
 		errx(FAILED, "no COMMAND, see port0-run --help");
 	if (fd != !!count)
-		errx(FAILED, "--listen ADDR and --fd go together: the one opens sockets, the other hands them over");
+		errx(FAILED, "--listen ADDR and --fd go together: --listen opens the sockets, --fd passes them on");
 	if (fd && (wish.mapped || wish.reached || wish.client || wish.from || wish.keep))
-		errx(FAILED, "--listen opens the sockets, the other options change those of COMMAND: not both");
+		errx(FAILED, "--listen opens the sockets, the other options change the sockets of COMMAND: use one or the other");
 
 	if (fd) {
 		run_listening(listens, count);

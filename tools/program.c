@@ -110,7 +110,7 @@ static const char *own_linker(void)
 	return NULL;
 }
 
-/* Tell whether the file is the dynamic linker, which may be run with a program's name. */
+/* Tell whether the file is the dynamic linker, which can be given a program to run. */
 static bool is_linker(int fd)
 {
 	const char *name = own_linker();
@@ -158,7 +158,7 @@ static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
  * @fd: the program, open for reading, or O_PATH: then only its rights are seen
  * @program: what was found
  *
- * What cannot be read, or run, is no obstacle: the kernel says better what is
+ * A file that cannot be read or executed is no obstacle: exec() will report what is
  * wrong with it.
  *
  * Context: any; safe in a signal handler.

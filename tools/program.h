@@ -5,9 +5,9 @@
 
 /**
  * struct program - what is known of a program that is about to be run
- * @obstacle: why it would not load our library, or NULL: "%s" @obstacle
+ * @obstacle: why it would not load our library, as "is statically linked, ..."; or NULL
  * @advice: what to do about it
- * @interpreter: who runs it, if it is a script; else empty
+ * @interpreter: the program that runs it, if it is a script; else empty
  */
 struct program {
 	const char *obstacle;

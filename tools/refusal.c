@@ -70,7 +70,7 @@ static int try_bind(int domain, int type, int protocol, const struct sockaddr *a
 }
 
 /*
- * Binding a Unix socket to an automatic name fails only because of a seccomp
+ * If binding a Unix socket to an automatic name fails, it is because of a seccomp
  * filter.
  */
 static bool filter_denies_bind(int err)
@@ -90,7 +90,7 @@ static bool has_capability(void)
 	       sets[0].effective & 1U << CAP_NET_BIND_SERVICE;
 }
 
-/* Read a short file; the text is empty if that is impossible. */
+/* Read a short file; the text is empty if that fails. */
 static void read_text(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -124,7 +124,7 @@ static void add_module(char *buf, size_t size)
 		text_add(buf, size, label);
 		text_add(buf, size, "; dmesg says more) or the program's own Landlock sandbox");
 	} else {
-		text_add(buf, size, "a sandbox refuses the address, not the right to ports below 1024: Landlock, which the program or who started it has set up");
+		text_add(buf, size, "a sandbox refuses the address (this is not about the right to ports below 1024): Landlock, set up by the program or by the one that started it");
 	}
 }
 
@@ -167,7 +167,7 @@ static const char *forbidding_parameter(void)
 	return strstr(text, "4294967295") ? NULL : "init_userns";
 }
 
-/* Add that the administrator forbids it, if so. */
+/* If the administrator forbids it, add that. */
 static bool add_administrator(char *buf, size_t size, int err)
 {
 	const char *name = err == EPERM ? forbidding_parameter() : NULL;
@@ -199,7 +199,7 @@ void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *atte
 		text_add(buf, size, "another socket has it on this address: see port0-ls");
 		return;
 	case ENOPROTOOPT:
-		text_add(buf, size, "the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (MPTCP: switch it off)");
+		text_add(buf, size, "the module is not loaded any more (modprobe port0), or the socket is not plain TCP or UDP (for MPTCP: disable MPTCP)");
 		return;
 	case EACCES:
 	case EPERM:
@@ -240,7 +240,7 @@ void refusal_of_option(char *buf, size_t size, int err)
 		return;
 	}
 	if (err == EBUSY) {
-		text_add(buf, size, "something else has the kernel function that the module needs to hook: dmesg names it");
+		text_add(buf, size, "a livepatch, a kprobe or another module is on a kernel function that the module has to hook: dmesg names it");
 		return;
 	}
 	if (add_administrator(buf, size, err))

@@ -12,9 +12,9 @@
 
 #define PORT0_LIBRARY		"libport0.so"
 
-/* ports that mean port 0 */
+/* ports whose bind() means port 0 */
 #define PORT0_ENV_MAP		"PORT0_MAP"
-/* ports that, connected to, mean port 0 */
+/* ports that mean port 0 as a destination */
 #define PORT0_ENV_TO		"PORT0_TO"
 /* set if the first bind to 0 on an address means port 0 */
 #define PORT0_ENV_FIRST		"PORT0_FIRST"
@@ -22,7 +22,7 @@
 #define PORT0_ENV_FROM		"PORT0_FROM"
 /* set if UDP sockets may send to port 0 */
 #define PORT0_ENV_CLIENT	"PORT0_CLIENT"
-/* set if a change of user keeps the right to ports below 1024 */
+/* set if a program keeps the right to ports below 1024 when it changes its user */
 #define PORT0_ENV_KEEP		"PORT0_KEEP"
 /* device:inode of the file that messages are written to */
 #define PORT0_ENV_STDERR	"PORT0_STDERR"
