@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
-# What the bash scripts share: where things are, and how to fail.
+# Shared by the bash scripts: paths, messages, and packages that they need.
 
 me=${0##*/}
 top=$(realpath "${BASH_SOURCE[0]%/*}/..")
-# shellcheck disable=SC2034 # for who sources this
+# shellcheck disable=SC2034 # used by the scripts that source this
 build=$top/build
 
 # Not in the PATH of an ordinary user on Debian
@@ -18,8 +18,8 @@ die()
 	exit 1
 }
 
-# need COMMAND PACKAGE...: have these on this machine, installing what is missing if we
-# may. The Python commands have port0.need().
+# need COMMAND PACKAGE...: make sure that this machine has these commands; install the
+# missing packages if this is root. The Python commands have port0.need().
 need()
 {
 	local missing=() log

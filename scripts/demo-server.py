@@ -29,7 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     def server_bind(self):
         if options.port0:
-            # The one line that a server needs. It fails if the module is not loaded.
+            # The only line that a server has to add. It fails if the module is not
+            # loaded.
             self.socket.setsockopt(socket.SOL_IP, IP_BIND_PORT_ZERO, 1)
         super().server_bind()
 

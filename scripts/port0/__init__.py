@@ -51,7 +51,7 @@ def read(path):
 
 @contextlib.contextmanager
 def lock(path, what):
-    """Hold a lock; tell the user if it has to be waited for."""
+    """Hold a lock; tell the user if this has to wait for it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="ascii") as file:
         try:
@@ -140,11 +140,11 @@ def need(wanted):
 
 
 def run_command(main):
-    """Run a command's main() and exit as it ends."""
+    """Run a command's main() and exit with its status."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
         become_root()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # sys.exit() runs the clean-up of whatever is unfinished.
+        # sys.exit() runs the clean-up code of what is running.
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))

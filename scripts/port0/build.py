@@ -23,8 +23,8 @@ WHATS = {
              "tools"], SOURCE, ""),
 }
 
-# Warnings that do not count: Debian may update the compiler after it has built the kernel,
-# and libc6 of arm64 has a diversion.
+# Warnings that are ignored: Debian may update the compiler after it has built the
+# kernel, and libc6 of arm64 has a diversion.
 NO_FAULT = re.compile("the compiler differs from the one used to build the kernel"
                       "|dpkg-shlibdeps: warning: diversions involved")
 
@@ -51,7 +51,8 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     kernel_tree = f"{place}/tree/tools/testing/selftests"
     to = place + {
         "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
-    # Without objects that were built in the source directories
+    # The .gitignore filter leaves out objects that were built in the source
+    # directories.
     copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --filter=":- .gitignore" "$@" "$to"',
             to, *sources]
     steps, env = [copy], {}

@@ -10,12 +10,11 @@ ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/tmp
 def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=None):
     """The command line that runs argv in the root tree.
 
-    With a layer, an empty directory, the root can be written to and what is written
-    lands there; without one it is read-only but for /tmp, which is empty, unless it is
-    said to be writable. binds are
-    (source, place) or (source, place, "ro"); a covered directory is seen at its own
-    path, and what is written to it lands in the layer. Every mount goes away with
-    the process.
+    With a layer, an empty directory, the root is the lower directory of an overlay and
+    all changes go into the layer. Without one, the root is read-only except for /tmp,
+    which is empty, unless writable is set. binds are (source, place) or (source, place,
+    "ro"). A covered directory is visible at its own path, and changes to it go into the
+    layer. All mounts end with the process.
     """
     lines, root = [], tree
 
@@ -25,7 +24,8 @@ def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=Non
     def cover(lower, name, place):
         upper, work, seen = (os.path.join(layer, name, part) for part in ("upper", "work", "lower"))
         lines.append(shlex.join(["mkdir", "-p", upper, work, seen, place]))
-        # Its own name may hold what separates mount options.
+        # A bind mount with a plain path, since a comma or colon in the name would
+        # separate mount options.
         mount("--bind", lower, seen)
         mount("-t", "overlay", "overlay", "-o",
               f"lowerdir={seen},upperdir={upper},workdir={work}", place)
@@ -47,7 +47,7 @@ def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=Non
             mount("-o", "remount,bind,ro", root + place)
     for number, directory in enumerate(covered):
         cover(directory, f"covered{number}", root + directory)
-    # A bind of the directory that we are in is not what "." names.
+    # A new bind mount on the current directory is not what "." refers to.
     lines.append(shlex.join(["cd", root]))
     words = [f"{name}={value}" for name, value in {**ENV, **(env or {})}.items()]
     lines.append(shlex.join(["exec", "chroot", root, "env", "-i", *words, *argv]))

@@ -54,7 +54,7 @@ def of_tree(directory, base, llvm):
     directory = os.path.realpath(directory)
     machine = base.machine
     if base.is_own:
-        raise Failure(f"'{base.name}' has a kernel of its own: --kernel goes with Debian's suites")
+        raise Failure(f"'{base.name}' has a kernel of its own: --kernel works with Debian's suites only")
     config = os.path.join(directory, ".config")
     source = os.path.realpath(os.path.join(directory, "source"))
     makefile = os.path.join(directory, "Makefile")
@@ -107,7 +107,7 @@ def state(directory):
 
 
 def make_dir(kernel, directory, steps, base, binds=()):
-    """Have the steps make a directory, all or nothing."""
+    """Make a directory by these steps; if one fails, nothing is left."""
     log = os.path.join(CACHE, "kernels", f"{kernel.name}.log")
     env = dict(MAKE[kernel.machine])
     env["TREE"] = kernel.tree or "/mnt/linux"
@@ -165,7 +165,7 @@ def make_dir(kernel, directory, steps, base, binds=()):
 
 
 def root_of(kernel):
-    """The directory of a kernel's root, which is made if it is not there yet."""
+    """Return the directory of a kernel's root; make it first if need be."""
     need_root(f"making the {kernel.name} kernel")
     base = root.make(kernel.base)
     if kernel.built:
@@ -174,8 +174,8 @@ def root_of(kernel):
         compiling = ["tools", "configure", "compile", "keep"]
     else:
         compiling = ["tools", "debian_source", "configure", "compile", "keep"]
-    # A kernel is named after everything that it is made from, and a root after its
-    # kernel and the release's root.
+    # The name of a kernel has a digest of everything that it is made from, and that of
+    # a root a digest of its kernel and the release's root.
     made_from = [read(KERNEL_STEPS), *map(read, kernel.configs), *compiling,
                  state(kernel.tree) if kernel.tree else ""]
     if kernel.tree:

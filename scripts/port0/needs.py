@@ -19,8 +19,8 @@ def virtiofsd():
 
 
 def own_run():
-    """What to put before virtiofsd's command: it must write to /run, which only real root
-    can, so in a user namespace it gets a /run of its own."""
+    """The words before virtiofsd's command. It writes to /run, which only real root can
+    do, so in a user namespace it gets a /run of its own."""
     if not os.environ.get(UNPRIVILEGED):
         return []
     return ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs run /run; exec "$0" "$@"']

@@ -43,10 +43,10 @@ DEBIAN = [suite.name for suite in SUITES if suite.name not in OWN]
 # Where "make bench" measures
 BENCH = ["bookworm", "trixie", "trixie-backports"]
 
-# The kernels of a release; a guest needs no more than the cloud kernel has.
+# Debian's kernels of a release. The cloud kernel has all that a guest needs.
 FLAVOURS = {"cloud": "cloud-", "plain": "", "rt": "rt-"}
 DEFAULT_FLAVOUR = "cloud"
-# Suites that at times have no kernel newer than other suites
+# Suites that at times have no kernel of their own, newer than those of other suites
 MAY_BE_ABSENT = ("experimental",)
 
 HOOKS = ("ftrace", "kprobe", "auto")
@@ -96,7 +96,7 @@ def target(text):
     """Parse SUITE[-FLAVOUR][@MACHINE][+LIST]."""
     match = re.fullmatch(r"([\w-]+?)(?:@(\w+))?((?:\+\w+)*)", text)
     if not match:
-        raise Failure(f"'{text}' is no suite: SUITE, SUITE-FLAVOUR, SUITE@MACHINE")
+        raise Failure(f"'{text}' is not a suite: write SUITE, SUITE-FLAVOUR or SUITE@MACHINE")
     name, machine, packages = match[1], match[2] or native(), tuple(match[3].split("+")[1:])
     flavour = DEFAULT_FLAVOUR
     if name not in BY_NAME and name.rpartition("-")[2] in FLAVOURS:
