@@ -11,14 +11,14 @@ all: modules
 help:
 	@sed -n 's/^#help //p' Makefile
 
-#help make            the module, for the kernel that runs (KDIR=DIR: for another)
-#help make install    the module and the header, as root; DESTDIR=, PREFIX=
+#help make            the module, for the running kernel (KDIR=DIR: for another)
+#help make install    installs the module and the header, as root; DESTDIR=, PREFIX=
 #help make uninstall  removes both again
-#help make clean      removes what was made, but for the guests' roots in build/cache
+#help make clean      removes everything built, except the guests' roots in build/cache
 #help make distclean  removes these, too
 #help make -C tools   port0-run, port0-ls, port0-probe; then make -C tools install
 #help make demo       shows port 0 without the module and with it, in a guest
-#help make test       the selftests on the kernels of Debian, in guests
+#help make test       the selftests on kernels of Debian, in guests
 #help                   TESTS="bind option"  SUITES="trixie bookworm:kprobe"
 #help                   MACHINE=arm64  KERNEL=DIR LLVM=1: on the kernel of any tree
 #help make test-all   the selftests on every suite, flavour and architecture: takes a night
@@ -27,10 +27,10 @@ help:
 #help make fuzz       random sequences of socket calls: SEED=1 SEEDS=1000 SUITE=trixie
 #help make mutate     mutation tests of the module: FILES=tcp.c MUTANT=name
 #help make coverage   which lines of the module the selftests run, counted by gcov
-#help make bench      what it costs: QUICK=1, SUITES=..., ACCEL=kvm
-#help make proof      tests the tools, packages and more in guests: PROOF="tools wire"
+#help make bench      benchmarks of the module: QUICK=1, SUITES=..., ACCEL=kvm
+#help make proof      tests the tools, packages and more, in guests: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
-#help make dist       a tarball of what is committed
+#help make dist       a tarball of the last commit
 #help make build-matrix   compiles the module for every linux-headers package of Debian
 #help make mirrors    which mirrored or hooked kernel functions changed: TREE=DIR
 #help
@@ -61,14 +61,14 @@ headers:
 			"make demo and make test, need none)"; \
 	fi >&2; exit 1
 
-# modules_install would sign the module with the key of the kernel's builder, which is not
-# in the headers, and its depmod needs a System.map, which is not there either.
+# modules_install would sign the module with a key that the kernel's headers do not have,
+# and its depmod needs a System.map, which they do not have either.
 install: modules
 	$(MAKE) -C $(KDIR) M=$(CURDIR) INSTALL_MOD_PATH=$(DESTDIR) CONFIG_MODULE_SIG_ALL= modules_install
 	$(if $(DESTDIR),,depmod -a "$$(cat $(KDIR)/include/config/kernel.release)")
 	install -D -m 644 module/uapi/port0.h $(DESTDIR)$(PREFIX)/include/port0.h
 
-# Kernels differ in the directory that they install it in. That of DKMS is left alone.
+# Kernels differ in the directory that they install it in. A module of DKMS is not removed.
 uninstall: headers
 	release="$$(cat $(KDIR)/include/config/kernel.release)" && \
 	rm -f $(DESTDIR)/lib/modules/"$$release"/*/port0.ko* && \
@@ -79,22 +79,22 @@ clean:
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
 
 # Also removes the roots and kernels, which take minutes to make. In roots made by an
-# ordinary user, files belong to that user's subordinate ids: hence unshare.
+# ordinary user, files belong to that user's subordinate ids, so this needs unshare.
 distclean: clean
 	rm -rf build 2>/dev/null || unshare --user --map-root-user --map-auto rm -rf build
 
-# The scripts are in Python, so they cannot install that themselves.
+# The scripts are in Python, so they cannot install Python themselves.
 python:
 	@bash -c '. scripts/common.sh && need python3 python3'
 
-# Which suites and tests run by default: scripts/test --help. SUITES=trixie:kprobe loads
-# the module with hook=kprobe. KERNEL=DIR, with LLVM=1 or without: on the kernel of that
-# tree.
+# scripts/test --help has the suites and tests that run by default. SUITES=trixie:kprobe
+# loads the module with hook=kprobe. KERNEL=DIR, with LLVM=1 or without: on the kernel of
+# that tree.
 TEST = scripts/test $(if $(TESTS),--tests "$(TESTS)") $(if $(MACHINE),--machine $(MACHINE)) \
 	$(if $(KERNEL),--kernel "$(KERNEL)" $(if $(LLVM),--llvm))
 
 # By default, also checks that the selftests build and run as part of a kernel tree. The
-# last line is the count of scripts/test, whatever comes of that.
+# last line is always the count of scripts/test.
 test: python
 	@status=0; \
 	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest --tests "option compat.py" || status=1;) \
