@@ -175,8 +175,7 @@ TEST_F(badinput, get_lengths)
 				TH_LOG("length %d", lens[j]);
 			}
 			/*
-			 * Either an int is written or nothing, and no byte
-			 * after it.
+			 * Either an int is written or nothing, and no byte behind it.
 			 */
 			for (k = lens[j] < 4 ? 0 : 4; k < 16; k++)
 				EXPECT_EQ(0xaa, buf[k]);
@@ -440,7 +439,10 @@ TEST_F_TIMEOUT(random_calls, on_any_socket, STRESS_TIMEOUT_SEC)
 			ASSERT_EQ(0, port);
 			bound++;
 		}
-		/* The module shows the kernel port 1 in place of 0; no socket may get it. */
+		/*
+		 * The module passes port 1 to the kernel instead of 0; no socket may
+		 * get port 1.
+		 */
 		ASSERT_NE(1, port);
 	}
 	for (i = 0; i < SOCKETS; i++)

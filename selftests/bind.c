@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * bind() of a marked socket to port 0: its result, the privilege it needs, sharing
- * and conflicts. Every other call that picks a port picks an ephemeral one, as it
- * does without the module.
+ * and conflicts. All other calls that choose a port choose an ephemeral one, as without
+ * the module.
  */
 #include <stdio.h>
 #include <sys/un.h>
@@ -87,13 +87,15 @@ TEST_F(bind, taken)
 	ASSERT_EQ(0, LISTEN(self->fd));
 	EXPECT_EQ(-EADDRINUSE, BIND(other));
 
-	/* The socket whose bind() failed can still bind to another port. */
+	/* After its bind() failed, the socket can be bound to another port. */
 	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
 	EXPECT_EQ(OTHER_PORT, local_port(other));
 	EXPECT_EQ(0, LISTEN(other));
 }
 
-/* Port 1, which the kernel is shown in place of 0, is a port like any other. */
+/*
+ * Port 1, which the module passes to the kernel instead of 0, is a port like any other.
+ */
 TEST_F(bind, port_1)
 {
 	int rival = bound_socket(_metadata, variant->host, variant->type,
@@ -161,7 +163,7 @@ TEST_F(bind, no_v6only_afterwards)
 	expect_port(_metadata, self->fd, variant->port);
 
 	/*
-	 * Other options can be set, also one with the same number at another
+	 * Other options can be set, also one with the number of IPV6_V6ONLY at another
 	 * level.
 	 */
 	if (is_ip6(variant->host))
@@ -270,8 +272,8 @@ static const char *reach(const char *host)
 }
 
 /*
- * A socket is bound in the namespace that it was made in, also by a task that has
- * gone to another one.
+ * A socket is bound in the namespace in which it was created, even if the task is in
+ * another one now.
  */
 TEST_F(bind, from_another_namespace)
 {
@@ -334,7 +336,7 @@ TEST_F(bind, needs_the_capability_below_the_limit)
 	}
 }
 
-/* Root of a user namespace is root of the network namespaces made in it ... */
+/* Root of a user namespace has the privilege in network namespaces created in it ... */
 TEST_F(bind, user_namespace_with_its_own_network)
 {
 	int fd;
@@ -456,7 +458,7 @@ FIXTURE_SETUP(ephemeral)
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
-	/* That another socket holds port 0 must make no difference. */
+	/* The results must not depend on whether another socket holds port 0. */
 	self->holder = bound_socket(_metadata, variant->host, variant->type, 0);
 	ASSERT_EQ(0, listen_if_stream(self->holder, variant->type));
 	self->fd = new_socket(_metadata, variant->host, variant->type);
@@ -553,9 +555,7 @@ TEST_F(ephemeral, marked_bind_to_another_port)
 	EXPECT_EQ(-EINVAL, bind_to(self->fd, variant->host, 0));
 }
 
-/*
- * Which pairs of addresses collide. Each pair is tried in both orders.
- */
+/* Which pairs of addresses conflict. Each pair is tried in both orders. */
 FIXTURE(pair) {};
 
 FIXTURE_VARIANT(pair) {
@@ -565,7 +565,7 @@ FIXTURE_VARIANT(pair) {
 	int port;
 };
 
-/* Its last four bytes are those of 0.0.0.0. */
+/* An IPv6 address whose last four bytes are those of 0.0.0.0 */
 #define ZEROS6	"fd00::1:0:0"
 
 FIXTURE_SETUP(pair)
@@ -657,8 +657,9 @@ TEST_F(pair, udp)
 }
 
 /*
- * A dual-stack socket that is connected has one IPv6 address and is not v6-only. By
- * the order in which two sockets are compared, it stands in the way of IPv4 or not.
+ * A dual-stack socket that is connected has one IPv6 address and is not v6-only.
+ * Whether it conflicts with IPv4 sockets depends on the order in which the two are
+ * compared.
  */
 FIXTURE(connected) {};
 

@@ -179,7 +179,7 @@ TEST_F(dgram, by_turns)
 	}
 }
 
-/* Nor must a send that failed. */
+/* Nor must a failed send change where the next one goes. */
 TEST_F(dgram, after_a_failure)
 {
 	static char huge[70000];
@@ -497,7 +497,7 @@ TEST_F(same_port, to_oneself)
 	expect_recvfrom(_metadata, fd, variant->port, "echo");
 }
 
-/* What unmarked sockets get, with or without the module. */
+/* The results of unmarked sockets, which are the same without the module */
 FIXTURE(unmarked) {};
 
 FIXTURE_VARIANT(unmarked) {
@@ -534,7 +534,7 @@ TEST_F(unmarked, no_sendto)
 
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 
-	/* A marked socket does not let an unmarked one send ... */
+	/* That another socket is marked does not let an unmarked one send ... */
 	expect_sendto(_metadata, marked, variant->dest, 0, "marked");
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 	expect_recv(_metadata, server, "marked");
@@ -581,7 +581,10 @@ TEST_F(unmarked, while_the_kernel_answers_a_ping)
 	ASSERT_EQ(0, set_timeouts(raw));
 	ASSERT_EQ((int)sizeof(ping), rc(sendto(raw, &ping, sizeof(ping), 0,
 					       &to.sa, to.len)));
-	/* It hears the request and the reply, and that nobody is on port 0. */
+	/*
+	 * The raw socket receives the request, the reply, and "port unreachable" for
+	 * port 0.
+	 */
 	for (i = 0; i < 3; i++) {
 		ASSERT_LT(0, rc(recv(raw, &packet, sizeof(packet), 0)));
 		if (packet.icmp.type == ICMP_ECHOREPLY)

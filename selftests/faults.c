@@ -21,8 +21,8 @@
 #define MAX_NTH		2000
 
 /*
- * Enables fault injection for this thread; has_failed() tells if it made one
- * fail.
+ * Enables fault injection for this thread; has_failed() tells whether an allocation has
+ * failed.
  */
 static int fail_nth(long nth)
 {
@@ -73,7 +73,7 @@ static void prepare_marked(struct scene *scene)
 	set_mark(scene->fd, 1);
 }
 
-/* Another reference on the file: bind() allocates a watch on the socket. */
+/* With a second reference on the file, bind() allocates a watch on the socket. */
 static void prepare_shared(struct scene *scene)
 {
 	prepare_marked(scene);
@@ -137,7 +137,7 @@ static int call_bind(struct scene *scene)
 	return bind_to(scene->fd, scene->host, 0);
 }
 
-/* What has failed for lack of memory can be tried again. */
+/* A bind() that has failed for lack of memory can be tried again. */
 static int call_bind_again(struct scene *scene)
 {
 	int err = bind_to(scene->fd, scene->host, 0);
@@ -251,7 +251,7 @@ static bool is_shortage(const struct fault_case *fault, const char *host, int er
 
 enum outcome { CLEAN = 10, INJECTED, WRONG };
 
-/* Runs in a process of its own, whose end closes the sockets. */
+/* Runs in a process of its own, so that its sockets are closed when it ends. */
 static enum outcome try_once(const struct fault_case *fault,
 			     struct scene scene, long nth)
 {
@@ -259,7 +259,7 @@ static enum outcome try_once(const struct fault_case *fault,
 	int fd, err;
 
 	fault->prepare(&scene);
-	/* Ends the process if the call waits for ever. */
+	/* Ends the process if the call does not return. */
 	alarm(3 * IO_TIMEOUT_SEC);
 	fd = fail_nth(nth);
 	err = fault->call(&scene);
@@ -306,8 +306,7 @@ FAULT_VARIANT(ip4_udp, "127.0.0.1", SOCK_DGRAM);
 FAULT_VARIANT(ip6_udp, "::1", SOCK_DGRAM);
 
 /*
- * Tested in each test, since older harnesses run tests after a skip in the
- * setup.
+ * Called in each test, since older harnesses run a test even if its setup has skipped.
  */
 static bool can_fail(void)
 {
@@ -364,7 +363,10 @@ TEST_F_TIMEOUT(faults, calls, STRESS_TIMEOUT_SEC)
 	TH_LOG("%ld faults", total);
 }
 
-/* The answer of bind() when its @nth allocation fails; *failed tells if it did. */
+/*
+ * The result of bind() when its @nth allocation fails; *failed: an allocation has
+ * failed.
+ */
 static int bind_short_of(struct scene scene, int port, long nth, bool *failed)
 {
 	int fd, err;
@@ -410,7 +412,7 @@ FIXTURE_VARIANT(loading) {
 FIXTURE_VARIANT_ADD(loading, ftrace) { .args = "hook=ftrace" };
 FIXTURE_VARIANT_ADD(loading, kprobe) { .args = "hook=kprobe" };
 
-/* The list tells for each kprobe, and only port0 has any. */
+/* Tell whether the module's kprobes use ftrace; no other kprobes exist here. */
 static bool has_probes_on_ftrace(void)
 {
 	FILE *file = fopen("/sys/kernel/debug/kprobes/list", "re");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Tests from user space where a bound socket is filed in the kernel's tables: a
- * second socket cannot bind its address but can bind another one, and it
- * receives what is sent to its address and nothing else.
+ * Tests from user space under which address a bound socket is filed in the kernel's
+ * tables: a second socket cannot bind that address but can bind another one, and the
+ * socket receives what is sent to its address and nothing else.
  */
 #ifndef PORT0_FILED_H
 #define PORT0_FILED_H
@@ -12,7 +12,7 @@
 struct place {
 	const char *host;	/* the address it was bound to */
 	const char *dest;	/* an address of this host that is in @host */
-	bool dest_is_free;	/* older kernels let it in beside ::ffff:0.0.0.0 */
+	bool dest_is_free;	/* older kernels let it be bound beside ::ffff:0.0.0.0 */
 	const char *other;	/* an address of this host that is not in @host, or NULL */
 	int type;
 	int port;
@@ -86,7 +86,10 @@ static inline void expect_free(struct __test_metadata *_metadata,
 		EXPECT_AT(place, 0, try_bind(_metadata, place, place->other));
 }
 
-/* What has arrived. Only after settle(), nothing means that nothing will come. */
+/*
+ * Receives a byte that has arrived. -EAGAIN proves that none was sent only after
+ * settle().
+ */
 static inline int recv_now(int fd)
 {
 	char byte = 0;
@@ -95,7 +98,7 @@ static inline int recv_now(int fd)
 	return err == 1 ? byte : err;
 }
 
-/* The same, but waits for it: something must arrive. */
+/* The same, but waits until something arrives. */
 static inline int recv_soon(int fd)
 {
 	return wait_readable(fd) ? recv_now(fd) : -EAGAIN;

@@ -168,8 +168,8 @@ static void leave(struct play *play, int nth)
 }
 
 /*
- * The member that has received something, which the client shows if it got an
- * answer; -1: none
+ * The member that has received something; the number of members if the client has
+ * received something instead; -1: none
  */
 static int who_has(const struct play *play, int client)
 {
@@ -196,9 +196,7 @@ static int who_has(const struct play *play, int client)
 	return -1;
 }
 
-/*
- * The set of kinds that received something: within a group, it is up to chance.
- */
+/* Record which kinds of members receive something; within a group, chance decides. */
 static void datagrams_to(struct __test_metadata *_metadata, struct play *play,
 			 size_t dest)
 {
@@ -360,7 +358,7 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 		const int of[] = { nth / KINDS / KINDS, nth / KINDS % KINDS,
 				   nth % KINDS };
 		struct play control = PLAY(0), zero = PLAY(1);
-		/* Checking this each time would take minutes. */
+		/* Asking each time would take minutes. */
 		bool early = nth & 1, ask = nth % 7 == 0;
 
 		play_triple(_metadata, &control, of, early, ask);
@@ -370,7 +368,9 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 	}
 }
 
-/* The kernel's buckets remember what their sockets asked for when they came. */
+/*
+ * The kernel's buckets store the options that their sockets had when they were bound.
+ */
 TEST_F_TIMEOUT(groups, options_that_change, 1200)
 {
 	unsigned int nth;
@@ -536,8 +536,8 @@ TEST_F(groups, stories)
 }
 
 /*
- * A hash chain of the kernel has several ports: those that differ by a power of
- * two. Sockets on the others must not count, however many there are.
+ * A hash chain of the kernel has all ports that differ by a multiple of its table's
+ * size. Sockets on other ports of the chain must not count, however many there are.
  */
 FIXTURE(chain) {};
 
@@ -570,7 +570,7 @@ static int share_on(struct __test_metadata *_metadata, const char *host, int typ
 	return fd;
 }
 
-/* This socket can bind the port, and after that no other can. */
+/* Expect that a socket can bind the port, and that after that no other can. */
 static void expect_free_for(struct __test_metadata *_metadata, const char *host,
 			    const char *rival, int type, int port)
 {
@@ -716,7 +716,7 @@ TEST_F_TIMEOUT(chain, other_namespaces, 600)
 	}
 }
 
-/* Members of a group that are closed, under tcp_migrate_req and without. */
+/* Members of a group are closed, with tcp_migrate_req and without. */
 FIXTURE(closed) {};
 
 FIXTURE_VARIANT(closed) {
@@ -783,7 +783,9 @@ TEST_F(closed, listens_again)
 	EXPECT_LE(0, rc(accept(first, NULL, NULL)));
 }
 
-/* How many connections that wait for a member that closes its group gets. */
+/*
+ * How many of the connections that wait for a closed member the rest of the group gets.
+ */
 static int left_to_the_group(struct __test_metadata *_metadata, const char *home, int port)
 {
 	int first = group_listener(_metadata, home, port);
@@ -815,7 +817,7 @@ TEST_F(closed, leaves_its_queue_to_the_group)
 	bool all = *variant->migrate == '1';
 	int got;
 
-	/* Debian's 5.10 has the setting and nothing behind it. */
+	/* On Debian's 5.10 the setting exists but has no effect. */
 	if (all && left_to_the_group(_metadata, variant->home, OTHER_PORT) < WAITING)
 		SKIP(return, "tcp_migrate_req does nothing in this kernel");
 	got = left_to_the_group(_metadata, variant->home, variant->port);

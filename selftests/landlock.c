@@ -2,8 +2,8 @@
 /*
  * Landlock's rules for ports, on an ordinary port and on port 0.
  *
- * Landlock sees the port that is passed to bind(), 0 like any other. That a
- * rule for port 0 also stands for ephemeral ports is Landlock's own definition.
+ * Landlock checks the port that is passed to bind(), also if it is 0. By its
+ * definition, a rule for port 0 also allows ephemeral ports.
  */
 #include <stdint.h>
 #include <sys/prctl.h>
@@ -63,7 +63,9 @@ FIXTURE_SETUP(landlock)
 
 FIXTURE_TEARDOWN(landlock) {}
 
-/* In the test, since older harnesses run it when the setup has skipped it. */
+/*
+ * Called in each test, since older harnesses run a test even if its setup has skipped.
+ */
 #define NEED_RULESET(ruleset) do {					\
 	if ((ruleset) < 0)						\
 		SKIP(return, "this kernel's Landlock has no such rule");	\

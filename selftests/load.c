@@ -22,7 +22,7 @@ static void allow_files(struct __test_metadata *_metadata, rlim_t files)
 	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &limit)));
 }
 
-/* How many objects of a slab are in use; -1 if it is merged with others. */
+/* How many objects of a slab cache are in use; -1 if it is merged with others */
 static long slab_objects(const char *name)
 {
 	char path[128], line[512];
@@ -141,7 +141,7 @@ TEST_F_TIMEOUT(load, connections, STRESS_TIMEOUT_SEC)
 
 	ASSERT_EQ(0, rc(listen(listener, 128)));
 	for (count = 0; count < wanted; count++) {
-		/* A few thousand from each address. */
+		/* A few thousand connections from each address */
 		snprintf(source, sizeof(source), "127.0.1.%ld",
 			 count / 4000 + 1);
 		clients[count] = new_socket(_metadata, source, SOCK_STREAM);
@@ -223,7 +223,7 @@ static int send_raw(int raw, struct packet *packet, size_t len)
 			 (struct sockaddr *)&dest, sizeof(dest)));
 }
 
-/* From addresses that never answer, so that every SYN stays in the queue. */
+/* SYNs from addresses that never answer, so that each stays in the queue */
 TEST_F_TIMEOUT(load, syn_flood, STRESS_TIMEOUT_SEC)
 {
 	int listener = bound_socket(_metadata, SERVER, SOCK_STREAM,
@@ -269,7 +269,7 @@ TEST_F_TIMEOUT(load, syn_flood, STRESS_TIMEOUT_SEC)
 	close(raw);
 }
 
-/* From every source port, 0 among them; no datagram may be lost. */
+/* Datagrams from every source port, including 0; none may be lost. */
 TEST_F_TIMEOUT(load, udp_flood, STRESS_TIMEOUT_SEC)
 {
 	int server = bound_socket(_metadata, SERVER, SOCK_DGRAM,

@@ -234,10 +234,12 @@ TEST_F(names, any_address_after_disconnect)
 		ASSERT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
 		expect_name(_metadata, ask(getsockname, fd), variant->home,
 			    variant->port);
-		/* While it has one address, the others are free ... */
+		/*
+		 * While it is connected, it has one address and the others are free ...
+		 */
 		ASSERT_EQ(0, disconnect(fd));
 		expect_name(_metadata, ask(getsockname, fd), any, variant->port);
-		/* ... and after that none is. */
+		/* ... and after the disconnect, none is free. */
 		again = socket_for(_metadata, variant->second, variant->type,
 				   variant->port);
 		EXPECT_EQ(-EADDRINUSE,
@@ -262,12 +264,12 @@ TEST_F(names, of_a_peer_that_leaves)
 	child = rc(accept(listener, NULL, NULL));
 	ASSERT_LE(0, child);
 
-	/* CLOSE_WAIT, LAST_ACK's other half */
+	/* The client is in CLOSE_WAIT. */
 	ASSERT_EQ(0, rc(shutdown(child, SHUT_WR)));
 	EXPECT_EQ(0, rc(recv(client, &byte, 1, 0)));
 	expect_name(_metadata, ask(getpeername, client), variant->home,
 		    variant->port);
-	/* With both directions shut down the state is CLOSE, or about to be. */
+	/* A reset closes the client: it has no peer any more. */
 	reset_on_close(child);
 	close(child);
 	settle(_metadata);
@@ -298,7 +300,7 @@ TEST_F(names, in_a_short_buffer)
 	close(server);
 }
 
-/* To the kernel, these are connected to port 0, since they have no ports. */
+/* For the kernel these are connected to port 0, since their protocols have no ports. */
 TEST(other_protocols)
 {
 	static const struct {
@@ -451,7 +453,7 @@ TEST_F(scope, of_a_peer_on_the_port)
 }
 
 /*
- * The scope depends on the peer's address only, not on the own address or
+ * The scope depends on the peer's address only, not on the socket's own address or
  * device.
  */
 TEST_F(scope, of_the_peer_alone)
@@ -487,7 +489,7 @@ TEST_F(scope, of_the_peer_alone)
 	close(server);
 }
 
-/* By address, without a connection */
+/* A link-local destination of sendto(), without a connection */
 TEST_F(scope, of_a_destination)
 {
 	struct addr to = scoped(variant->port, self->index);

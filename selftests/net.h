@@ -168,7 +168,7 @@ static inline int set_timeouts(int fd)
 	return err ?: rc(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)));
 }
 
-/* close() sends a reset then, and leaves no TIME_WAIT to block the next bind(). */
+/* Makes close() send a reset, so that no TIME_WAIT blocks the next bind(). */
 static inline void reset_on_close(int fd)
 {
 	struct linger linger = { .l_onoff = 1 };
@@ -222,7 +222,7 @@ static inline int peer_port(int fd)
 	return err ? err : port_of(&addr);
 }
 
-/* The first thing a socket of this type does after bind(). */
+/* Listens (TCP) or connects (UDP): the next call on a bound socket. */
 static inline int listen_or_connect(int fd, int type, const char *host)
 {
 	if (type == SOCK_STREAM)

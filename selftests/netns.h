@@ -85,7 +85,10 @@ static inline int nl_call(const struct nl_request *request)
 	return err < 0 ? err : reply.error.error;
 }
 
-/* Does the message say that the kernel now takes packets for @addr? */
+/*
+ * Does the message say that @addr has its local route, so that packets to it are
+ * accepted?
+ */
 static inline bool nl_is_local_route(const struct nlmsghdr *head, const struct in6_addr *addr)
 {
 	const struct rtmsg *route = NLMSG_DATA(head);
@@ -186,7 +189,10 @@ static inline int new_netns(void)
 
 /* ---- packets over loopback ---- */
 
-/* Each CPU has a queue of its own for packets over loopback, and they overtake. */
+/*
+ * Each CPU has its own queue for packets over loopback, so packets of two CPUs can be
+ * reordered.
+ */
 static inline int pin_to_this_cpu(void)
 {
 	cpu_set_t one;
@@ -217,7 +223,7 @@ static inline int fence_open(void)
 	return err;
 }
 
-/* Sends until a packet is there at once: no work is deferred any more. */
+/* Sends packets until one arrives at once: then no work is deferred any more. */
 static inline int fence_pass(int fd)
 {
 	char byte;

@@ -16,7 +16,7 @@
 #define IPPROTO_MPTCP 262
 #endif
 
-/* The second way to SMC is newer than the headers of some releases. */
+/* IPPROTO_SMC is newer than the headers of some releases. */
 #ifndef IPPROTO_SMC
 #define IPPROTO_SMC 256
 #endif
@@ -151,7 +151,7 @@ TEST_F(option, set_short_length)
 	EXPECT_EQ(0, GET_MARK());
 }
 
-/* As for the kernel's own int options, the first int counts. */
+/* As with the kernel's own int options, the first int counts. */
 TEST_F(option, set_longer_length)
 {
 	int values[2] = { 1, -1 };
@@ -421,8 +421,8 @@ TEST_F(levels, no_sol_ipv6_on_an_ip4_socket)
 }
 
 /*
- * Sockets that are neither TCP nor UDP. They must return what they return for
- * an option that does not exist; some do not pass SOL_IP options on.
+ * Sockets that are neither TCP nor UDP. They must return the errno of an option that
+ * does not exist. Some of them do not pass SOL_IP options to IP.
  */
 FIXTURE(foreign) {
 	int fd;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Runs calls of several threads in a given order, so that a test of that order
- * cannot miss it.
+ * Runs calls of several threads in a given order, so that a race happens in every run.
  *
  * There are two ways to stop a call half way. One is the module port0_hold,
  * which holds a thread where it would take or release the socket lock. The
@@ -20,13 +19,13 @@
 
 #include "stress.h"
 
-/* after all tests that are made without the socket lock, before it is taken */
+/* after what a call tests without the socket lock, before it takes the lock */
 #define BEFORE_LOCK	"lock"
 /* before the socket lock is released */
 #define BEFORE_UNLOCK	"unlock"
 /* after the socket lock was released */
 #define AFTER_UNLOCK	"unlocked"
-/* after a signal has ended the wait for a turn, before that is handled */
+/* after a signal has ended the wait for a turn, before the module handles that */
 #define AFTER_WAIT	"waited"
 
 /*
@@ -250,9 +249,8 @@ static inline char state_of(int tid)
 }
 
 /*
- * A thread that waits for a lock or a turn is in state D. So is, for a moment,
- * one that waits for memory or for the kernel to be patched; hence it is looked
- * at more than once.
+ * A thread that waits for a lock or a turn is in state D. So is, for a moment, one that
+ * waits for memory or for the kernel to be patched; so its state is read several times.
  */
 #define LOOKS	25
 
@@ -275,7 +273,7 @@ static inline bool call_has_ended(struct __test_metadata *_metadata,
 	return true;
 }
 
-/* The same of a process that makes the call and ends. */
+/* The same for a process that makes the call and then ends. */
 static inline bool process_has_ended(struct __test_metadata *_metadata, pid_t pid)
 {
 	double deadline = now() + IO_TIMEOUT_SEC;
@@ -307,7 +305,7 @@ static inline int do_bind(struct call *call)
 	return bind_to(call->fd, call->host, call->port);
 }
 
-/* Mark and bind, as a program does; a port that is not 0 needs no mark. */
+/* Mark and bind, as a program does; other ports than 0 need no mark. */
 static inline int do_win(struct call *call)
 {
 	int err = call->port ? 0 : set_mark(call->fd, 1);

@@ -8,7 +8,7 @@
 #define PARITY_KNOWN_H
 
 /*
- * KNOWN_UDP_PEER: to the kernel's lookup, a peer port of 0 means any port.
+ * KNOWN_UDP_PEER: for the kernel's lookup, a peer port of 0 means any port.
  * KNOWN_BPF_SENDMSG: the kernel refuses a sendmsg program that sets the port to 0.
  */
 enum known { KNOWN_UDP_PEER, KNOWN_BPF_SENDMSG, KNOWN_ROWS };

@@ -4,8 +4,8 @@
  * bound, a network namespace for each test, and fixtures.
  *
  * Most tests are written for "a port" and run twice: on CONTROL_PORT, where
- * the stock kernel shows what is right, and on port 0, which must be no
- * different. A test that fails on both is wrong; one that fails on port 0 only
+ * the stock kernel shows what is right, and on port 0, which must give the same
+ * results. If a test fails on both, the test is wrong; if it fails on port 0 only, it
  * has found a bug.
  */
 #ifndef PORT0_TEST_H
@@ -70,7 +70,7 @@ static inline void expect_port(struct __test_metadata *_metadata, int fd,
 			       int port)
 {
 	EXPECT_EQ(port, local_port(fd));
-	/* Asked on port 0 only, so that the control runs on a stock kernel. */
+	/* Tested on port 0 only, so that the control runs on a stock kernel. */
 	EXPECT_TRUE(port || holds_zero(fd) == 1);
 }
 
@@ -123,7 +123,7 @@ static inline void expect_recv(struct __test_metadata *_metadata, int fd,
 	EXPECT_STREQ(text, buf);
 }
 
-/* For tests that count or compare what packets over loopback bring about. */
+/* For tests that count packets over loopback, or compare their effects. */
 static inline void stay_on_one_cpu(struct __test_metadata *_metadata)
 {
 	ASSERT_EQ(0, pin_to_this_cpu());
@@ -147,7 +147,7 @@ static inline bool wait_readable(int fd)
 	return poll(&poll_in, 1, IO_TIMEOUT_SEC * 1000) == 1;
 }
 
-/* Only for what no call can tell, since distributions backport changes. */
+/* Only where no call can tell what the kernel does: distributions backport changes. */
 static inline bool is_older_than(int major, int minor)
 {
 	struct utsname name;
@@ -185,7 +185,7 @@ static inline void set_unprivileged_start(struct __test_metadata *_metadata, int
 
 /* ---- conversations ---- */
 
-/* A TCP server, its client, and the child that serves that one. */
+/* A TCP listener, a client, and the child that was accepted for it. */
 struct link {
 	int listener, client, child;
 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who may bind: the capability, net.ipv4.ip_unprivileged_port_start, and the
- * order in which bind() finds its errors, for the first bind() and the second.
+ * Who may bind: the capability, net.ipv4.ip_unprivileged_port_start, and the order in
+ * which bind() checks for errors, for the first bind() and the second.
  */
 #include "port0_test.h"
 
@@ -120,8 +120,8 @@ TEST_F(privilege, second_bind)
 }
 
 /*
- * Which of several faults of an address is found first. What an ordinary port
- * says is asked of an ordinary port, as it depends on the kernel.
+ * Which of several faults of an address bind() reports. The expected errno is that of
+ * an ordinary port, since it depends on the kernel.
  */
 struct fault {
 	const char *host;
@@ -166,7 +166,7 @@ static int bind_fault(int fd, const struct fault *fault, int port)
 	return rc(bind(fd, &addr.sa, fault->length ?: (int)addr.len));
 }
 
-/* The answers to all faults; a socket that gets bound is replaced. */
+/* Store the result of bind() for each fault. Each gets a new socket. */
 static void faults_on(struct __test_metadata *_metadata, const char *host, int type,
 		      int port, bool bound, int *answers)
 {
@@ -213,7 +213,10 @@ TEST_F(privilege, faults)
 	}
 }
 
-/* The options that let an address be foreign do so for a second bind() as well. */
+/*
+ * The options that allow an address that the host does not have apply to a second
+ * bind(), too.
+ */
 TEST_F(privilege, foreign_addresses)
 {
 	static const struct {
@@ -261,7 +264,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 	ASSERT_EQ(0, rc(unshare(CLONE_NEWNET)));
 	away = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
 	ASSERT_LE(0, away);
-	/* Without a routing table, every address would be taken for a broadcast one. */
+	/* Without a routing table, every address would count as a broadcast address. */
 	ASSERT_EQ(0, set_lo_up_elsewhere());
 	for (allowed = 0; allowed < 2; allowed++) {
 		ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/*
- * io_uring, one request at a time, and sends that it has to try twice.
- */
+/* io_uring, one request at a time, and sends that the kernel has to try twice. */
 #ifndef RING_H
 #define RING_H
 
@@ -41,7 +39,7 @@ static inline unsigned int *ring_word(const struct ring *ring, __u32 offset)
 	return (unsigned int *)(ring->rings + offset);
 }
 
-/* Hands a request in; it may go on by itself. */
+/* Submits a request, which may complete later. */
 static inline int ring_submit(struct ring *ring, struct io_uring_sqe request)
 {
 	unsigned int *tail = ring_word(ring, ring->params.sq_off.tail);
@@ -52,7 +50,7 @@ static inline int ring_submit(struct ring *ring, struct io_uring_sqe request)
 	return syscall(__NR_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1 ? 0 : -errno;
 }
 
-/* Waits for the answer to the one request there is. */
+/* Waits for the completion of that request. */
 static inline int ring_result(struct ring *ring)
 {
 	unsigned int *head = ring_word(ring, ring->params.cq_off.head);

@@ -40,7 +40,7 @@ static inline int must(int result, const char *what)
 	return result;
 }
 
-/* With @control both are ordinary ports: a test of the test, without the module. */
+/* With @control, both are ordinary ports: this tests the test, without the module. */
 static inline void sides_choose(struct side *left, struct side *right, bool control)
 {
 	*left = (struct side){ .name = "ordinary", .port = CONTROL_PORT };
@@ -68,7 +68,7 @@ static inline void side_mark(const struct side *side, int fd)
 		must(set_mark(fd, 1), "IP_BIND_PORT_ZERO (is the port0 module loaded?)");
 }
 
-/* Is this socket bound to the port of the side? */
+/* Tell whether this socket is bound to the port of the side. */
 static inline bool side_holds(const struct side *side, int fd)
 {
 	return local_port(fd) == side->port && (!side->marked || holds_zero(fd) == 1);

@@ -59,7 +59,7 @@ static inline void nap_ms(long ms)
 	nanosleep(&ts, NULL);
 }
 
-/* Random numbers that a test can be repeated with: PORT0_SEED. */
+/* The seed of the random numbers: PORT0_SEED, to repeat a run, or the time. */
 static inline unsigned int seed(void)
 {
 	const char *text = getenv("PORT0_SEED");
