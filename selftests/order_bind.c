@@ -2,11 +2,11 @@
 /*
  * A call that began before a bind() and gets the socket lock after it.
  *
- * When the late call began, the socket had no mark and no port, so no hook has
- * redirected it. Each test holds it where it waits for the lock, lets the other
- * thread mark the socket and bind it, and lets the late call go on. Then the late
- * call must have failed or left the socket as the winner made it, whatever is done
- * next with the socket. On an ordinary port the kernel shows what is right.
+ * When that late call began, the socket had no mark and no port, so no hook has
+ * redirected it. Each test holds it where it waits for the lock, lets the other thread
+ * mark the socket and bind it, and lets the late call go on. Then the late call must
+ * have failed or left the socket as the winner made it, whatever is done next with the
+ * socket. On an ordinary port the kernel shows what is right.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -18,7 +18,10 @@
 #define PEER_PORT	9
 #define MAPPED_ANY	"::ffff:0.0.0.0"
 
-/* The call that gets the socket lock first, the late one, and the rest */
+/*
+ * The addresses of a race: of the bind() that gets the socket lock first, the late one,
+ * and others
+ */
 struct contest {
 	const char *host, *dest;	/* of the winner; see struct place */
 	const char *late;
@@ -38,7 +41,9 @@ struct late {
 	struct place place;
 };
 
-/* What the second bind() says on an ordinary port; see struct place. */
+/*
+ * Whether bind() to @dest succeeds beside @host, on an ordinary port; see struct place.
+ */
 static int bind_beside(struct __test_metadata *_metadata,
 		       const struct contest *contest)
 {
@@ -125,7 +130,7 @@ static void tell_about(struct late *self, const char *call)
 	snprintf(self->about, sizeof(self->about), "%s", call);
 }
 
-/* A socket that is not bound or marked yet, while @late is held */
+/* Start @late on a socket that is not bound or marked yet, and hold it */
 static void hold_late(struct __test_metadata *_metadata, struct late *self,
 		      struct call *late)
 {
@@ -138,7 +143,7 @@ static void hold_late(struct __test_metadata *_metadata, struct late *self,
 	call_hold(_metadata, late, BEFORE_LOCK);
 }
 
-/* The other thread marks and binds it. */
+/* Another thread marks and binds the socket: the winner. */
 static void win(struct __test_metadata *_metadata, struct late *self)
 {
 	struct call win = {
@@ -151,8 +156,8 @@ static void win(struct __test_metadata *_metadata, struct late *self)
 }
 
 /*
- * The answer to a late bind(). Before Linux 6.1, bind() says EADDRINUSE whatever
- * get_port says, here EINVAL.
+ * The result of a late bind(). Before Linux 6.1, bind() returns EADDRINUSE for any
+ * errno of get_port, here EINVAL.
  */
 static int late_answer(int result, int port)
 {
@@ -283,9 +288,9 @@ static int try_bind_v6only(struct __test_metadata *_metadata,
 }
 
 /*
- * What others may bind while the late bind() has written its address and keeps the
- * socket lock: not what meets the address that the socket was bound to, but what no
- * address of its family meets.
+ * What other sockets may bind while the late bind() has written its address and keeps
+ * the socket lock: no address that conflicts with the one that the socket was bound to,
+ * but one that conflicts with no address of its family.
  */
 static void others_bind(struct __test_metadata *_metadata, struct late *self)
 {
@@ -381,7 +386,7 @@ LATE_BIND(tcp, listen)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* No call is made on the socket before it gets a datagram. */
+/* The socket receives a datagram before any other call is made on it. */
 LATE_BIND(udp, hear)
 {
 	expect_datagrams(_metadata, self->fd, &self->place);
@@ -420,7 +425,7 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 
 /*
  * The peer refuses the connection before connect() has released the lock. The socket
- * has the address of the connection all the same, as one has that was not bound.
+ * nevertheless has the address of the connection, like @other, which was not bound.
  */
 LATE_BIND(tcp, connect_in_vain)
 {
@@ -428,7 +433,7 @@ LATE_BIND(tcp, connect_in_vain)
 	struct addr name = { .len = sizeof(name.v6) }, want = name;
 	int other = new_socket(_metadata, dest, SOCK_STREAM);
 
-	/* Only a wildcard makes way for another address. */
+	/* connect() replaces only a wildcard by another address. */
 	if (self->contest->other) {
 		close(other);
 		return;
@@ -474,7 +479,7 @@ LATE_BIND(any, connect)
 						    self->contest->other));
 }
 
-/* After a disconnect it has the address that it had before it was connected. */
+/* After a disconnect the socket has the address that it had before connect(). */
 static void expect_back(struct __test_metadata *_metadata, struct late *self)
 {
 	/*
@@ -492,7 +497,7 @@ LATE_BIND(any, disconnect)
 	expect_back(_metadata, self);
 }
 
-/* After the connection it has the address that bind() gave it. */
+/* After a disconnect the socket has the address that bind() gave it. */
 LATE_BIND(any, disconnect_at_once)
 {
 	EXPECT_AT(&self->place, 0, disconnect(self->fd));
@@ -528,7 +533,8 @@ LATE_BIND(udp, send)
 }
 
 /*
- * The TIME_WAIT stays where the socket was; the test does not wait for its end.
+ * The TIME_WAIT is filed under the address of the socket; the test does not wait for
+ * its end.
  */
 TEST_F(tcp, bind_then_time_wait)
 {
@@ -637,7 +643,7 @@ CONTEST(queue, ip6_udp, "::1", "::1", "fd00::2", "fd00::2", SOCK_DGRAM);
 
 /*
  * Three calls wait for the lock, in this order: the bind() that gets the port, a late
- * bind() and a late connect(). The last one has the lock right after the second.
+ * bind() and a late connect(). The connect() gets the lock right after the late bind().
  */
 TEST_F(queue, two_in_the_queue)
 {
@@ -780,9 +786,9 @@ FIXTURE_SETUP(rerouted)
 FIXTURE_TEARDOWN(rerouted) {}
 
 /*
- * With ip_dynaddr, when a SYN is sent again and its source address is gone, the
- * socket gets another address while no task has its lock. A late bind() that
- * comes after the connection has failed must not change that.
+ * With ip_dynaddr, if a SYN is repeated and its source address is gone, the timer gives
+ * the socket another address while no task has its lock. A late bind() after the
+ * connection has failed must not change that address.
  */
 TEST_F(rerouted, bind_after_syn)
 {
@@ -859,7 +865,7 @@ TEST_F(many, bind_then_close_of_others)
 	int fds[HELD], end[2], i;
 
 	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
-	/* Only where there are threads can a call be late. */
+	/* A call can be late only if there are other threads. */
 	ASSERT_EQ(0, rc(pipe(end)));
 	thread.fd = end[0];
 	call_start(_metadata, &thread);
@@ -1037,8 +1043,9 @@ TEST_F(any, winner_refused)
 }
 
 /*
- * The first bind() is refused, and before it has restored everything, the late call
- * runs. Returns false where a refused bind() leaves the socket bound.
+ * The first bind() is refused by a program, and the late call runs before the first has
+ * restored everything. Returns false on kernels where a refused bind() leaves the
+ * socket bound.
  */
 static bool refuse_winner(struct __test_metadata *_metadata, struct late *self,
 			  struct call *late, const char *about)
@@ -1099,7 +1106,9 @@ TEST_F(tcp, winner_refused_and_late_listen)
 	if (!refuse_winner(_metadata, late, &listen_,
 			   "a bind() that a program has refused, and a late listen()"))
 		SKIP(return, NOT_UNDONE);
-	/* It is found at the address that it was refused, whatever it shows. */
+	/*
+	 * Connections to the refused address reach it, whatever getsockname() returns.
+	 */
 	port = local_port(late->fd);
 	EXPECT_TRUE(is_ephemeral(port));
 	client = new_socket(_metadata, dest, SOCK_STREAM);
@@ -1168,8 +1177,8 @@ static void refuse_address(struct __test_metadata *_metadata,
 }
 
 /*
- * What the module frees later must not act on the socket meanwhile. Without the
- * priority, the kernel's worker would often be faster than the second bind().
+ * A watch that is about to be freed must not change the socket. Without the real-time
+ * priority, the kernel's worker would often free it before the second bind().
  */
 TEST_F(again, bind_after_refused)
 {
@@ -1185,7 +1194,7 @@ TEST_F(again, bind_after_refused)
 	EXPECT_EQ(-EPERM, bind_to(fd, variant->refused, CONTROL_PORT));
 	undone = !bind_to(fd, variant->host, CONTROL_PORT);
 	close(fd);
-	/* Only where there are threads can a call be late. */
+	/* A call can be late only if there are other threads. */
 	ASSERT_EQ(0, rc(pipe(end)));
 	thread.fd = end[0];
 	call_start(_metadata, &thread);
@@ -1246,8 +1255,8 @@ FIXTURE_TEARDOWN(chosen)
 }
 
 /*
- * While the module drains, port 0 means to a marked socket what it means to others,
- * also where a program puts it in place of the caller's port. No socket may get it.
+ * While the module drains, port 0 means any free port on a marked socket as on others,
+ * also if a BPF program replaces the caller's port by 0. No socket may get port 0.
  */
 TEST_F(chosen, program_chooses_port_0)
 {
@@ -1278,7 +1287,7 @@ TEST_F(chosen, program_chooses_port_0)
 	close(fd);
 }
 
-/* Other late calls: they find a bound socket, and must behave as on one. */
+/* Other late calls find the socket bound, and must behave like that. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
 {
@@ -1393,8 +1402,8 @@ static int do_ask_for_no_peer(struct call *call)
 }
 
 /*
- * Their calls run in the kernel's functions, whatever happens to the module: no
- * call that waits for the lock has a reference on it.
+ * Calls on unmarked sockets run in the kernel's functions only: while they wait for the
+ * lock, they hold no reference on the module.
  */
 TEST_F(others, hold_no_reference)
 {
@@ -1500,8 +1509,9 @@ FIXTURE_SETUP(v6only)
 FIXTURE_TEARDOWN(v6only) {}
 
 /*
- * IPV6_V6ONLY is for sockets that are not bound. One call waits for the lock, or
- * for its turn; whichever comes first, the option and the table must agree.
+ * IPV6_V6ONLY can be set on sockets that are not bound. One of the two calls waits for
+ * the lock or for its turn. In either order, the option and the hash tables must agree
+ * afterwards.
  */
 TEST_F(v6only, late)
 {
@@ -1578,9 +1588,8 @@ static int do_addrform(struct call *call)
 }
 
 /*
- * IPV6_ADDRFORM, which needs a connected socket. It has one connection when the
- * call begins, and another one, from the port that it was bound to since,
- * later.
+ * IPV6_ADDRFORM needs a connected socket. The socket has one connection when the call
+ * begins; later it is bound, and has another connection from that port.
  */
 TEST_F(addrform, late)
 {
@@ -1667,8 +1676,8 @@ FIXTURE_TEARDOWN(turn) {}
 }
 
 /*
- * A bind() and a call that clears the mark. Either the bind() comes first and
- * the socket keeps its mark, or it comes last and gets an ephemeral port.
+ * A bind() and a call that clears the mark. If the bind() comes first, the socket keeps
+ * its mark; if it comes last, it gets an ephemeral port.
  */
 static void expect_bind_or_clear(struct __test_metadata *_metadata, int fd,
 				 const struct place *place, int clear)
@@ -1769,9 +1778,9 @@ TEST_F(turn, bind_held_while_bind)
 }
 
 /*
- * Waits for @first in its own process, since a single thread cannot be killed.
- * It binds an address that no other test uses, which leaves the port to the
- * others. If @hold is not -1, it is held after the wait for its turn.
+ * A process whose bind() waits for @first: a process, since a single thread cannot be
+ * killed. It binds an address that no other call uses, so it does not conflict with
+ * them. If @hold is not -1, it is held after the wait for its turn.
  */
 static pid_t fork_waiter(struct __test_metadata *_metadata,
 			 const struct call *first, int hold)
@@ -1806,7 +1815,7 @@ static void expect_killed(struct __test_metadata *_metadata, pid_t pid)
 	EXPECT_EQ(CLD_KILLED, gone.si_code);
 }
 
-/* One of the remaining two gets the port, and the socket works. */
+/* Of the remaining two calls, one gets the port, and the socket works. */
 static void expect_one_bound(struct __test_metadata *_metadata, int fd,
 			     const struct place *place, int one, int other)
 {
@@ -1846,7 +1855,7 @@ TEST_F(turn, killed_while_it_waits)
 			 call_end(_metadata, &last));
 }
 
-/* It is killed, and is given the turn before it has left the queue. */
+/* The waiter is killed, and gets the turn before it has left the queue. */
 TEST_F(turn, killed_and_given_its_turn)
 {
 	struct place place = PLACE_OF(variant, "a bind() killed in its turn");
@@ -1889,7 +1898,7 @@ TEST_F(turn, first_come_first_served)
 		call_start_held(_metadata, &waiters[i], BEFORE_LOCK);
 		expect_blocked(_metadata, &waiters[i]);
 	}
-	/* Each one finds the address taken, so the next one tries. */
+	/* Each call finds the address taken, so the next call tries. */
 	EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &first));
 	for (i = 0; i < QUEUE; i++) {
 		hold_wait(_metadata, waiters[i].hold, BEFORE_LOCK);
@@ -1990,7 +1999,7 @@ TEST_F(turn, others_wake_nobody)
 		waiters[i].where = NULL;
 		call_start(_metadata, &waiters[i]);
 	}
-	/* One of them may have come first. */
+	/* One of the waiters may have been the first and ended. */
 	for (i = 0; i < WAITERS; i++) {
 		call_has_ended(_metadata, &waiters[i]);
 		before[i] = sleeps_of(atomic_load(&waiters[i].tid));

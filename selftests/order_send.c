@@ -15,7 +15,7 @@
 #define PEER_PORT	9
 #define STAND_IN	1
 
-/* ---- a send asks for no lock ---- */
+/* ---- a send takes no lock ---- */
 
 FIXTURE(unlocked) {
 	struct slow_page slow;
@@ -49,8 +49,8 @@ FIXTURE_TEARDOWN(unlocked)
 }
 
 /*
- * @send_ ends although another thread has the socket lock all the time, as on
- * an ordinary port.
+ * Expect that @send_ ends although another thread keeps the socket lock, as on an
+ * ordinary port.
  */
 static void send_while_locked(struct __test_metadata *_metadata,
 			      struct slow_page *slow, struct call *send_,
@@ -115,7 +115,7 @@ TEST_F(unlocked, send_connected)
 	send_while_locked(_metadata, &self->slow, &send_, peer, variant->port);
 }
 
-/* Also from the port to the port */
+/* From port 0 to port 0 */
 TEST_F(unlocked, sendto_same_port)
 {
 	int peer = bound_socket(_metadata, variant->peer, SOCK_DGRAM,
@@ -183,7 +183,7 @@ static void expect_one(struct __test_metadata *_metadata, int fd)
 	EXPECT_EQ(-EAGAIN, recv_now(fd));
 }
 
-/* The mark is cleared meanwhile. */
+/* The mark is cleared while the send copies. */
 TEST_F(stuck, clear)
 {
 	struct call send_ = {
@@ -221,8 +221,8 @@ TEST_F(stuck, clear_corked)
 }
 
 /*
- * The datagram waits for the lock of a corked socket. When it gets it, nothing is
- * corked any more and the mark is gone; a program sees port 0 all the same.
+ * The send waits for the lock of a corked socket. When it gets the lock, nothing is
+ * corked any more and the mark is cleared. A BPF program nevertheless sees port 0.
  */
 TEST_F(stuck, clear_before_a_program)
 {
@@ -356,7 +356,7 @@ TEST_F(stuck, behind_clear)
 	expect_recv(_metadata, self->server, "xy");
 }
 
-/* ---- what others pay ---- */
+/* ---- the cost for other sends ---- */
 
 #define SLEEPERS	1024
 #define BATCHES		10
@@ -387,9 +387,9 @@ static double cost(struct __test_metadata *_metadata, int fd, const char *host,
 }
 
 /*
- * Threads that sleep in a send to port 0 must not slow down others, even on the
- * same socket. With all calls in one list a datagram takes more than twenty times
- * as long. What else the machine does may double it for a while.
+ * Threads that sleep in a send to port 0 must not slow down others, even on the same
+ * socket. If all calls were in one list, a datagram would take more than twenty times
+ * as long. Other work on the machine may double the time for a while.
  */
 TEST_F(stuck, sleepers)
 {
@@ -402,7 +402,9 @@ TEST_F(stuck, sleepers)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 32768);
 	event.fd = self->slow[0].uffd;
-	/* Each of them has allocated its packet already. */
+	/*
+	 * Each sleeper has allocated its packet, which counts against the send buffer.
+	 */
 	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_SNDBUFFORCE, 1 << 24));
 	alone = cost(_metadata, self->fd, variant->host, self->peer);
 	for (i = 0; i < SLEEPERS; i++) {
@@ -419,7 +421,7 @@ TEST_F(stuck, sleepers)
 		       state_of(atomic_load(&sleepers[i].tid)) == 'R')
 			nap_ms(1);
 	}
-	/* Noise passes, a list that is too long stays. */
+	/* Noise goes away, a list that is too long does not: measure again. */
 	for (i = 0; i < TRIES && crowded >= 1.5 * alone; i++) {
 		crowded = cost(_metadata, self->fd, variant->host, self->peer);
 		nap_ms(20);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * BPF programs on socket calls, on an ordinary port and on port 0. A program that
- * sees another port than it expects refuses the call, so a call that works shows
- * that it saw the right one.
+ * BPF programs on socket calls, on an ordinary port and on port 0. A program refuses
+ * the call if it sees another port than it expects, so a call that succeeds shows that
+ * the program saw the right port.
  */
 #include <stdlib.h>
 
@@ -76,7 +76,7 @@ ON_BOTH_PORTS(socket, tcp6, .home = "::1", .second = "fd00::2", .type = SOCK_STR
 #define ON(type, program)	attach(_metadata, self->cgroup.fd, program, type)
 #define OFF(type, program)	detach(_metadata, self->cgroup.fd, program, type)
 
-/* Replaces the port @from by @to. */
+/* A program that replaces the port @from by @to */
 #define REPLACE_PORT(type, from, to)						\
 	WITH_ADDRESS(type,							\
 		     LOAD(R2, R1, ADDR(user_port)),				\
@@ -196,8 +196,8 @@ TEST_F(socket, bind_without_the_capability)
 }
 
 /*
- * The same for every ip_unprivileged_port_start: the program replaces the
- * capability.
+ * The result is the same for every ip_unprivileged_port_start, since the program grants
+ * the capability.
  */
 TEST_F(socket, bind_without_the_capability_whatever_the_limit)
 {
@@ -322,7 +322,7 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 		SKIP(return, KEEPS_REFUSED);
 	ON(type, refuse);
 	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
-	/* Still an option for sockets that are not bound */
+	/* The kernel allows this option only on sockets that are not bound. */
 	if (is_ip6(variant->home))
 		EXPECT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, 1));
 	EXPECT_EQ(0, bind_to(fd, variant->home, OTHER_PORT));
@@ -330,7 +330,10 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 	close(fd);
 	OFF(type, refuse);
 
-	/* It takes an ephemeral port by itself, on whatever address fits. */
+	/*
+	 * connect() gives the refused socket an ephemeral port, and an address by the
+	 * route.
+	 */
 	server = bound_socket(_metadata, variant->home, variant->type, OTHER_PORT);
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(server, 4)));
@@ -344,7 +347,7 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 	EXPECT_TRUE(is_ip6(variant->home) ?
 		    IN6_IS_ADDR_LOOPBACK(&name.v6.sin6_addr) :
 		    name.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
-	/* A port that was not asked for by name goes with the peer. */
+	/* A disconnect releases a port that bind() did not ask for. */
 	EXPECT_EQ(0, disconnect(fd));
 	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
 	EXPECT_EQ(0, bind_to(fd, any, variant->port));
@@ -372,7 +375,9 @@ TEST_F(socket, post_bind_refused_is_not_v6only)
 	expect_port(_metadata, fd, variant->port);
 }
 
-/* The refused address goes, also where an earlier bind() has set one without a port. */
+/*
+ * The refused address is removed, also if an earlier bind() has set one without a port.
+ */
 TEST_F(socket, post_bind_refused_after_an_address)
 {
 	const int type = BY_FAMILY(POST_BIND);
@@ -611,7 +616,7 @@ TEST_F(message, sendmsg_sent_to_neighbours)
 		EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
 		expect_recv(_metadata, other, "word");
 		EXPECT_EQ(variant->port, port_of(&to));
-		/* Not the port of the program's, so not for it to change. */
+		/* A port that the program does not look for is not changed. */
 		EXPECT_EQ(4, send_to(client, variant->home, ports[i], "kept", 0));
 		expect_recv(_metadata, other, "kept");
 		OFF(type, program);
@@ -652,7 +657,10 @@ TEST_F(message, sendmsg_sent_to_another_address)
 	EXPECT_EQ(-EAGAIN, rc(recv(second, "", 0, MSG_DONTWAIT)));
 }
 
-/* Corked with a program in between: the first part decides where it all goes. */
+/*
+ * A program is attached between the parts of a corked datagram: the first part decides
+ * where all of it goes.
+ */
 TEST_F(message, sendmsg_of_parts_sent_away)
 {
 	const int type = BY_FAMILY(SENDMSG);
@@ -709,7 +717,7 @@ TEST_F(message, sendmsg_to_a_mapped_address)
 	}
 }
 
-/* With control data, a program also runs for a message that has no address. */
+/* If there is control data, a program also runs for a message without an address. */
 TEST_F(message, sendmsg_without_an_address)
 {
 	const bool ip6 = is_ip6(variant->home);
@@ -739,8 +747,8 @@ TEST_F(message, sendmsg_without_an_address)
 }
 
 /*
- * A send that finds no room is made again from the address as the program has left
- * it; by then the program has gone.
+ * io_uring repeats a send that found the buffer full, with the address that the program
+ * has written; by then the program is detached.
  */
 TEST_F(message, sendmsg_sent_away_and_retried)
 {
@@ -767,7 +775,10 @@ TEST_F(message, sendmsg_sent_away_and_retried)
 	expect_recv(_metadata, server, "ring");
 }
 
-/* A v4-mapped address is rewritten in a copy, so the second time it is as it was. */
+/*
+ * The program rewrites a copy of a v4-mapped address, so the repeated send has the
+ * original one.
+ */
 TEST_F(message, sendmsg_to_a_mapped_address_retried)
 {
 	const int type = BPF_CGROUP_UDP4_SENDMSG;
@@ -890,9 +901,9 @@ TEST_F(choice, reuseport_group_of_one)
 }
 
 /*
- * A program is told whether its group is bound to any address: it passes what it
- * should be told, and drops all else. @late: the first socket shares from after its
- * bind(), so that it has no group before the second one comes.
+ * A program of a group is told whether the group is bound to the wildcard: this one
+ * drops datagrams if that is not as expected. @late: the first socket sets SO_REUSEPORT
+ * after its bind(), so that it has no group until the second one is bound.
  */
 static void told_of_any(struct __test_metadata *_metadata, const char *home, const char *host,
 			int type, int port, bool late)
@@ -939,7 +950,7 @@ TEST_F(choice, told_of_any_address)
 		told_of_any(_metadata, variant->home, any, SOCK_DGRAM, variant->port, late);
 		told_of_any(_metadata, variant->home, variant->home, SOCK_DGRAM,
 			    variant->port, late);
-		/* This is a wildcard, but not the one of IPv6. */
+		/* ::ffff:0.0.0.0 is a wildcard, but not that of IPv6. */
 		if (!is_ip6(variant->home))
 			told_of_any(_metadata, variant->home, "::ffff:0.0.0.0", SOCK_DGRAM,
 				    variant->port, late);
@@ -948,7 +959,10 @@ TEST_F(choice, told_of_any_address)
 	told_of_any(_metadata, variant->home, variant->home, SOCK_STREAM, variant->port, false);
 }
 
-/* Sends what is for @port to the socket in the map. */
+/*
+ * Attach a program that gives connections and datagrams to @port to the socket in the
+ * map.
+ */
 static int steer(struct __test_metadata *_metadata, int port, int map)
 {
 	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP,
@@ -978,9 +992,10 @@ static int steer(struct __test_metadata *_metadata, int port, int map)
 }
 
 /*
- * The program gives connections to the port to a listener on another one. Their
- * children have the port, so a second bind() to the same address is refused, as
- * beside any child. A listener on the port itself works at the same time.
+ * The program gives connections to the port to a listener on another port. Their
+ * accepted sockets are on the port, so bind() of another socket to their address is
+ * refused, as beside any accepted socket. A listener on the port itself works at the
+ * same time.
  */
 TEST_F(choice, sk_lookup_beside_a_literal_listener)
 {
@@ -1046,7 +1061,10 @@ TEST_F(choice, sk_lookup_datagrams)
 	expect_recv(_metadata, literal, "word");
 }
 
-/* The kernel gives a program only sockets that are freed after a grace period. */
+/*
+ * A program can choose a UDP socket only if it has SOCK_RCU_FREE, which bind() must
+ * have set.
+ */
 TEST_F(choice, sk_lookup_datagrams_to_the_port)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);
@@ -1063,7 +1081,7 @@ TEST_F(choice, sk_lookup_datagrams_to_the_port)
 
 /* ---- sockets in a map ---- */
 
-/* The kernel sends back what a child receives, by way of the map. */
+/* A program on the map makes the kernel send back whatever the child receives. */
 TEST_F(choice, sockmap_echo)
 {
 	int map = make_map(_metadata, BPF_MAP_TYPE_SOCKMAP, 8);

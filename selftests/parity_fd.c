@@ -28,7 +28,7 @@ static int pass(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(1, rc(sendmsg(pair[0], &msg, 0)));
 	close(fd);
 
-	/* The socket is now held by the message in flight only. */
+	/* Now only the message in flight refers to the socket. */
 	msg.msg_controllen = sizeof(control);
 	ASSERT_EQ(1, rc(recvmsg(pair[1], &msg, 0)));
 	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
@@ -220,8 +220,8 @@ TEST_F(fd, io_uring_sendmsg)
 }
 
 /*
- * A send that finds the buffer full is repeated later by the kernel, from the
- * request as it was stored: it has to go where it was first sent to.
+ * A send that finds the buffer full is repeated by the kernel, from the request as it
+ * was stored: it has to go to the same address.
  */
 TEST_F(fd, io_uring_sendmsg_retried)
 {
@@ -244,7 +244,7 @@ TEST_F(fd, io_uring_sendmsg_retried)
 	EXPECT_EQ(4, ring_result(&ring));
 	expect_recv(_metadata, server, "ring");
 	EXPECT_EQ(variant->port, port_of(&to));
-	/* A send after it arrives, too. */
+	/* A later send arrives, too. */
 	EXPECT_EQ(4, rc(sendmsg(client, &msg, 0)));
 	expect_recv(_metadata, server, "ring");
 }

@@ -2,9 +2,9 @@
 /*
  * parity_matrix: may a second socket bind beside a first one, and then listen?
  *
- * Every ordered pair of sockets over addresses, SO_REUSEADDR and SO_REUSEPORT,
- * device and owner, in every state that the first one can leave the port in,
- * is tried on an ordinary port and on port 0. The answers must be equal.
+ * Every ordered pair of sockets over addresses, SO_REUSEADDR and SO_REUSEPORT, device
+ * and owner is tried on an ordinary port and on port 0, for each state of the first
+ * socket. The results must be equal.
  */
 #define _GNU_SOURCE
 #include <time.h>
@@ -87,7 +87,7 @@ static struct config config_of(unsigned int index)
 	return config;
 }
 
-/* What one pair answered; compared byte for byte. */
+/* The results of one pair, compared byte by byte */
 struct answer {
 	__u8 first, bind, listen, late_listen;
 	__u8 first_holds, second_holds;
@@ -121,8 +121,8 @@ static int bind_config(const struct side *side, int fd, const struct config *c)
 }
 
 /*
- * What packets over loopback bring about may take a moment, see fence_open(), so
- * it is waited for.
+ * The effects of packets over loopback may take a moment, see fence_open(): callers
+ * repeat a test until it succeeds or this returns true.
  */
 static bool patience_ends(unsigned int *tries)
 {
@@ -130,7 +130,7 @@ static bool patience_ends(unsigned int *tries)
 
 	if (++*tries > PATIENCE_MS)
 		return true;
-	/* The first time it is enough to let ksoftirqd run. */
+	/* On the first try, letting ksoftirqd run is usually enough. */
 	if (*tries > 1)
 		nanosleep(&pause, NULL);
 	else
@@ -167,7 +167,10 @@ static void time_wait_begins(const struct side *side)
 					   side->name, time_waits());
 }
 
-/* Waits for the peer's FIN: if both ends closed at once, both would be in TIME_WAIT. */
+/*
+ * Waits for the peer's FIN, since both ends would be in TIME_WAIT if they closed at
+ * once.
+ */
 static void peer_has_closed(const struct side *side, int fd)
 {
 	unsigned int tries = 0;

@@ -41,7 +41,7 @@ TEST_F(place, many_namespaces)
 		stream[i] = listener_on(_metadata, variant->home, variant->port);
 		dgram[i] = bound_socket(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	}
-	/* The caller is in the last of them. */
+	/* The caller is in the last of these namespaces. */
 	link = link_to(_metadata, variant->home, variant->port, stream[NAMESPACES - 1]);
 	talk(_metadata, link.client, link.child);
 	for (i = 0; i < NAMESPACES; i++) {
@@ -110,7 +110,7 @@ TEST_F(place, vrf)
 	expect_port(_metadata, second, variant->port);
 }
 
-/* With tcp_l3mdev_accept a VRF is no more than a device. */
+/* With tcp_l3mdev_accept, a VRF is like any other device. */
 TEST_F(place, vrf_accepting_for_all)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -129,7 +129,7 @@ TEST_F(place, vrf_accepting_for_all)
 	EXPECT_EQ(0, bind_to(outside, any, variant->port));
 	expect_port(_metadata, outside, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
-	/* On another device it is no rival. */
+	/* On another device it does not conflict. */
 	inside = socket_on(_metadata, "lo", any, SOCK_STREAM, variant->port);
 	close(outside);
 	EXPECT_EQ(0, bind_to(second, any, variant->port));
@@ -137,7 +137,10 @@ TEST_F(place, vrf_accepting_for_all)
 	expect_port(_metadata, inside, variant->port);
 }
 
-/* For UDP a VRF is a device: a socket on none conflicts with one on it. */
+/*
+ * For UDP a VRF is like any device: a socket on no device conflicts with one on the
+ * VRF.
+ */
 TEST_F(place, vrf_dgram)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -177,7 +180,9 @@ TEST_F(place, address_of_a_vrf)
 	}
 }
 
-/* Once a namespace has a rule of its own, its tables "main" and "local" are apart. */
+/*
+ * When a namespace has a routing rule, its tables "main" and "local" become separate.
+ */
 TEST_F(place, second_bind_beside_routing_rules)
 {
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
@@ -195,7 +200,7 @@ TEST_F(place, second_bind_beside_routing_rules)
 	}
 }
 
-/* Each of two sockets gets what comes in by its own device. */
+/* Each of two sockets receives what arrives on its own device. */
 TEST_F(place, a_socket_for_each_device)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
@@ -240,7 +245,7 @@ TEST_F(place, foreign_address)
 	}
 }
 
-/* A transparent proxy takes one address of the port, a listener another. */
+/* A transparent proxy (TPROXY) has one address of the port, a listener another. */
 TEST_F(place, tproxy_beside_a_literal_listener)
 {
 	const bool ip6 = is_ip6(variant->home);
@@ -270,7 +275,7 @@ TEST_F(place, tproxy_beside_a_literal_listener)
 	link = link_to(_metadata, variant->second, variant->port, proxy);
 	talk(_metadata, link.client, link.child);
 
-	/* A child on the proxied address keeps others from binding there. */
+	/* An accepted socket on the proxied address keeps others from binding it. */
 	again = socket_for(_metadata, variant->second, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(again, variant->second, variant->port));
 	link = link_to(_metadata, variant->home, variant->port, literal);

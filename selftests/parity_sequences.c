@@ -3,15 +3,15 @@
  * parity_sequences: random sequences of socket calls
  *
  * Each sequence is played on an ordinary port in one network namespace and on
- * port 0 in another, and the two transcripts are compared line by line. A
- * difference is shrunk to the few calls that make it and printed as C-like
- * calls; the seed reproduces it.
+ * port 0 in another, and the two transcripts are compared line by line. A sequence that
+ * differs is shrunk to the few calls that are needed, and printed as C-like calls; its
+ * seed reproduces it.
  */
 #include <getopt.h>
 
 #include "sequence.h"
 
-#define GROUP		100	/* sequences that make one result */
+#define GROUP		100	/* sequences per test result */
 #define SHOWN		5	/* differences that are shrunk and printed */
 
 static struct arena left, right;

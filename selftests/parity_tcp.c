@@ -95,7 +95,7 @@ TEST_F(tcp, keepalive)
 	ASSERT_EQ(0, set_int(link.child, SOL_TCP, TCP_KEEPIDLE, 1));
 	ASSERT_EQ(0, set_int(link.child, SOL_TCP, TCP_KEEPINTVL, 1));
 	ASSERT_EQ(0, set_int(link.child, SOL_SOCKET, SO_KEEPALIVE, 1));
-	/* The time since the last answer grows until there is another one. */
+	/* The time since the last ACK grows until there is another one. */
 	while ((silent = tcp_info_of(_metadata, link.child).tcpi_last_ack_recv) >= before) {
 		ASSERT_GT(200, tries++);
 		before = silent;
@@ -105,7 +105,7 @@ TEST_F(tcp, keepalive)
 	talk(_metadata, link.client, link.child);
 }
 
-/* close() waits for data to be acknowledged, but not longer than told. */
+/* close() waits for data to be acknowledged, but at most for the time of SO_LINGER. */
 TEST_F(tcp, linger)
 {
 	const struct linger wait = { .l_onoff = 1, .l_linger = 1 };
@@ -123,7 +123,7 @@ TEST_F(tcp, linger)
 	timersub(&after, &before, &took);
 	EXPECT_LE(900, took.tv_sec * 1000 + took.tv_usec / 1000);
 
-	/* The data that is still queued is delivered all the same. */
+	/* Data that is still queued is delivered nevertheless. */
 	while (recv(link.client, much, sizeof(much), 0) > 0)
 		;
 	EXPECT_EQ(0, rc(recv(link.client, much, 1, 0)));
@@ -201,7 +201,7 @@ TEST_F(tcp, ktls)
 	close(listener_on(_metadata, variant->home, variant->port));
 }
 
-/* One end of a connection, made without a handshake. */
+/* One end of a connection that TCP_REPAIR makes without a handshake */
 static int repaired(struct __test_metadata *_metadata, const char *from, int from_port,
 		    const char *to, int to_port, unsigned int send_seq, unsigned int recv_seq)
 {
@@ -220,7 +220,7 @@ static int repaired(struct __test_metadata *_metadata, const char *from, int fro
 	return fd;
 }
 
-/* While a socket is repaired, its address may be another one's, too. */
+/* A socket in repair mode may have the address of another one. */
 TEST_F(tcp, repair)
 {
 	int holder = bound_socket(_metadata, variant->home, SOCK_STREAM,

@@ -45,7 +45,7 @@ static int send_with(int fd, struct addr to, const char *text, int level, int ty
 	return rc(sendmsg(fd, &msg, 0));
 }
 
-/* What recvmsg() said of one message. */
+/* The result of one recvmsg() */
 struct received {
 	char text[64];
 	struct addr from;
@@ -106,7 +106,7 @@ TEST_F(udp, segments)
 	expect_parts(_metadata, server);
 }
 
-/* Does an ordinary socket get them whole over loopback? */
+/* Tell whether loopback delivers a segmented datagram whole, on an ordinary port. */
 static bool kernel_leaves_whole(struct __test_metadata *_metadata, const char *home)
 {
 	struct addr to = addr_of(home, OTHER_PORT);
@@ -144,7 +144,7 @@ TEST_F(udp, segments_taken_whole)
 	EXPECT_EQ(3, *size);
 }
 
-/* The option form of MSG_MORE */
+/* UDP_CORK, the socket option for MSG_MORE */
 TEST_F(udp, cork)
 {
 	struct addr to = addr_of(variant->home, variant->port);
@@ -231,7 +231,7 @@ TEST_F(udp, ttl_and_tos_by_control_data)
 	EXPECT_EQ(tos, *(const unsigned char *)data);
 }
 
-/* The port that a datagram was sent to, and the one that an error is about. */
+/* The port that a datagram was sent to, and the port in an ICMP error */
 TEST_F(udp, original_destination)
 {
 	const bool ip6 = is_ip6(variant->home);
@@ -285,7 +285,10 @@ static int multicast_device(struct __test_metadata *_metadata)
 	return if_nametoindex("port0a");
 }
 
-/* Everyone who joined gets a copy, by address and from a connected socket. */
+/*
+ * Every socket that has joined the group gets a copy, by sendto() and from a connected
+ * socket.
+ */
 TEST_F(udp, multicast)
 {
 	const bool ip6 = is_ip6(variant->home);

@@ -3,10 +3,10 @@
  * Threads against each other on one socket.
  *
  * A race is two or three calls that are made at the same moment, over and over
- * on fresh sockets, for a bounded time. Which of them wins is open. What must
- * hold is that every answer is one that the calls can give one after the other,
- * that the socket ends on port 0, on an ephemeral port or on none, and that the
- * port is free and the module unused when all is closed.
+ * on fresh sockets, for a bounded time. Any of them may win. Each result must be
+ * possible if the calls run one after the other, the socket must end up on port 0, on
+ * an ephemeral port or on none, and when all is closed, the port must be free and the
+ * module unused.
  */
 #include <linux/filter.h>
 
@@ -99,14 +99,14 @@ static void race_accept(struct race *race)
 	      MAY(EAGAIN, EINVAL, ENOTSOCK));
 	if (fd < 0)
 		return;
-	/* If its peer has reset it, it can be bound. */
+	/* If its peer has reset the connection, the child can be bound. */
 	CHECK(bind_to(fd, race->host, 0), EINVAL, EADDRINUSE);
 	CHECK(holds_zero(fd));
 	reset_on_close(fd);
 	close(fd);
 }
 
-/* Sent to the raced socket, from a socket that no other thread uses */
+/* Connect or send to the socket under test, from a socket that no other thread uses */
 static void race_visit(struct race *race)
 {
 	int fd = socket(is_ip6(race->host) ? AF_INET6 : AF_INET,
@@ -446,16 +446,16 @@ TEST_F_TIMEOUT(any, netns_exit, STRESS_TIMEOUT_SEC)
 }
 
 /*
- * Late calls: they pass the hooks before another thread marks and binds the
- * socket, and get the socket lock after that. order_bind makes each of them
- * happen for certain; here they happen by chance, at any point.
+ * Late calls: they pass the hooks before another thread marks and binds the socket, and
+ * get the socket lock after that. In order_bind each happens in every run; here they
+ * happen by chance, at any point.
  */
 struct late_race {
 	const char *host, *other;
 	int type;
 	void (*call)(struct late_race *race);
 	int fd;
-	int bystander;		/* UDP: bound to @other and port 0 all along */
+	int bystander;		/* UDP: bound to @other and port 0 during the whole race */
 	atomic_bool go, over;
 	pthread_t thread;
 };
@@ -530,7 +530,7 @@ static void bind_late(struct late_race *race)
 	bind_to(race->fd, race->other, 0);
 }
 
-/* Which of the two addresses the socket has */
+/* The one of the two addresses that the socket has */
 static const char *winner_of(const struct late_race *race)
 {
 	struct addr name = { .len = sizeof(name.v6) };
@@ -549,7 +549,7 @@ static int bind_rival(const struct late_race *race, const char *host)
 	return err;
 }
 
-/* It is filed under the address that it has, and nowhere else. */
+/* Expect that the socket is filed under the address that it has, and under no other. */
 static void expect_place(struct __test_metadata *_metadata,
 			 const struct late_race *race, long round,
 			 const char *after)
@@ -567,9 +567,9 @@ static void expect_place(struct __test_metadata *_metadata,
 }
 
 /*
- * UDP looks for conflicts among all sockets of the port, so a wrong address
- * shows differently: another socket has that address already, and still
- * receives what is sent there.
+ * UDP looks for conflicts among all sockets of the port, so bind() does not show a
+ * wrong address. Instead, another socket is bound to that address, and must still
+ * receive what is sent there.
  */
 static void expect_bystander(struct __test_metadata *_metadata,
 			     const struct late_race *race, long round,
@@ -590,8 +590,8 @@ static void expect_bystander(struct __test_metadata *_metadata,
 }
 
 /*
- * A call that would file the socket anew, if it were not filed under its
- * address
+ * A call after which a socket that is not filed under its address would be filed in the
+ * wrong chain
  */
 static const char *move(const struct late_race *race, long round, int peer_port)
 {

@@ -29,10 +29,10 @@
 
 /* ---- arguments ---- */
 
-/* What a socket is, and what a row of a table needs it to be. */
+/* The kind of a socket, and the kinds that a row of a table is for */
 enum { V4 = 1, V6 = 2, TCP = 4, UDP = 8, ALL = V4 | V6 | TCP | UDP };
 
-/* What every row of a table begins with; it is picked by its weight. */
+/* The first members of every row of a table. Rows are chosen by their weights. */
 struct row {
 	const char *text;
 	unsigned int needs, weight;
@@ -60,10 +60,10 @@ enum place {
 /* ZERO is "any ephemeral port"; only an unmarked socket can ask for it. */
 enum port { UNDER_TEST, OTHER, ZERO };
 
-/* Ways to spoil an address on its way to bind() and connect() */
+/* Ways to damage the address that is passed to bind() and connect() */
 enum spoil { AS_IS, UNSPEC, LOCAL, EMPTY, SHORT, LONG, TOO_LONG, SPOILS };
 
-/* An address that is on the loopback device alone, and needs its number as a scope */
+/* A link-local address of the loopback device, whose index is its scope */
 #define LINK_IP6	"fe80::2"
 #define LO_INDEX	1
 
@@ -80,7 +80,7 @@ struct sockopt {
 	socklen_t len;
 };
 
-/* The value of a SO_REUSEPORT that is followed by a program for the group */
+/* A value of SO_REUSEPORT: also attach a program to the group */
 #define PROGRAM_WANTED	2
 
 struct flag {
@@ -149,7 +149,7 @@ struct transcript {
 	char line[MAX_STEPS][LINE];
 };
 
-/* What happened on a side, to see that something did. */
+/* Counts of what happened on a side, to prove that something did */
 struct tally {
 	unsigned long calls, held, listens, accepts, connects, sends, bytes;
 };
@@ -161,16 +161,16 @@ struct operation {
 	/* Makes the call and writes its line of the transcript. */
 	void (*play)(struct play *play, const struct step *step);
 	void (*show)(const struct step *step);
-	/* Does this one show a known difference, see parity_known.h? */
+	/* Tell whether this call would show a known difference, see parity_known.h. */
 	bool (*left_out)(const struct play *play, const struct step *step);
 	bool opens;		/* needs an empty slot, not a socket */
 	bool slotless;		/* needs neither */
-	bool sends;		/* packets may be under way when it returns */
+	bool sends;		/* packets may be in flight when it returns */
 };
 
 extern const struct operation operations[CALLS];
 
-/* Only what makes the port of either side privileged, or neither. */
+/* Values that make the ports of both sides privileged, or neither */
 static inline const char *privileged_start(bool all_ports)
 {
 	return all_ports ? "1024" : "0";
@@ -185,7 +185,9 @@ void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps);
 /* A side that sequences are played on, one after the other. */
 struct arena {
 	struct side side;
-	/* See fence_open(), and the files that tell whether sockets are left. */
+	/*
+	 * @fence: see fence_open(). @sockstat: files that show whether sockets are left
+	 */
 	int fence, sockstat[2];
 	unsigned int renewals;
 	struct tally tally;

@@ -26,7 +26,7 @@ static bool percent(unsigned int chance)
 	return random_below(100) < chance;
 }
 
-/* A row by its weight; now and then one that makes no sense for the socket. */
+/* Choose a row by its weight; sometimes one that does not suit the socket. */
 static unsigned int pick(const struct table *table, unsigned int is)
 {
 	const char *rows = table->rows;
@@ -50,7 +50,7 @@ static unsigned int pick(const struct table *table, unsigned int is)
 	}
 }
 
-/* What the generator assumes of a slot; it need not be right. */
+/* What the generator assumes about a slot; this may be wrong. */
 static struct belief {
 	bool used, unmarked, bound, listening, connected;
 	unsigned int is;
@@ -60,7 +60,7 @@ static struct belief {
 
 static struct sequence *making;
 
-/* How many calls in a hundred a second thread makes, in this sequence */
+/* The percentage of calls that a second thread makes in this sequence */
 static unsigned int thread_chance;
 
 static void add(struct step step)
@@ -89,7 +89,7 @@ static int free_slot(void)
 	return -1;
 }
 
-/* A used slot, at best one that is as wanted. */
+/* A used slot, if possible one that has these properties */
 static int used_slot(unsigned int is, bool bound, bool listening, bool connected)
 {
 	int any = -1, best = -1;
@@ -150,7 +150,7 @@ static void add_bind(unsigned int slot)
 	add(step);
 }
 
-/* An address at which this client reaches a server that is bound to @where. */
+/* An address at which a client of this kind reaches a server that is bound to @where */
 static enum place reach(enum place where, unsigned int client)
 {
 	if (where == ANY6)
@@ -164,7 +164,7 @@ static enum place reach(enum place where, unsigned int client)
 	return where;
 }
 
-/* An address to talk to: mostly that of a socket that may be there. */
+/* Choose a destination: mostly the address of a socket that may exist. */
 static void choose_peer(unsigned int slot, enum place *place, enum port *port)
 {
 	unsigned int is = belief[slot].is;
@@ -294,7 +294,7 @@ static void add_goodbye(unsigned int mix)
 	}
 }
 
-/* An option by its name and its value, where there are several. */
+/* Choose an option by its name; if it has several values, choose one. */
 static void add_this_option(unsigned int slot, int level, int name, int value)
 {
 	unsigned int i;
@@ -307,8 +307,8 @@ static void add_this_option(unsigned int slot, int level, int name, int value)
 }
 
 /*
- * Three sockets or four that mean to share the port, on two addresses that may meet,
- * and two clients: who gets what they send?
+ * Three or four sockets that try to share the port, on two addresses that may conflict,
+ * and two clients that send to them
  */
 static void add_group(unsigned int mix)
 {
@@ -439,7 +439,7 @@ static void shutdown_connected(unsigned int mix)
 	add_on(used_slot(0, true, false, true), add_shutdown);
 }
 
-/* Of any slot, used or not. */
+/* Ask for names, of any slot, used or not. */
 static void ask(unsigned int mix)
 {
 	unsigned int slot = random_below(SLOTS);
@@ -479,7 +479,7 @@ static void close_bound(unsigned int mix)
 	add_on(any_bound_slot(), add_close);
 }
 
-/* mix: how many sockets in a hundred are UDP's */
+/* @mix: the percentage of UDP sockets */
 static const struct {
 	unsigned int weight;
 	void (*make)(unsigned int mix);
@@ -517,8 +517,7 @@ static void add_move(unsigned int mix)
 }
 
 /*
- * It ends by asking what has become of each socket; the bind() tells whether it has
- * a port.
+ * At the end, ask for the state of each socket; the bind() shows whether it has a port.
  */
 void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps)
 {

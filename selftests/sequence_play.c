@@ -97,8 +97,8 @@ static void say_remote_name(struct play *play, const struct addr *name)
 }
 
 /*
- * A socket that has lost its port still reports the old number. If that is 0 it
- * cannot be told from none, so "0?" matches both, see same_line().
+ * A TCP socket that has lost its port still reports the old number. If that is 0, it
+ * looks like no port, so "0?" stands for both, see same_line().
  */
 static const char *own_zero(const struct play *play, const struct socket_slot *slot, bool strict)
 {
@@ -127,7 +127,7 @@ static void say_own_name(struct play *play, const struct socket_slot *slot, bool
 		play->tally->held++;
 }
 
-/* Which sockets are ready for what, where that has changed. */
+/* Print the poll() events of sockets, where they have changed. */
 static void say_readiness(struct play *play)
 {
 	static const struct {
@@ -220,7 +220,7 @@ static bool shows_udp_peer(const struct play *play, const struct socket_slot *fr
 	return false;
 }
 
-/* Counts a call that would show the known difference, and says so. */
+/* Count a call that would show the known difference. Returns @known. */
 static bool is_known(bool known)
 {
 	left_out[KNOWN_UDP_PEER] += known;
@@ -283,8 +283,8 @@ void play_socket(struct play *play, const struct step *step)
 }
 
 /*
- * A group shares out its traffic by a hash over the ports, which differ between
- * the sides, so every group is told to give all of it to its first member.
+ * A group distributes its traffic by a hash over the ports, which differ between the
+ * sides. So every group gets a program that gives all of it to its first member.
  */
 static int steer_to_first(int fd)
 {
@@ -308,7 +308,7 @@ void play_setsockopt(struct play *play, const struct step *step)
 	}
 }
 
-/* The socket has got into a group, if it is one that shares. */
+/* If the socket has SO_REUSEPORT, it is in a group now: attach the program. */
 static void steer_group(const struct socket_slot *slot)
 {
 	int shares = 0;
@@ -622,8 +622,8 @@ static bool sends_packets(const struct step *step)
 }
 
 /*
- * A second thread, which makes calls when it is told to. The calls keep their
- * order but are made by two tasks, which share their files.
+ * A second thread, which makes a call on request. The calls keep their order but are
+ * made by two tasks, which share their files.
  */
 static struct second {
 	pthread_t thread;
@@ -686,7 +686,7 @@ static void play_step(struct play *play, const struct step *step, int fence)
 void arena_open(struct arena *arena)
 {
 	side_open(&arena->side);
-	/* Metrics that are saved from one connection would change the next one. */
+	/* TCP metrics that are saved from one connection would change the next one. */
 	set_sysctl("ipv4/tcp_no_metrics_save", "1");
 	/* Whether a TIME_WAIT is reused depends on the clock. */
 	set_sysctl("ipv4/tcp_tw_reuse", "0");

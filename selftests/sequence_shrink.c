@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Compares the two sides, and shrinks a sequence on which they differ to the few
- * steps that it takes.
+ * Compares the two sides. If they differ on a sequence, shrinks it to the few steps
+ * that are needed.
  */
 #include "sequence.h"
 
-/* Timers and interrupts may change a transcript once, but not each time. */
+/* Timers and interrupts may change a transcript once, but not every time. */
 #define PLAYS		3
 
-/* See own_zero() for what 0? is. */
+/* Compare two lines; see own_zero() for "0?". */
 bool same_line(const char *left, const char *right)
 {
 	while (*left && *right) {
@@ -44,7 +44,10 @@ bool differs_again(struct arena *left, struct arena *right, const struct sequenc
 	return false;
 }
 
-/* Takes out whatever can be taken out: first halves, at last single steps. */
+/*
+ * Removes as many steps as possible: first half of them at a time, at last single
+ * steps.
+ */
 void shrink(struct arena *left, struct arena *right, struct sequence *sequence)
 {
 	unsigned int size, at;

@@ -77,7 +77,7 @@ static const struct ipv6_mreq group6 = {
 
 static const __u32 port_range = 40999u << 16 | 40000;
 static const int minus_one = -1, zero, one = 1, three = 3, inet = AF_INET;
-/* As any number but 0, this switches the option on. */
+/* Like any number but 0, this switches the option on. */
 static const int program_wanted = PROGRAM_WANTED;
 
 #define OPTION(needs, weight, level, name, text, value, len)		\

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What calls leave behind in the kernel's memory, whether they succeed or fail.
+ * Memory leaks in calls that succeed and in calls that fail.
  *
- * Each case is made over and over. If no cache of the kernel's has grown by as many
- * objects, nothing is leaked: no socket, no bucket, no memory of the module's. What
- * is freed later, and what a cache keeps in reserve, does not grow each time.
+ * Each case is repeated. If no slab cache has grown by about as many objects, nothing
+ * is leaked: no socket, no bucket, no memory of the module. Objects that are freed
+ * later, or that a cache keeps in reserve, do not grow with each repetition.
  */
 #include "stress.h"
 
 #define ROUNDS		256
-/* A leak is one for each round; a cache's reserve may come and go. */
+/* A leak is one object for each round; a cache's reserve may grow by fewer. */
 #define GROWTH		(ROUNDS * 3 / 4)
 #define TRIES		3
 #define MAX_CACHES	512
@@ -42,7 +42,7 @@ static bool caches_read(struct caches *caches)
 	return caches->count;
 }
 
-/* The first cache that has grown as by a leak, or NULL. */
+/* The first cache that has grown by as much as a leak would make it, or NULL */
 static const struct cache *caches_grown(const struct caches *before,
 					const struct caches *after)
 {
@@ -77,7 +77,7 @@ static int bound(const struct scene *scene)
 	return bind_to(fd, scene->host, 0) ?: fd;
 }
 
-/* What else it says than what it should, or 0. */
+/* Returns 0 if @err is @expected, else an errno. */
 static int unless(int expected, int err)
 {
 	return err == expected ? 0 : err ?: -ENODATA;
@@ -181,7 +181,7 @@ static int case_connect_from(struct __test_metadata *_metadata, const struct sce
 	return err;
 }
 
-/* Nobody is there. */
+/* No socket is on OTHER_PORT. */
 static int case_connect_refused(struct __test_metadata *_metadata, const struct scene *scene)
 {
 	int fd = bound(scene), err;
@@ -275,7 +275,7 @@ FIXTURE(slabs) {
 FIXTURE_VARIANT(slabs) {
 	const char *host;
 	int type;
-	bool threads;		/* calls may be late, and a socket is watched */
+	bool threads;		/* so that calls may be late, and bound sockets are watched */
 };
 
 #define SLABS(name, ...) FIXTURE_VARIANT_ADD(slabs, name) { __VA_ARGS__ }
@@ -311,7 +311,7 @@ FIXTURE_TEARDOWN(slabs)
 		pthread_join(self->thread, NULL);
 }
 
-/* What the rounds leave to be freed later is waited for. */
+/* Wait until objects that are freed later are freed. */
 static const struct cache *grown_by(struct __test_metadata *_metadata,
 				    const struct scene *scene, size_t nth)
 {

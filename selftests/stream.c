@@ -123,7 +123,7 @@ TEST_F(stream, refused)
 		  connect_to(client, variant->dest, variant->port));
 	EXPECT_EQ(-ENOTCONN, peer_port(client));
 
-	/* A bound socket that does not listen refuses as well. */
+	/* Connections to a bound socket that does not listen are refused, too. */
 	server = bound_socket(_metadata, variant->server, SOCK_STREAM,
 			      variant->port);
 	EXPECT_EQ(-ECONNREFUSED,
@@ -145,7 +145,7 @@ TEST_F(stream, no_peer_no_name)
 	EXPECT_EQ(-ENOTCONN, peer_port(fd));
 }
 
-/* A socket in SYN_SENT has no peer's name. */
+/* getpeername() fails on a socket in SYN_SENT. */
 TEST_F(stream, no_name_before_the_handshake)
 {
 	struct addr addr = addr_of(variant->dest, variant->port);
@@ -362,7 +362,7 @@ TEST_F(stream, disconnect_from_port)
 		 accept_from(_metadata, listener, local_port(client)));
 }
 
-/* Of two servers that share the port one gets the connection. */
+/* Of two servers that share the port, one gets the connection. */
 TEST_F(stream, reuseport_group)
 {
 	struct pollfd group[2];

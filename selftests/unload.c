@@ -2,11 +2,10 @@
 /*
  * Loading and unloading again and again, while sockets are in use.
  *
- * Threads make calls that enter the hooks, on marked sockets and on others,
- * some of which were marked under an earlier load, while the module comes and
- * goes. Unloading is tried at random moments: it is refused while a socket
- * holds port 0, and works once none does. Calls that do not use port 0 must work
- * throughout.
+ * While the module is loaded and unloaded, threads make calls that enter the hooks, on
+ * marked sockets and on others, some of which were marked under an earlier load.
+ * Unloading is tried at random moments: it is refused while a socket holds port 0, and
+ * works once none does. Calls that do not use port 0 must work throughout.
  *
  * PORT0_KO names the module's file. The module is left as it was found.
  * PORT0_CYCLES=N makes each test go on for N cycles, however long that takes.
@@ -19,7 +18,7 @@
 
 static struct {
 	atomic_bool over;
-	atomic_bool pause;		/* nobody takes port 0 anew */
+	atomic_bool pause;		/* no thread binds port 0 from now on */
 	atomic_int ready;
 	atomic_ulong marked, bound, unmarked, exchanged;
 	_Atomic(const char *) wrong;
@@ -52,7 +51,7 @@ static int make_socket(const struct worker *worker, int flags)
 	return fd;
 }
 
-/* What a socket that never heard of the module may expect at any time. */
+/* The calls of an unmarked socket must succeed at any time. */
 static void unmarked_life(struct worker *worker)
 {
 	int server = make_socket(worker, 0), client = make_socket(worker, 0);
@@ -92,8 +91,9 @@ static void unmarked_life(struct worker *worker)
 }
 
 /*
- * The module may go between any two calls here, and a socket that is marked but
- * not bound gets an ephemeral port then. Whoever holds port 0 knows it stays.
+ * The module may be unloaded between any two calls here: then a socket that is marked
+ * but not bound gets an ephemeral port. While a socket is bound to port 0, the module
+ * stays.
  */
 static void marked_life(struct worker *worker)
 {
@@ -138,7 +138,10 @@ static void marked_life(struct worker *worker)
 		fd = rc(accept(server, NULL, NULL));
 		if (err || fd < 0)
 			wrong("connection to port 0", err ?: fd);
-		/* The listener goes first: the child does not keep the module. */
+		/*
+		 * In half of the cases, close the listener first: the child does not
+		 * keep the module loaded.
+		 */
 		if (next_random(&worker->random) & 1)
 			close(server);
 		err = rc(send(client, "x", 1, MSG_NOSIGNAL));
@@ -161,7 +164,10 @@ static void marked_life(struct worker *worker)
 	close(server);
 }
 
-/* With files of its own, a thread may close twice and hurts nobody. */
+/*
+ * Each thread has its own file table, so closing a descriptor twice affects no other
+ * thread.
+ */
 static void *work(void *data)
 {
 	struct worker *worker = data;
@@ -197,7 +203,7 @@ static void open_fire(struct __test_metadata *_metadata, struct worker *team,
 		ASSERT_EQ(0, pthread_create(&team[i].thread, NULL, work,
 					    &team[i]));
 	}
-	/* Before that they share what we open. */
+	/* Until then, the threads share the file table of this one. */
 	while (atomic_load(&fire.ready) < count)
 		sched_yield();
 }
@@ -246,7 +252,7 @@ static bool goes_on(long cycles, double start)
 	return cycles < 2 || now() - start < QUICK_SEC;
 }
 
-/* Unload, however often it takes. */
+/* Try to unload until it succeeds. */
 static void unload_at_last(struct __test_metadata *_metadata, long *refused)
 {
 	double start = now();
@@ -284,7 +290,7 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 		nap_ms(next_random(&random) % 50);
 		unload_at_last(_metadata, &refused);
 
-		/* Whom the module has left behind. */
+		/* Sockets that were marked under an earlier load */
 		ASSERT_EQ(-ENOPROTOOPT, get_mark(old[0]));
 		nap_ms(next_random(&random) % 20);
 		if (cycle & 1) {
@@ -320,8 +326,8 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 }
 
 /*
- * Nothing but calls that enter the hooks and hold nothing, so that the module
- * can go at any moment and does, with calls on their way in and out.
+ * Calls that enter the hooks and leave no reference on the module. So the module can be
+ * unloaded at any moment, while calls enter and leave the hooks.
  */
 static void knock(struct worker *worker)
 {
@@ -334,7 +340,10 @@ static void knock(struct worker *worker)
 			set_mark(fds[i], 1);
 		}
 		peer_port(fds[i]);
-		/* Nobody's address: bind() is refused before it takes the port. */
+		/*
+		 * This host does not have the address: bind() is refused before it
+		 * takes the port.
+		 */
 		bind_to(fds[i], "192.0.2.1", 0);
 		atomic_fetch_add(&fire.marked, 1);
 	}
@@ -383,8 +392,9 @@ static int do_get_to_page(struct call *call)
 }
 
 /*
- * The module stays while a handler of its options copies, which may take as long as
- * user space likes. What IPv6 sockets set is copied by the kernel first.
+ * The module cannot be unloaded while a handler of its options copies from or to user
+ * space, which may take arbitrarily long. For setsockopt() on IPv6 sockets, the kernel
+ * copies the value before it calls the handler.
  */
 TEST_F(unload, with_an_option_in_flight)
 {
@@ -420,9 +430,9 @@ TEST_F(unload, with_an_option_in_flight)
 }
 
 /*
- * The first send of a socket is held where it would take a port, and another one goes
- * past it. The port of that one is the socket's, also if it was marked under an earlier
- * load, so that the module takes part.
+ * The first send of a socket is held before it takes an ephemeral port, and another
+ * send overtakes it. Both must use the port that the second one took, also if the
+ * socket was marked under an earlier load, where the module's autobind runs.
  */
 TEST_F(unload, first_send_beside_another)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Addresses without a family, of another family, and of odd lengths, in bind(),
- * connect() and sendto(). Each call is made on an ordinary port and on port 0,
- * in every state of a socket, and what it says and does must be the same.
+ * connect() and sendto(). Each call is made on an ordinary port and on port 0, in every
+ * state of a socket, and its results and effects must be the same.
  */
 #include <stdio.h>
 #include <sys/un.h>
@@ -54,7 +54,10 @@ static int server_on(struct __test_metadata *_metadata, const char *host, int ty
 	return fd;
 }
 
-/* connect() to no family is a disconnect: of a bound socket, twice, of none. */
+/*
+ * connect() to AF_UNSPEC disconnects: a bound socket, the same again, and an unbound
+ * one.
+ */
 TEST_F(unspec, connect)
 {
 	struct addr none = odd(variant->home, variant->port, AF_UNSPEC);
@@ -80,7 +83,7 @@ TEST_F(unspec, connect)
 	EXPECT_EQ(-EINVAL, rc(connect(fd, &none.sa, 1)));
 }
 
-/* A listener that is told so stops to listen, and keeps its port. */
+/* connect() to AF_UNSPEC makes a listener stop listening; it keeps its port. */
 TEST_F(unspec, connect_of_a_listener)
 {
 	int fd, client;
@@ -100,7 +103,10 @@ TEST_F(unspec, connect_of_a_listener)
 	EXPECT_EQ(0, connect_to(client, variant->home, variant->port));
 }
 
-/* A child has its port by inheritance alone: told so, it gives it back. */
+/*
+ * An accepted socket has not bound its port itself, so connect() to AF_UNSPEC releases
+ * it.
+ */
 TEST_F(unspec, connect_of_a_child)
 {
 	int listener, client, child, next;
@@ -123,7 +129,7 @@ TEST_F(unspec, connect_of_a_child)
 	EXPECT_EQ(0, bind_to(next, variant->home, variant->port));
 	expect_port(_metadata, next, variant->port);
 
-	/* Free as a new socket, it binds what it likes. */
+	/* The socket can be bound again, like a new one. */
 	EXPECT_EQ(-EADDRINUSE, bind_to(child, variant->home, variant->port));
 	close(next);
 	EXPECT_EQ(0, bind_to(child, variant->home, variant->port));
@@ -131,7 +137,10 @@ TEST_F(unspec, connect_of_a_child)
 	EXPECT_EQ(0, rc(listen(child, 1)));
 }
 
-/* What one sendto() did: its result, and who has got what was sent. */
+/*
+ * The outcome of one sendto(): its result, which socket has received the datagram, and
+ * the sender's port
+ */
 struct outcome {
 	int err, got, port_after;
 };
@@ -168,7 +177,7 @@ static struct outcome try_sendto(struct __test_metadata *_metadata,
 		outcome.port_after = -1;
 	else if (is_ephemeral(outcome.port_after))
 		outcome.port_after = -2;
-	/* Only when nothing was bound may it read as 0 on both. */
+	/* Only if nothing was bound may the port be 0 on both sides. */
 	close(fd);
 	close(other);
 	close(server);
@@ -212,7 +221,7 @@ TEST_F(unspec, sendto)
 	}
 }
 
-/* IPv4 takes an address without a family for one of its own, when it sends. */
+/* sendto() on an IPv4 socket treats AF_UNSPEC as AF_INET. */
 TEST_F(unspec, sendto_reaches_the_port)
 {
 	struct addr to = odd(variant->home, variant->port, AF_UNSPEC);
@@ -232,15 +241,16 @@ TEST_F(unspec, sendto_reaches_the_port)
 }
 
 /*
- * IPv6 takes it for none, so the datagram goes to the peer: also to one on port 1,
- * which is the number that the kernel is shown in place of 0.
+ * sendto() on an IPv6 socket treats AF_UNSPEC as no address, so the datagram goes to
+ * the peer, also if that is on port 1, which the module passes to the kernel instead of
+ * 0.
  */
 TEST_F(unspec, sendto_beside_a_peer_on_port_1)
 {
 	struct addr to = odd(variant->home, variant->port, AF_UNSPEC);
 	int server, peer, client, wants;
 
-	/* To a mapped peer it then goes as IPv6, which finds no way. */
+	/* To a v4-mapped peer it would be sent as IPv6, for which there is no route. */
 	if (variant->type != SOCK_DGRAM || strchr(variant->home, 'f'))
 		return;
 	wants = is_ip6(variant->home) ? 1 : variant->port;
@@ -252,7 +262,7 @@ TEST_F(unspec, sendto_beside_a_peer_on_port_1)
 	settle(_metadata);
 	EXPECT_EQ(wants == 1, got_one(peer));
 	EXPECT_EQ(wants != 1, got_one(server));
-	/* By address it goes there, and connected it goes to the peer. */
+	/* With a valid address it is sent there, without an address to the peer. */
 	EXPECT_EQ(1, send_to(client, variant->home, variant->port, "x", 0));
 	expect_recv(_metadata, server, "x");
 	EXPECT_EQ(1, rc(send(client, "x", 1, 0)));

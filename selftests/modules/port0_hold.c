@@ -27,9 +27,9 @@
 #include <linux/wait.h>
 #include <net/sock.h>
 
-/* A task that nobody releases goes on after this time. */
+/* A task that is not released continues after this time. */
 #define PORT0_HOLD_TIME		(30 * HZ)
-/* Limit of the wait for a task that never comes to the point */
+/* Limit of the wait for a task that never reaches the point */
 #define PORT0_HOLD_PATIENCE	(10 * HZ)
 #define PORT0_HOLD_MAX		32
 
@@ -40,7 +40,7 @@
 typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
 
 /**
- * enum port0_hold_what - what a function does that tasks are held at
+ * enum port0_hold_what - what a function does at which tasks are held
  * @PORT0_HOLD_LOCK: it takes a socket lock
  * @PORT0_HOLD_UNLOCK: it gives one back
  * @PORT0_HOLD_WAIT: it waits for a completion, and may be killed
@@ -81,14 +81,14 @@ struct port0_hold_point {
 };
 
 /**
- * enum port0_hold_state - what has become of a hold
- * @PORT0_HOLD_FREE: nobody's
+ * enum port0_hold_state - the state of a hold
+ * @PORT0_HOLD_FREE: not in use
  * @PORT0_HOLD_OPEN: it has a file
  * @PORT0_HOLD_ARMED: a task is to be held
  * @PORT0_HOLD_CALLING: it is in the function that it is to be held after
  * @PORT0_HOLD_HELD: it is held
- * @PORT0_HOLD_RELEASED: the file is closed, the task has yet to go on
- * @PORT0_HOLD_OVER: the task has gone on by itself
+ * @PORT0_HOLD_RELEASED: the file is closed, the task has not continued yet
+ * @PORT0_HOLD_OVER: the task has continued after the time limit
  */
 enum port0_hold_state {
 	PORT0_HOLD_FREE,
@@ -103,7 +103,7 @@ enum port0_hold_state {
 /**
  * struct port0_hold - one hold
  * @state: enum port0_hold_state
- * @task: who is to be held; compared, never dereferenced
+ * @task: the task to be held; compared, never dereferenced
  * @place: where it is to be held
  * @point: the function where it is held
  */
@@ -222,7 +222,8 @@ static struct port0_hold_point port0_hold_points[] = {
 	PORT0_HOLD_POINT(lock_sock_nested, PORT0_HOLD_LOCK),
 #ifdef HAVE_SOCKOPT_LOCK_SOCK
 	/*
-	 * Its caller is in the same file, so the compiler may have inlined it.
+	 * Its caller is in the same file, so the compiler may have inlined this
+	 * function.
 	 */
 	PORT0_HOLD_POINT(sockopt_lock_sock, PORT0_HOLD_LOCK),
 #endif

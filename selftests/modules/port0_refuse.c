@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes a kernel function fail, once or always, to test what its callers do
- * then.
+ * Makes a kernel function fail, once or always, to test how its callers handle that.
  *
  * Functions that port0 hooks must not be chosen: port0_livepatch.c makes those
  * fail.
