@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """The module together with others on the same functions: livepatch, kprobes, tracers, BPF.
 
-A livepatch and port0 exclude each other, and the later one is refused. All
-others share a function with port0, in either order. PORT0_KO names the module's file.
+A livepatch and port0 exclude each other, and the later one is refused. All others can
+be on the same function as port0, in either order. PORT0_KO names the module's file.
 When all is done the module is loaded, or not, as it was before.
 """
 
@@ -24,14 +24,14 @@ from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace,
 TRACING = "/sys/kernel/tracing"
 KPROBES = "/sys/kernel/debug/kprobes"
 LIVEPATCH = "port0_livepatch"
-# Inside the kernel only; user space has no name for it
+# An errno of the kernel that has no name in user space
 ENOTSUPP = 524
 HERE = os.path.dirname(os.path.realpath(__file__))
 
 # One from each set of hooks; works() calls them all.
 FUNCTIONS = ["inet_bind", "inet_csk_get_port", "inet_getname", "inet_put_port", "udp_sendmsg",
              "ip_route_output_flow"]
-# Of these, the ones whose every call in works() port0 replaces.
+# Those of them where port0 replaces every call in works()
 REPLACED = ["inet_csk_get_port"]
 BACKENDS = ["ftrace", "kprobe"]
 
@@ -102,7 +102,7 @@ class Tracer:
             available = []
         if self.name not in available:
             raise Skip(f"this kernel has no {self.name} tracer")
-        # Both tracers leave all other functions alone then.
+        # Then both tracers trace these functions only.
         write(f"{TRACING}/set_ftrace_filter", "\n".join(FUNCTIONS) + "\n")
         write(f"{TRACING}/trace", "")
         write(f"{TRACING}/current_tracer", self.name)
@@ -149,7 +149,7 @@ class Fentry:
         return {name: int(number) for number, name in re.findall(r"\[(\d+)\] FUNC '(\w+)'", dump)}
 
     def attach(self, stack, number):
-        """Attach a program to the function with this BTF id until the stack unwinds."""
+        """Attach a program to the function with this BTF id until the stack is closed."""
         attr = struct.pack("<IIQQIIQII16sIIIIQIIQIII", self.TYPE_TRACING, 2,
                            ctypes.addressof(self.code), ctypes.addressof(self.licence),
                            0, 0, 0, 0, 0, b"", 0, self.kind, 0, 0, 0, 0, 0, 0, 0, number, 0)
@@ -160,7 +160,7 @@ class Fentry:
         return program
 
     def skip_without(self):
-        """Skip where even the function that exists for such tests takes no program."""
+        """Skip if this kernel cannot attach a program even to bpf_fentry_test1()."""
         with contextlib.ExitStack() as stack:
             for number in self.btf_ids("bpf_fentry_test1").values():
                 try:
@@ -229,14 +229,14 @@ def unmarked_traffic():
 
 
 def hits_since(other, before):
-    """How often other has seen each function since the counts before."""
+    """How often other has seen each function since the counts in before."""
     return {name: hits - before.get(name, 0) for name, hits in other.hits().items()}
 
 
 def saw_all(other, start, but=()):
-    """Expects that since start other saw every function, except those in but.
+    """Expect that since start other has seen every function, except those in but.
 
-    And all calls of unmarked sockets, made here.
+    Then make calls on unmarked sockets, and expect that it has seen all of these.
     """
     print(f"# {hits_since(other, start)}")
     equal(set(but), {name for name, hits in hits_since(other, start).items() if not hits},
@@ -265,7 +265,7 @@ def another_first(other, backend):
                 return
             equal("ok", result, "loading port0")
             before = backend == "kprobe" and not probes_sit_on_ftrace() or graph_sees_none(other)
-            # The module's check at load has called the functions, too.
+            # The module's self-check at load has called the functions, too.
             start = there.hits()
             works()
             saw_all(there, start, REPLACED if before else ())
@@ -281,11 +281,12 @@ def another_second(other, backend):
         load(f"hook={backend}")
         before = backend == "kprobe" and not probes_sit_on_ftrace() or graph_sees_none(other)
         if backend == "kprobe":
-            # A kprobe hook that is armed late is refused where another kprobe is: arm all.
+            # A kprobe hook cannot be armed on a function that has another kprobe, so
+            # arm all hooks now.
             works()
         with OTHERS[other]() as there:
             start = there.hits()
-            # Arms the hooks that wait for their first use.
+            # This arms the hooks that are armed on first use.
             works()
             # Of kprobes at one address the one registered last runs first.
             saw_all(there, start, REPLACED if before and not probes else ())
@@ -313,7 +314,8 @@ def livepatch():
         yield
     finally:
         write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
-        # The patch leaves sysfs a moment before it drops its module's reference.
+        # The livepatch disappears from sysfs a moment before it drops the reference on
+        # its module.
         wait_for("the livepatch to go", lambda: users(LIVEPATCH) == 0, IO_TIMEOUT * 3)
         unload(LIVEPATCH)
 
@@ -367,7 +369,7 @@ def kprobes_disarmed():
 
 @test()
 def kprobes_that_do_not_arm():
-    """Registering them succeeds, but they stay disarmed."""
+    """Registering a kprobe succeeds, but it stays disarmed."""
     with without_module():
         with kprobes_disarmed():
             equal("EBUSY", code(load, "hook=kprobe"), "loading port0")

@@ -13,7 +13,8 @@ from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, 
                         read, set_mark, test, write)
 
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
-# Armed by a bind, by a marked UDP socket, and by a datagram to port 0.
+# One hook each that is armed by a bind, by a marked UDP socket, and by a datagram to
+# port 0
 LATE = {"inet_put_port", "udp_sendmsg", "ip_route_output_flow"}
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 CLONE_NEWUSER = 0x10000000
@@ -108,7 +109,7 @@ def drain_takes_the_hooks_out():
             switch("drain", 1)
             time.sleep(1.5)
             equal(LATE, late_hooks() | others, "hooks while a socket is there")
-        # The module looks once a second, also if the last socket is closed much later.
+        # The module tests once a second, also if the last socket is closed much later.
         with contextlib.suppress(TimeoutError):
             wait_for("the hooks to go", lambda: late_hooks() == others)
         equal(others, late_hooks(), "hooks when the last is gone")
@@ -125,12 +126,12 @@ def drain_takes_the_hooks_out():
 
 @test()
 def undrained_marks_can_send():
-    """A socket marked before can send as before, after its hooks were removed."""
+    """After the drain, a socket that was marked before can send to port 0 again."""
     host = "127.0.0.1"
     with without_module(), Namespace():
         load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
         others = late_hooks()
-        # In a second namespace, so that all of them have to be looked at.
+        # In a second namespace, so that the module has to search all namespaces.
         with Namespace(), plain_socket(host, UDP) as marked:
             set_mark(marked)
             marked.bind((host, OTHER_PORT))
@@ -149,7 +150,8 @@ def undrained_marks_can_send():
 
 @test(("drain=1",), ("drain",))
 def loaded_to_drain(parameter):
-    """From the start on, also for sockets that were marked and bound before."""
+    """drain given at load applies from the start, also to sockets that were marked and
+    bound before."""
     host = "127.0.0.1"
     hook = "hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else ""
     with without_module(), Namespace(), plain_socket(host, UDP) as old:
@@ -173,7 +175,7 @@ def loaded_to_drain(parameter):
 
 @test()
 def load_to_drain_that_fails():
-    """Nothing is left that would run when the module's memory is free."""
+    """A failed load leaves no delayed work that would run after the module's memory is freed."""
     with without_module():
         equal("EINVAL", code(load, "drain=1 hook=perhaps"))
         time.sleep(1.5)
@@ -183,7 +185,7 @@ def load_to_drain_that_fails():
 
 @test()
 def written_while_it_is_unloaded():
-    """A write that is late has no work done by a module that goes."""
+    """A write while the module is unloaded must not start work."""
     with without_module():
         for _ in range(2):
             load()

@@ -63,7 +63,7 @@ def parse_ip(data):
 
 
 def parse_frame(frame):
-    """A Packet, or None for what is no part of a conversation (ARP, MLD, ...)."""
+    """The Packet in a frame, or None if it is not part of a conversation (ARP, MLD, ...)."""
     if frame[12:14] in (b"\x08\x00", b"\x86\xdd"):
         return parse_ip(frame[14:])
     return None
@@ -111,7 +111,7 @@ class Wire:
                     time.sleep(0.01)
 
     def fall_silent(self):
-        """Wait until earlier connections have ended: they may send packets again before."""
+        """Wait until earlier connections have ended, since they may repeat packets."""
         deadline = time.monotonic() + IO_TIMEOUT
         for namespace in (self.client, self.server):
             with namespace:
@@ -162,7 +162,8 @@ class Wire:
 
 
 def the_wire():
-    """Made by the first test that needs it, so that its failure is a result."""
+    """The Wire, made by the first test that needs it, so that a failure counts as that
+    test's result."""
     if not hasattr(the_wire, "it"):
         the_wire.it = Wire()
     the_wire.it.drain()
@@ -182,7 +183,7 @@ def connect(sock, family, port):
 
 
 class Flow:
-    """Makes the packets to expect of one conversation."""
+    """Makes the packets that one conversation is expected to send."""
 
     def __init__(self, family, protocol, cport, sport):
         self.to_server = Packet(CLIENT[family], protocol, cport, sport, "", b"")

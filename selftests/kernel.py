@@ -3,8 +3,8 @@
 """The kernel's own selftests for this area, unmodified, without port0 and with it.
 
 All of them run on the stock kernel first, and then with the module loaded and
-every hook armed. Every single result must be the same. PORT0_KO
-names the module's file; without it modprobe's choice is taken.
+every hook armed. Every single result must be the same. PORT0_KO names the module's
+file; without it, modprobe finds the module.
 """
 
 import contextlib
@@ -22,11 +22,12 @@ from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, main,
 # Where the kernel's tests are, with the scripts that some of them are run by.
 BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kernel")
 
-# A test that takes longer than this, as tls does, is stopped, and compared as far as it got.
+# A test that takes longer than this many seconds, as tls does, is stopped, and only its
+# results so far are compared.
 PATIENCE = 45
 
-# Some of them measure time and sometimes fail on a busy machine. Only what differs
-# in each of so many rounds counts.
+# Some of the tests measure time and sometimes fail on a busy machine. Only differences
+# that appear in each of so many rounds count.
 ROUNDS = 3
 
 KTAP = re.compile(r"\s*(not ok|ok) (\d+) ?(.*)")
@@ -58,7 +59,7 @@ def armed_module():
 
 
 def play(name, patience=PATIENCE):
-    """What a test reports: its results by their names, and all that it says."""
+    """Run a test; return its results by their names, and its output."""
     with Namespace():
         # One of the scripts wants addresses on this device.
         run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
@@ -96,7 +97,7 @@ def steps(script):
 
 
 def ways(program):
-    """How a program is run: suffixes of its name, with their commands."""
+    """The ways to run a program: suffixes of its name, with their commands."""
     if program == "bind_bhash":
         return [(".ip4", "./bind_bhash.sh -4"), (".ip6", "./bind_bhash.sh -6")]
     if program == "udpgso":

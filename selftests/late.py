@@ -20,13 +20,13 @@ from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_s
 
 TRACING = "/sys/kernel/tracing"
 HOSTS = [(host,) for host in LOOPBACK.values()]
-# Longer than a refusal is remembered
+# In seconds, longer than the module remembers a refusal
 FORGOTTEN = 1.5
 
 
 @contextlib.contextmanager
 def kprobe(function):
-    """Somebody's probe; skips where port0 does not have to share its place."""
+    """Another kprobe on the function; skips where port0 can share the function with it."""
     if not os.path.exists(f"{TRACING}/kprobe_events"):
         raise Skip("this kernel has no kprobe events")
     write(f"{TRACING}/kprobe_events", f"p:port0late/probe {function}\n", os.O_APPEND)
@@ -53,7 +53,7 @@ def named(lines, function):
 
 
 def let_in(call, *args):
-    """A refusal is remembered for a second at most."""
+    """Repeat the call until it succeeds: the module remembers a refusal for a second."""
     deadline = time.monotonic() + FORGOTTEN + 10
     while (answer := code(call, *args)) in ("EBUSY", REFUSAL) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -61,7 +61,7 @@ def let_in(call, *args):
 
 
 def refused_mark(host):
-    """setsockopt() on UDP sockets is refused, and nothing else."""
+    """Expect that setsockopt() on UDP sockets is refused, and nothing else."""
     with plain_socket(host, UDP) as sock, plain_socket(host, TCP) as stream:
         since = kernel_log()
         equal("EBUSY", code(set_mark, sock))
@@ -79,7 +79,7 @@ def refused_mark(host):
 
 
 def sends(sock, host):
-    """It is bound to port 0, and sends to itself there."""
+    """Expect that a socket on port 0 can send to itself."""
     sock.sendto(b"x", (host, 0))
     equal((b"x", 0), (lambda got: (got[0], got[1][1]))(sock.recvfrom(2)))
 
@@ -113,15 +113,16 @@ def setsockopt_beside_a_kprobe(function, host):
         equal(0, users(), "references on the module")
 
 
-# The refused function, and the one of the other family: in the same set, but this test
-# does not call itself.
+# For each family, a function of the other family: it is in the same set of hooks, but
+# this test does not call it.
 WAYS = {"livepatch": ("ftrace", livepatch), "kprobe": ("kprobe", kprobe)}
 OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
 
 
 @contextlib.contextmanager
 def marked_before(way, host):
-    """A UDP socket that was marked under an earlier load, and a way to refuse."""
+    """A UDP socket that was marked under an earlier load, and a context in which its
+    hooks are refused."""
     backend, refuse = WAYS[way]
     if backend == "ftrace":
         skip_without_tracer()
@@ -139,7 +140,7 @@ EACH_WAY = [(way, host) for way in WAYS for host in OTHERS]
 
 @test(*EACH_WAY)
 def bind_of_an_old_mark(way, host):
-    """bind() to port 0 brings with it what a UDP socket there needs to send."""
+    """bind() to port 0 also arms the hooks that a UDP socket needs to send to port 0."""
     with marked_before(way, host) as (sock, refused):
         with refused():
             since = kernel_log()
@@ -162,7 +163,7 @@ def bind_of_an_old_mark(way, host):
 
 @test(*EACH_WAY)
 def sendto_of_an_old_mark(way, host):
-    """Without a bind(): the datagram is refused as on any other socket."""
+    """Without a bind(), sendto() to port 0 is refused as on an unmarked socket."""
     with marked_before(way, host) as (sock, refused):
         with refused():
             equal(True, code(sock.sendto, b"x", (host, 0)) in ("EINVAL", "EBUSY"))
@@ -176,7 +177,7 @@ def sendto_of_an_old_mark(way, host):
             equal(b"x", server.recv(2))
 
 
-# The function by which either backend installs hooks; it is made to fail at each step
+# The function by which each backend installs hooks; it is made to fail at each step
 PLACE = {"ftrace": "register_ftrace_function", "kprobe": "enable_kprobe"}
 
 
@@ -251,7 +252,8 @@ def usual_life(step):
 
 @test(*EACH_STEP)
 def step_refused(name, backend, host):
-    """Once and again: the caller is told why, the log as well, and nothing has changed."""
+    """The call fails, once and again, with the errno; the log has the reason, and
+    nothing has changed."""
     with at_step(name, backend, host) as step:
         with refused(PLACE[backend]) as calls:
             before, hooks, held = state(step.sock), hooked(), users()
@@ -259,7 +261,8 @@ def step_refused(name, backend, host):
             equal(REFUSAL, code(step.try_it))
             says_which(since(), backend)
             if name.startswith("sendto"):
-                # Without a port to send from it has got one, as any socket.
+                # An unbound socket has got an ephemeral port, like any socket that
+                # sends.
                 equal(before[:2], state(step.sock)[:2])
             else:
                 equal(before, state(step.sock))
@@ -268,7 +271,8 @@ def step_refused(name, backend, host):
             asked = calls()
             for _ in range(50):
                 equal(REFUSAL, code(step.try_it), "again")
-            # Each try would patch the kernel; there is one each second.
+            # Each try would patch the kernel, so the module tries once a second at
+            # most.
             equal(True, calls() < asked + 50, f"{calls() - asked} tries")
             usual_life(step)
             # After that time, it is tried and refused again, and logged again.
@@ -302,7 +306,7 @@ def step_refused_half_way(name, backend, host):
         for name, backend, host in EACH_STEP for error in ("ENOMEM", "EAGAIN")
         if (backend, error) != ("kprobe", "EAGAIN")])
 def step_refused_for_a_moment(name, backend, host, error):
-    """A lack of memory is not remembered, since it may be over at once."""
+    """ENOMEM and EAGAIN are not remembered, since the next try may succeed at once."""
     number = getattr(errno, error)
     with at_step(name, backend, host) as step:
         with refused(PLACE[backend], err=number) as calls:

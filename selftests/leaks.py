@@ -35,7 +35,7 @@ def kmemleak_finds_nothing():
 
 @test()
 def lockdep_is_still_watching():
-    """It switches itself off at the first fault, and when its tables are full."""
+    """lockdep switches itself off after the first report, and when its tables are full."""
     if not os.path.exists(LOCKDEP):
         raise Skip("this kernel has no lockdep")
     stats = read(LOCKDEP)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading that fails at each step, while sockets marked by an earlier load are in use.
 
-Such sockets are marked, so the hooks of the new load see their calls before it is sure
-that the module stays. No socket may be taken for one on port 0 by mistake, the failed
-load must leave nothing behind, and the next one must work.
+Such sockets are marked, so the hooks of the new load see their calls while loading can
+still fail. Meanwhile, no socket may get port 0. The failed load must leave nothing
+behind, and the next load must work.
 """
 
 import collections
@@ -27,16 +27,17 @@ from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Names
                         kernel_log, libc, main, plain_socket, read, run, set_mark, test, write)
 
 CGROUP = "/sys/fs/cgroup"
-# Often enough that calls of the other threads happen at each stage of loading
+# How often a load is repeated, so that calls of the other thread happen at each of its
+# stages
 ROUNDS = 2
 # The errno of a load whose self-check has failed
 FAULT = ["EOPNOTSUPP", "ENOTSUP"]
-# One function of each gate and set, but for those that the test itself needs
+# Functions of several gates and sets, without those that the test itself needs
 FUNCTIONS = ["inet_bind", "__inet_hash_connect", "udp_sendmsg"]
 
 
 def disconnect(sock):
-    """connect() to AF_UNSPEC, which Python cannot say"""
+    """connect() to AF_UNSPEC, for which Python has no address"""
     nobody = ctypes.create_string_buffer(16)
     check(libc.connect(sock.fileno(), nobody, 16))
 
@@ -59,7 +60,8 @@ class Crowd:
 
     def marked_one(self, host, kind):
         sock = plain_socket(host, kind)
-        # connect() has to be over when it returns, so the kernel minds the time.
+        # A timeout of Python would make the socket non-blocking, so set one in the
+        # kernel.
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", IO_TIMEOUT, 0))
         set_mark(sock)
@@ -92,22 +94,22 @@ class Crowd:
                         self.fresh_ones(host)
                         self.old_one(sock, host)
                         self.on_another_port()
-                        # Emulated CPUs take turns: whoever patches the kernel waits for
-                        # one that is never idle, a tenth of a second each time.
+                        # Emulated CPUs take turns: patching the kernel waits a tenth of
+                        # a second each time for a CPU that is never idle.
                         time.sleep(0.01)
                 except Exception:
                     self.problems.append(traceback.format_exc())
                     return
 
     def expect(self, want, call, *args):
-        """The answer to a call, which is one of these words."""
+        """Make a call, whose result must be one of these words; return it."""
         answer = code(call, *args)
         if answer not in want and answer != self.also:
             raise AssertionError(f"{call.__name__}(): {answer} is none of {want}")
         return answer
 
     def port(self, sock):
-        """Its port; None if its name cannot be had."""
+        """The port of a socket; None if getsockname() fails."""
         try:
             return sock.getsockname()[1]
         except OSError as error:
@@ -124,8 +126,8 @@ class Crowd:
             self.expect(["ok", "ENOTCONN"], fresh.getpeername)
 
     def old_one(self, sock, host):
-        # Without the module a mark says nothing; with half of it, it cannot yet.
-        # TCP goes on to tell the port that it has had.
+        # Without the module, bind() gives an ephemeral port; while it is being loaded,
+        # bind() fails. TCP sockets still report a port that they have lost.
         before = self.port(sock)
         answer = self.expect(["ok", "ENOPROTOOPT"], sock.bind, (host, 0))
         self.answers[answer] += 1
@@ -135,7 +137,7 @@ class Crowd:
             self.expect(["EINVAL"], sock.bind, (host, OTHER_PORT))
         else:
             equal(True, port is None or before in (None, port), f"refused, it has {port}")
-        # It ends without a port, as it began.
+        # Leave the socket without a port, as it was at the beginning.
         if sock.type == UDP:
             self.expect(["EINVAL"], sock.sendto, b"x", (host, 0))
             disconnect(sock)
@@ -149,7 +151,7 @@ class Crowd:
 
 
     def on_another_port(self):
-        """Which is nobody's business but the kernel's, at any time."""
+        """bind() to another port must succeed at any time."""
         if self.spare:
             sock, host = self.spare.pop()
             with sock:
@@ -193,7 +195,8 @@ def works():
 
 
 def try_to_load(args="", call=code):
-    """How it ends, and what the log says. If it fails it is gone without a trace."""
+    """Load the module; return the result and its lines in the log. A failed load must
+    leave no hooks."""
     before = hooked()
     since = kernel_log()
     answer = call(load, args)
@@ -224,7 +227,7 @@ def a_hook_is_refused(function):
 
 
 def calls_of_a_load(function, args):
-    """How often it calls this function; it succeeds."""
+    """How often a load that succeeds calls this function."""
     with restored():
         if is_loaded():
             unload()
@@ -251,7 +254,7 @@ def skip_without(backend):
 @test(("ftrace", "register_ftrace_function"), ("ftrace", "ftrace_set_filter_ips"),
       ("kprobe", "enable_kprobe"))
 def some_hooks_are_in_place(backend, function):
-    """They find marked sockets, and are taken out again."""
+    """Some hooks are installed and see calls of marked sockets, and are removed again."""
     skip_without(backend)
     args = f"hook={backend}"
     total = calls_of_a_load(function, args)
@@ -259,14 +262,14 @@ def some_hooks_are_in_place(backend, function):
         for nth in some_of(total):
             with refused(function, skip=nth, delay=100):
                 fails([REFUSAL], rf"cannot hook \w+ with {backend}", args)
-        # Once only: tried by itself, no function shows that it was the one.
+        # If only one call fails, the module cannot find out which function it was.
         with refused(function, skip=total - 1, times=1):
             fails([REFUSAL], f"cannot hook .* with {backend}", args)
 
 
 @test(*[(backend, nth) for backend in ("ftrace", "kprobe") for nth in (0, 1)])
 def all_hooks_are_in_place(backend, nth):
-    """All that is missing are the options, of IPv4 and IPv6 or of IPv6."""
+    """All hooks are installed; registering the options fails, for IPv4 or only for IPv6."""
     skip_without(backend)
     with crowd() as some:
         with refused("nf_register_sockopt", skip=nth, delay=300):
@@ -279,7 +282,7 @@ def all_hooks_are_in_place(backend, nth):
     "register_kprobe", "sock_create_kern", "kernel_bind", "kernel_listen", "kernel_connect",
     "kernel_accept", "kernel_sendmsg", "kernel_recvmsg")])
 def a_step_is_refused(function):
-    """The load fails; or it says what it does without."""
+    """If one step fails, the load fails, or the log says what could not be checked or hooked."""
     args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
     total = calls_of_a_load(function, args)
     answers = collections.Counter()
@@ -291,7 +294,7 @@ def a_step_is_refused(function):
             with refused(function, skip=nth, times=1) as calls:
                 answer, lines = try_to_load(args)
                 came = calls() > nth
-            # What waits for something asks a little more often or less.
+            # The self-check polls, so the number of calls differs a little.
             if not came:
                 equal("ok", answer)
             elif answer == "ok":
@@ -310,7 +313,7 @@ def a_step_is_refused(function):
             expect_tcp_sockets(sockets)
     if function in ("register_kprobe", "sock_create_kern", "kernel_bind"):
         equal(True, answers[REFUSAL] > 0, "a load without this fails")
-        # There is one function that need not be found.
+        # One hooked function is optional.
         equal(True, answers["ok"] == 1 or function != "register_kprobe", answers)
     else:
         equal({"ok"}, set(answers), "what cannot be seen is no fault")
@@ -318,7 +321,7 @@ def a_step_is_refused(function):
 
 @test()
 def a_family_is_missing():
-    """What the kernel has no family for is not checked."""
+    """A family that the kernel does not have is not checked."""
     args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
     with restored():
         if is_loaded():
@@ -353,7 +356,7 @@ def an_address_is_missing():
 
 @test()
 def the_namespace_of_the_caller_does_not_count():
-    """The check is made in the initial one, here with lo down in that of the caller."""
+    """The self-check uses the initial namespace; here, lo is down in that of the caller."""
     def unreachable():
         if is_loaded():
             unload()
@@ -369,7 +372,8 @@ def the_namespace_of_the_caller_does_not_count():
 
 
 class Program:
-    """A cgroup with a program on bind() or another call, and a way to make it in there."""
+    """A cgroup with a program on bind() or another call, and a method to make calls in
+    the cgroup."""
 
     LOAD, ATTACH, TYPE = 5, 8, 18
     BIND = {"ip4": 8, "ip6": 9}
@@ -403,7 +407,7 @@ class Program:
         return self
 
     def code(self, call, *args):
-        """code() by a child in the cgroup."""
+        """code(), called by a child process in the cgroup."""
         answer, say = os.pipe()
         child = os.fork()
         if not child:
@@ -457,28 +461,28 @@ def a_program_moves_binds(family):
 
 @test(*[(family,) for family in LOOPBACK])
 def a_program_moves_binds_to_port_1(family):
-    """The number that the kernel is shown in place of 0."""
+    """Port 1 is what the module passes to the kernel instead of 0."""
     with crowd(), Program(family, MOVES_NEAR) as program:
         fails_often(FAULT, "port", "", program.code)
 
 
 @test(*[(family,) for family in LOOPBACK])
 def a_program_moves_datagrams(family):
-    """What the check sends to port 0 goes to another port."""
+    """The program changes the destination of the self-check's datagrams."""
     with crowd(), Program(family, MOVES_PORT, Program.SENDMSG) as program:
         fails_often(FAULT, r"sendto\(\) to port 0 has sent to another port", "", program.code)
 
 
 @test(*[(family,) for family in LOOPBACK])
 def a_program_renames_senders(family):
-    """What the check receives seems to be from another port."""
+    """The program changes the source port that recvmsg() returns."""
     with crowd(), Program(family, MOVES_PORT, Program.RECVMSG) as program:
         fails_often(FAULT, "a datagram came from another port", "", program.code)
 
 
 @test()
 def a_program_moves_addresses():
-    """Only the port counts."""
+    """The self-check looks at the port only."""
     moves = store(USER_IP4, struct.unpack("=i", bytes([127, 0, 0, 9]))[0]) + answer_with(1)
     with restored(), Program("ip4", moves) as program:
         if is_loaded():

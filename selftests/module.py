@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading and unloading port0, and what sockets see of it.
 
-PORT0_KO names the module's file; without it modprobe's choice is taken. When
-all is done the module is loaded, or not, as it was before.
+PORT0_KO names the module's file; without it, modprobe finds the module. When all is
+done the module is loaded, or not, as it was before.
 """
 
 import contextlib
@@ -89,7 +89,7 @@ def expect_pinned():
 
 
 def expect_free():
-    """Nothing holds the module, so that the kernel would unload it."""
+    """Expect that nothing holds a reference on the module."""
     equal(0, users(), "users of the module")
 
 
@@ -121,7 +121,7 @@ STATIC = {
 
 
 def prototype(types, number):
-    """A type of the kernel's BTF in C, but for "struct" and "const"."""
+    """A type of the kernel's BTF, written in C without "struct" and "const"."""
     if not number:
         return "void"
     kind = types[number]
@@ -180,7 +180,7 @@ def load_twice():
 
 @test()
 def load_without_loopback():
-    """What the module finds out at load does not depend on the addresses of lo."""
+    """What the module finds out at load must not depend on the addresses of lo."""
     absent()
     # Addresses of a device that is only set down can still be bound.
     run("ip", "link", "set", "lo", "up")
@@ -327,7 +327,7 @@ def hooks_on_datagrams_wait_for_need():
 
 @test()
 def hooks_on_close_wait_for_need():
-    """Every close() in the system would pass them; only a bind() to port 0 needs them."""
+    """Every close() in the system passes these hooks, and only sockets on port 0 need them."""
     host = "127.0.0.1"
     held = {"inet_put_port", "udp_lib_unhash"}
     skip_without_list()
@@ -347,7 +347,7 @@ def hooks_on_close_wait_for_need():
 
 @test()
 def load_leaves_no_sockets():
-    """Those of the check at load are closed, and none of them is in TIME_WAIT."""
+    """The sockets of the self-check are closed, and none of them is in TIME_WAIT."""
     def time_waits():
         found = set()
         for name in ("tcp", "tcp6"):
@@ -383,7 +383,7 @@ def held_by_a_bound_socket(family, kind):
         expect_pinned()
         equal(1, holds_zero(sock))
 
-        # Another descriptor of the same socket holds it just as well.
+        # Another descriptor of the same socket also holds the reference.
         other = sock.dup()
         sock.close()
         expect_pinned()
@@ -526,7 +526,7 @@ def children_outlive_the_module():
 
 @test(*LOOPBACK.items())
 def loads_beside_children(_, host):
-    """In this namespace, the check at load binds port 0 of the same address."""
+    """The self-check at load binds port 0 of the same address in this namespace."""
     present()
     with bound_socket(host, TCP, 0) as server, plain_socket(host, TCP) as client:
         server.listen()
@@ -586,12 +586,12 @@ def marks_outlive_for_sends(family, space):
 
 @test(*[(family,) for family in LOOPBACK])
 def a_mark_outlives_the_module_for_sends(family):
-    """Nobody marks a socket under the new load before one sends to port 0."""
+    """Under the new load, no socket is marked before the old one sends to port 0."""
     present()
     marks_outlive_for_sends(family, Namespace())
 
 
-# The least that the kernel gives a namespace is 128.
+# The kernel's minimum for a namespace is 128.
 CHAINS = 256
 
 
@@ -609,7 +609,7 @@ def space_with_a_table():
 
 @test(*[(family,) for family in LOOPBACK])
 def a_mark_outlives_the_module_in_a_table_of_its_own(family):
-    """Namespaces share one table of UDP sockets, unless they are told otherwise."""
+    """By default, namespaces share one table of UDP sockets."""
     present()
     marks_outlive_for_sends(family, space_with_a_table())
 
@@ -644,7 +644,7 @@ def a_mark_outlives_the_module_in_chain(wanted):
 
 @test(*LOOPBACK.items())
 def a_mark_outlives_the_module_for_the_first_send(_, host):
-    """A socket that is in no table is found when it gets its ephemeral port."""
+    """The module finds an unbound marked socket when it gets its ephemeral port."""
     present()
     with Namespace(), plain_socket(host, UDP) as client:
         set_mark(client)
@@ -653,7 +653,7 @@ def a_mark_outlives_the_module_for_the_first_send(_, host):
         equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
         port = client.getsockname()[1]
         equal(True, is_ephemeral(port), f"it has port {port}")
-        # It sends from that port, and hears there.
+        # It sends from that port, and receives on it.
         with bound_socket(host, UDP, 0) as server:
             client.sendto(b"y", (host, 0))
             word, source = server.recvfrom(2)
@@ -665,7 +665,7 @@ def a_mark_outlives_the_module_for_the_first_send(_, host):
 
 @test(*LOOPBACK.items())
 def a_mark_outlives_the_module_where_no_port_is_free(_, host):
-    """The first send ends as that of an unmarked socket."""
+    """The first send ends like that of an unmarked socket."""
     present()
     with Namespace(), plain_socket(host, UDP) as holder, plain_socket(host, UDP) as plain, \
             plain_socket(host, UDP) as marked:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The module itself: loading and unloading it, and restoring its state.
 
-PORT0_KO names its file; without it the installed one is taken.
+PORT0_KO names its file; without it, the installed module is used.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ REFUSAL = "EXFULL"
 ALWAYS = 2 ** 31 - 1
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 KPROBES = "/sys/kernel/debug/kprobes/list"
-# Without the function tracer the default, hook=ftrace, is refused.
+# Without the function tracer, the module refuses its default, hook=ftrace.
 HAS_TRACER = os.path.exists("/proc/sys/kernel/ftrace_enabled")
 UNPACK = {".gz": ["gzip", "-dc"], ".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"]}
 
@@ -48,7 +48,7 @@ def users(name="port0"):
 
 
 def tcp_sockets():
-    """How many TCP sockets there are, of the kernel's own and of all namespaces as well."""
+    """How many TCP sockets exist in all namespaces, including those of the kernel."""
     return int(re.search(r"^TCP: .* alloc (\d+)", read("/proc/self/net/sockstat"), re.M)[1])
 
 
@@ -58,7 +58,7 @@ def udp_sockets():
 
 
 def expect_tcp_sockets(most):
-    """At most as many as there were; one that is closed may take a moment to go."""
+    """Expect at most this many TCP sockets; closed ones may take a moment to go."""
     with contextlib.suppress(TimeoutError):
         wait_for("sockets to go", lambda: tcp_sockets() <= most)
     now = tcp_sockets()
@@ -95,7 +95,8 @@ def wait_for(what, done, patience=IO_TIMEOUT):
 
 
 def wait_until_unused():
-    """Sockets that other tests have left go with their namespaces, a little later."""
+    """Wait until no socket holds the module: those of earlier tests go with their
+    namespaces, a little later."""
     wait_for("all references on the module", lambda: not users())
 
 
@@ -106,7 +107,8 @@ def absent():
 
 
 def present(args=""):
-    """Loaded with these parameters and no others; loading takes its time."""
+    """Make sure that the module is loaded with exactly these parameters; load it only
+    if need be."""
     if not is_loaded() or present.args != args:
         absent()
         load(args)
@@ -116,7 +118,7 @@ present.args = None
 
 
 def arguments():
-    """What it is loaded with; None if it is not loaded."""
+    """The parameters that the module is loaded with; None if it is not loaded."""
     if not is_loaded():
         return None
     return " ".join(f"{name}={value}" for name, value in parameters().items())
@@ -144,7 +146,7 @@ def without_module():
 
 
 def hooked():
-    """The functions that somebody traces or probes."""
+    """The functions that are traced or probed."""
     functions = set()
     if os.path.exists(ENABLED_FUNCTIONS):
         functions |= {line.split()[0] for line in read(ENABLED_FUNCTIONS).splitlines() if line}
@@ -154,17 +156,18 @@ def hooked():
 
 
 def skip_without_list():
-    """Where hooked() could not tell."""
+    """Skip if hooked() cannot find out."""
     if not os.path.exists(ENABLED_FUNCTIONS) and not os.path.exists(KPROBES):
         raise Skip("neither tracefs nor debugfs is mounted")
 
 
 @contextlib.contextmanager
 def refused(function, **how):
-    """A function that port0 calls fails with EXFULL; says how often it was called.
+    """Make a function that port0 calls fail with EXFULL; yields a function that counts
+    the calls.
 
-    skip: so many calls succeed first; times: then so many fail; err: with that;
-    delay: after so many ms.
+    skip: how many calls succeed first; times: how many fail then; err: the errno;
+    delay: in ms, before a call fails.
     """
     path = os.path.join(HERE, "modules", f"{REFUSE}.ko")
     if not os.path.exists(path):
@@ -194,6 +197,7 @@ def livepatch(function):
         yield
     finally:
         write(f"{state}/enabled", "0")
-        # The patch has left sysfs a moment before it lets go of its module.
+        # The livepatch disappears from sysfs a moment before it drops the reference on
+        # its module.
         wait_for("the livepatch to go", lambda: not users(LIVEPATCH), IO_TIMEOUT * 6)
         unload(LIVEPATCH)

@@ -18,7 +18,7 @@ IP_BOUND_PORT_ZERO = 0x7031
 CONTROL_PORT = 7
 OTHER_PORT = 8080
 
-# Long enough for an emulated machine; nothing here waits without a limit.
+# In seconds, long enough for an emulated machine; every wait has a limit.
 IO_TIMEOUT = 10
 TEST_TIMEOUT = 300
 
@@ -106,7 +106,7 @@ def write(path, text, how=os.O_TRUNC):
 
 
 def kernel_log():
-    """Returns a function that returns what the kernel has logged since."""
+    """Returns a function that returns the lines that the kernel has logged since this call."""
     fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     os.lseek(fd, 0, os.SEEK_END)
 
@@ -123,12 +123,12 @@ def kernel_log():
 
 
 def is_older_than(major, minor):
-    """Whether this kernel is; for what user space cannot find out in another way."""
+    """Whether this kernel is older; for use only if user space cannot find out otherwise."""
     return [int(word) for word in re.findall(r"\d+", os.uname().release)[:2]] < [major, minor]
 
 
 def run(*argv):
-    """Run a command; what it said is in the exception if it fails."""
+    """Run a command; return its output. If it fails, the exception has the output."""
     done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, timeout=TEST_TIMEOUT, check=False)
     if done.returncode:
@@ -147,7 +147,7 @@ def plain_socket(host, kind):
 
 
 def reset_on_close(sock):
-    """close() sends a reset then, and leaves no TIME_WAIT to block the next bind()."""
+    """Make close() send a reset, so that no TIME_WAIT blocks the next bind()."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -204,7 +204,7 @@ def on_alarm(*_):
 
 
 def mark_kernel_log(text):
-    """Lets a complaint in the kernel log be traced to its test."""
+    """Write to the kernel log which test runs, to find the cause of a warning."""
     write("/dev/kmsg", f"kselftest: {text}\n")
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""ftrace refuses to take a hook out: the module stays, and says so.
+"""ftrace refuses to remove a hook: the module stays loaded, and logs that.
 
 If ftrace detects an internal error it switches itself off, and then neither installs nor
-removes anything until the next boot. port0_kill.ko makes it do so. That cannot be undone,
-so the test needs a guest of its own (scripts/test --tests stays.py trixie), and leaves a
-module there that cannot be unloaded.
+removes anything until the next boot. port0_kill.ko causes that. That cannot be undone,
+so the test needs a guest of its own (scripts/test --tests stays.py trixie), and leaves
+a module there that cannot be unloaded.
 """
 
 import os
@@ -20,7 +20,7 @@ KILL = os.path.join(HERE, "modules", "port0_kill.ko")
 
 
 def connects(port):
-    """A connection on each kind of socket, by sockets without a mark."""
+    """Unmarked sockets of each kind can connect."""
     with Namespace():
         for host in LOOPBACK.values():
             for kind in KINDS.values():
@@ -50,7 +50,7 @@ def ftrace_does_not_let_go():
     start = len(kernel_log_from(0))
     with bound_socket("127.0.0.1", TCP, 0) as holder, plain_socket("127.0.0.1", UDP) as sender:
         load_file(KILL)
-        # What was hooked stays so, and what was not cannot be.
+        # Functions that are hooked stay hooked, and no others can be hooked.
         equal("EINVAL", code(holder.bind, ("127.0.0.1", OTHER_PORT)), "a second bind()")
         equal("ENODEV", code(set_mark, sender), "a mark that needs another hook")
     connects(OTHER_PORT)
