@@ -2,10 +2,9 @@
 /*
  * What calls on sockets cost.
  *
- * Client and server are one thread, so that nothing but the work itself is
- * counted: over loopback and over veth everything that a packet sets off has
- * happened when the call that sent it returns. Meant for a guest in which one
- * instruction is one nanosecond.
+ * Client and server are one thread, so that only the work itself is counted: over
+ * loopback and veth, all effects of a packet have happened when the call that sent it
+ * returns. Meant for a guest in which one instruction is one nanosecond.
  *
  * Prints one line for each kind of work: its name, the least and the greatest
  * cost over the rounds, in nanoseconds for one piece of work.
@@ -135,7 +134,7 @@ static void receive_all(int fd, size_t len)
 		errx(1, "short receive");
 }
 
-/* What most kinds of work stand on, made before the clock starts. */
+/* What most kinds of work need, prepared before the clock starts */
 static int listener = -1, client = -1, child = -1;
 
 /* Live connections on the server's port, and its listeners by SO_REUSEPORT. */
@@ -185,7 +184,10 @@ static void udp_connected_pair(void)
 	connect_to(client, &target);
 }
 
-/* On a thousand, each from an address of its own, so that ports suffice. */
+/*
+ * Connections in groups of a thousand, each from its own address, so that the ephemeral
+ * ports suffice
+ */
 static void tcp_crowd(void)
 {
 	struct sockaddr_in from = { .sin_family = AF_INET };
@@ -380,7 +382,7 @@ static void do_bind_child(void)
 	bind_to(child, &server);
 }
 
-/* A server that is started again while its old connections live. */
+/* A server is restarted while its old connections are alive. */
 static void restarted_server(void)
 {
 	if (listener >= 0)
@@ -389,7 +391,10 @@ static void restarted_server(void)
 	set_option(child, SOL_SOCKET, SO_REUSEADDR, 1);
 }
 
-/* Another address, nothing shared: every owner of the port could conflict. */
+/*
+ * bind() of another address, without sharing options: every socket of the port could
+ * conflict.
+ */
 static void do_bind_beside(void)
 {
 	struct sockaddr_in addr = server;
@@ -466,7 +471,7 @@ static int port_of(int fd, int (*get)(int, struct sockaddr *, socklen_t *))
 						ntohs(addr.sin_port);
 }
 
-/* What both ends get to see; the request is the proof that it works at all. */
+/* The ports that both ends see; the request proves that the connection works. */
 static void show_features(void)
 {
 	static const struct timeval patience = { .tv_sec = 1 };
@@ -547,7 +552,7 @@ static void many_bound(void)
 	many_sockets(true);
 }
 
-/* What the kernel keeps for each of many sockets, or pairs of connected ones. */
+/* The kernel's memory for each of many sockets, or pairs of connected sockets */
 static void show_memory(void)
 {
 	static const struct {
@@ -562,7 +567,7 @@ static void show_memory(void)
 	unsigned int i;
 
 	for (i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
-		/* Once for the caches, which grow and do not shrink again. */
+		/* A first time for the caches, which grow and do not shrink again */
 		kinds[i].make();
 		teardown();
 		sleep(2);
@@ -583,8 +588,8 @@ static int compare(const void *a, const void *b)
 }
 
 /*
- * The median of single times: what a tick, a deferred free or a new slab adds
- * now and then is not the work's own, and hits some times and not others.
+ * The median of single measurements: timer ticks, deferred frees and new slabs are no
+ * part of the work, and hit only some of them.
  */
 static double measure_round(const struct work *work)
 {
@@ -606,7 +611,7 @@ static double measure_round(const struct work *work)
 	return (double)samples[work->times / 2] / (work->pieces ?: 1);
 }
 
-/* A work without a setup of its own goes on with what the last one has left. */
+/* Work without a setup of its own uses what the previous one has left. */
 static void measure(const struct work *work)
 {
 	double cost, least, most;

@@ -56,7 +56,7 @@ static void send_zero(void)
 		err(1, "cannot send to port 0");
 }
 
-/* Where no hook waits any more. */
+/* The same calls again: no hook has to be armed any more. */
 static void again(void)
 {
 	close(fd);
@@ -68,7 +68,7 @@ static void again(void)
 
 static void do_unload(void)
 {
-	/* What was just closed may still be about to give its port back. */
+	/* A socket that was just closed may not have released its port yet. */
 	while (syscall(SYS_delete_module, "port0", O_NONBLOCK)) {
 		if (errno != EAGAIN && errno != EBUSY)
 			err(1, "cannot unload");

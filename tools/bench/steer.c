@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The sk_lookup way to serve port 0: a BPF program that hands whatever comes to
- * port 0 in this network namespace to a socket that is bound elsewhere.
+ * The sk_lookup way to serve port 0: a BPF program that gives what arrives on port 0 in
+ * this network namespace to a socket that is bound to another port.
  *
- * It is attached for good, with its map of sockets (slot 0 TCP, 1 UDP) pinned
- * at PATH and its link at PATH-link. Written in instructions, for then nothing
- * but the kernel is needed to build it.
+ * It stays attached, with its map of sockets (slot 0 TCP, 1 UDP) pinned at PATH and its
+ * link at PATH-link. It is written in instructions, which need no BPF compiler.
  */
 #include <err.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * How many datagrams a second threads send through one UDP socket, on port 0 and
- * on an ordinary port in turns, so that whatever else the machine does meets both.
+ * on an ordinary port in turns, so that other load on the machine affects both.
  *
  * usage: threads THREADS TURNS MILLISECONDS
  *
@@ -39,7 +39,7 @@ static void *keep_sending(void *data)
 	struct sender *sender = data;
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(9) };
 
-	/* Where nobody listens, each thread to another address. */
+	/* Each thread sends to another address, where no socket receives. */
 	to.sin_addr.s_addr = htonl(0x7f010001 + sender->number);
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		sendto(sender->fd, "", 1, MSG_DONTWAIT, (struct sockaddr *)&to,
@@ -57,7 +57,7 @@ static int bound_socket(int port)
 	};
 	int fd = socket(AF_INET, SOCK_DGRAM, 0), one = 1;
 
-	/* On both, so that they differ in nothing but the port. */
+	/* Both sockets are marked, so that they differ only in the port. */
 	if (setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)))
 		err(1, "setsockopt");
 	if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)))

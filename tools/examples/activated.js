@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-// An HTTP server in Node that takes its socket as systemd hands it over. Node has no
+// An HTTP server in Node that takes its socket as systemd passes it. Node has no
 // way to set the option itself, so port0-run opens the socket:
 //
 //	port0-run --listen :: --fd -- node activated.js
 
 const http = require("node:http");
 
-const FIRST = 3; // where the protocol has the first descriptor
+const FIRST = 3; // the first descriptor of the protocol
 
 if (Number(process.env.LISTEN_PID) !== process.pid || !(process.env.LISTEN_FDS >= 1)) {
-  console.error("no socket was handed over: see the top of this file");
+  console.error("no socket was passed: see the top of this file");
   process.exit(1);
 }
 

@@ -4,10 +4,10 @@
 
     craft.py HOST
 
-Prints what comes back to a SYN and to a datagram, each from port 0 and from an
-ordinary port, beside the same to an ordinary port (--control). It needs
-python3-scapy and root. This machine's kernel knows nothing of these packets: it
-resets what the SYNs open.
+Prints the answers to a SYN and to a datagram, each from port 0 and from an ordinary
+port, to port 0 and to an ordinary port (--control). It needs python3-scapy and root.
+This machine's kernel does not know of these packets: it resets connections that the
+SYNs open.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Point browsers at port 0; KTAP on stdout. For a guest with the module
+"""Load a page from port 0 in browsers; KTAP on stdout. For a guest with the module
 (scripts/proof browsers).
 """
 
@@ -105,7 +105,7 @@ def chromium_is_allowed(directory):
 
 
 class Marionette:
-    """Firefox's remote control: JSON both ways, its length before it."""
+    """Firefox's remote control: JSON messages in both directions, each after its length."""
 
     def __init__(self, browser):
         until = time.monotonic() + 900

@@ -65,7 +65,7 @@ def inside(name):
 
 
 def port_0_is_taken(kind):
-    """Tell whether a server is on it in far."""
+    """Tell whether a server in far has port 0."""
     for name in {STREAM: ("tcp", "tcp6"), DGRAM: ("udp", "udp6")}[kind]:
         with inside("far"), open(f"/proc/self/net/{name}", encoding="ascii") as f:
             for line in f.readlines()[1:]:
@@ -77,7 +77,8 @@ def port_0_is_taken(kind):
 
 @contextlib.contextmanager
 def server(*argv, kinds=(STREAM, DGRAM), **kwargs):
-    """A recipe that serves, from when it is there; gives what it has printed so far."""
+    """A recipe's server; "with" is entered when it listens, and yields a function that
+    returns its output so far."""
     assert not any(map(port_0_is_taken, kinds)), "something is on port 0 already"
     with tempfile.TemporaryFile("w+") as said:
         child = subprocess.Popen([*IN_FAR, *argv], stdout=said, stderr=said, stdin=subprocess.DEVNULL, **kwargs)
@@ -128,7 +129,7 @@ def echo(family, kind, from_zero=False):
 
 
 def leave_early(family):
-    """A client that sends more than it reads, and goes: the server must survive that."""
+    """A client that sends more than it reads and then closes: the server must survive that."""
     for _ in range(5):
         with connected(family, STREAM) as s, contextlib.suppress(OSError):
             s.setblocking(False)
@@ -195,11 +196,11 @@ def test_node_by_socket_activation():
                 said = get(family)
                 assert " 200 " in said and f"hello {host} port " in said, said
     said = run_command("node", example("activated.js"), status=1).stderr
-    assert "no socket was handed over" in said, said
+    assert "no socket was passed" in said, said
 
 
 def knock():
-    """What the honeypot must have logged of this."""
+    """The lines that the honeypot must have logged."""
     with connected(4, STREAM, from_zero=True) as s:
         s.sendall(b"GET / from 0\xff")
         s.shutdown(socket.SHUT_WR)
@@ -231,7 +232,7 @@ def test_honeypot():
 
 
 def test_honeypot_under_a_flood():
-    """More connections than it has room for, which say nothing: each is logged all the same."""
+    """More silent connections than it waits for at a time: each is logged nevertheless."""
     with server(sys.executable, example("knocks.py")) as said:
         silent = [connected(4, STREAM) for _ in range(300)]
         wait_for(lambda: len(said().splitlines()) >= 40, "it waits for the silent", 120)
@@ -244,9 +245,9 @@ def test_honeypot_under_a_flood():
 
 @contextlib.contextmanager
 def systemd(unit):
-    """It boots once more, in namespaces of its own but for the network, for one unit."""
+    """Run systemd as in a container, in the network namespace of the guest, for one unit."""
     run_command("systemctl", "enable", unit)
-    # With /sys read-only it leaves devices alone.
+    # With /sys read-only, systemd does not touch devices.
     script = """
 mount -o remount,bind,ro /sys
 mount -t tmpfs run /run
@@ -285,7 +286,7 @@ def install():
 
 
 def test_systemd_unit_of_the_honeypot():
-    """Its lines go to the journal, which is read there where it is."""
+    """The unit writes to the journal; here, its output goes to a file."""
     install()
     with open("/etc/systemd/system/knocks.service", "a", encoding="ascii") as f:
         f.write("[Service]\nStandardOutput=append:/var/log/knocks\n")

@@ -31,7 +31,7 @@ def needs_no_module(test):
 
 
 def needs_program(name):
-    """The test also needs a program, or a Python module, of that name."""
+    """Decorator: the test also needs a program, or a Python module, of that name."""
     def mark(test):
         test.program = name
         return needs_module(test)
@@ -39,7 +39,7 @@ def needs_program(name):
 
 
 def missing(test):
-    """What a test needs and does not find; empty if it can run."""
+    """What a test needs and this machine does not have; empty if it can run."""
     needs, program = getattr(test, "needs", ""), getattr(test, "program", "")
     if needs and needs != ("module" if loaded() else "no module"):
         return needs
@@ -49,7 +49,7 @@ def missing(test):
 
 
 def run_command(*argv, status=0, timeout=600, **kwargs):
-    """Run a command to its end; status None is for any exit status."""
+    """Run a command to its end and check its exit status; None allows any."""
     done = subprocess.run(argv, text=True, errors="replace", capture_output=True, timeout=timeout,
                           check=False, **kwargs)
     assert status in (None, done.returncode), \

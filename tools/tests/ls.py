@@ -450,7 +450,7 @@ def test_unprivileged():
 
 @needs_module
 def test_unprivileged_sees_its_own():
-    """It still says that other processes could not be looked into."""
+    """It still says that other processes could not be examined."""
     user = ("setpriv", "--reuid", str(OTHER_USER), "--regid", str(OTHER_USER), "--clear-groups")
     run_command("sysctl", "-w", "net.ipv4.ip_unprivileged_port_start=0")
     with holder("s = [bound(), listening('127.0.0.2')]", *user):

@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # packages.sh DIRECTORY - install, use, upgrade, remove and purge the Debian
-# packages in DIRECTORY; KTAP on stdout. For a guest that can be spoilt
-# (scripts/proof packages), without the module.
+# packages in DIRECTORY; KTAP on stdout. For a guest (scripts/proof packages) without
+# the module; it changes the guest.
 # shellcheck disable=SC2317 # called by try
 set -u
 if [ $# != 1 ] || [ "$1" = --help ]; then
@@ -21,7 +21,7 @@ export DEBIAN_FRONTEND=noninteractive
 number=0
 failed=0
 
-# try NAME COMMAND...: one line of the result, and what COMMAND said if it fails
+# try NAME COMMAND...: print one line with the result, and COMMAND's output if it fails
 try()
 {
 	name=$1
@@ -40,14 +40,14 @@ fails() { ! "$@"; }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1")" = "ii " ]; }
 
-# dkms keeps the module of no other version.
+# built VERSION: dkms has the module of that version and of no other.
 built()
 {
 	dkms status port0 | tee /dev/stderr | grep -q "port0/$1, $kernel.*: installed" &&
 		[ "$(dkms status port0 | wc -l)" = 1 ]
 }
 
-# So that the key need only be enrolled, where the kernel asks for one
+# DKMS must sign the module, so that with Secure Boot only the key has to be enrolled.
 signed()
 {
 	signer=$(modinfo -F signer port0)
@@ -82,7 +82,7 @@ files()
 	echo '#include <port0.h>' | cc -x c -fsyntax-only -
 }
 
-# A server that takes its socket as systemd hands it over.
+# A server that takes its socket as systemd passes it.
 service()
 {
 	mkdir -p /etc/port0
@@ -98,8 +98,8 @@ service()
 	systemctl enable port0@hello
 }
 
-# systemd boots once more, in namespaces, and finds no module loaded. With /sys
-# read-only it leaves devices alone. It may not be root that answers.
+# Run systemd as in a container, without the module loaded. With /sys read-only, systemd
+# does not touch devices. The server must not run as root.
 at_boot()
 {
 	rmmod port0
@@ -125,7 +125,7 @@ assert said.startswith(b"user ") and said != b"user 0", said'
 	[ -d /sys/module/port0 ] && return "$status"
 }
 
-# Both packages again with a higher version, which the module says, too.
+# Both packages again with a higher version, of the module, too
 newer()
 {
 	old=$(echo "$version" | sed 's/\./\\./g')
@@ -139,7 +139,7 @@ newer()
 	done
 }
 
-# foreign VERSION CONFIG: as far as dkms looks at one, this kernel is installed.
+# foreign VERSION CONFIG: create the files by which dkms takes a kernel for installed.
 foreign()
 {
 	mkdir -p "/lib/modules/$1/build/include"
@@ -154,7 +154,7 @@ skipped()
 	fails grep "$1" "$work/status"
 }
 
-# What apt runs when a kernel is installed
+# Run the scripts that run when a kernel is installed.
 kernel_installed()
 {
 	foreign "$@" && /etc/kernel/postinst.d/dkms "$1" && skipped "$1"

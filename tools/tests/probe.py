@@ -228,7 +228,7 @@ def test_output_that_cannot_be_written():
 
 
 def test_closed_descriptors():
-    """No socket gets the place of standard output or error."""
+    """If standard output or error is closed, no socket gets its number."""
     def close():
         for fd in range(3):
             os.close(fd)
@@ -262,7 +262,7 @@ def deny_mark():
 
 
 def test_mark_that_is_refused():
-    """Only tests from port 0 need it."""
+    """Only tests from port 0 need the mark."""
     done = run(PROBE, "--to", "--json", "127.0.0.1", status=2, preexec_fn=deny_mark)
     assert {test["verdict"] for test in json.loads(done.stdout)["addresses"][0]["tests"]} == {"refused"}, done
     done = run(PROBE, "127.0.0.1", status=2, preexec_fn=deny_mark)
@@ -280,7 +280,8 @@ def test_nobody_serves():
 
 
 def test_nobody_there():
-    """A router reports it for an address behind it, the own kernel for one on the link."""
+    """For an absent host, a router reports "host unreachable", or this machine's kernel
+    if the host would be on the link."""
     far = Report("--timeout", "5", "--to", "10.0.4.99", status=2)
     for test in far.tests.values():
         assert (test["verdict"], test["by"], test["icmp_code"]) == ("refused", "10.0.3.2", 1), far.said
@@ -434,7 +435,7 @@ def test_answer_to_another_question():
 
 @needs_module
 def test_late_answers():
-    """A second answer to a question arrives when the next one is sent from the same port."""
+    """A late second answer arrives when the next question is sent from the same port."""
     run(*inside("server", "tc", "qdisc", "add", "dev", "left", "root", "netem", "delay", "1200ms"))
     try:
         with serving():
@@ -561,7 +562,7 @@ def test_refusals_that_are_rare():
 
 @needs_module
 def test_loss():
-    """Every other question is lost."""
+    """Every second question is lost."""
     with serving(), filters("r2", 'iifname "left" th dport 0 numgen inc mod 2 == 0 drop'):
         Report("--timeout", "5", SERVER[4], status=0).expect()
 
@@ -578,7 +579,7 @@ def test_conntrack():
 
 @needs_module
 def test_masquerade():
-    """Each on another router, since NAT keeps known connections unchanged for a while."""
+    """Each test uses another router, since NAT does not change known connections for a while."""
     rules = 'oifname "right" meta l4proto { tcp, udp } th sport 0 masquerade to :5000-5099'
     with serving(), filters("r1", rules, hook="postrouting", kind="nat"):
         for host in hosts():
@@ -779,7 +780,7 @@ def question(size=96, token=b"0123456789abcdef"):
 
 
 def asked(data, kind=socket.SOCK_DGRAM, port=0, wait=1.0):
-    """What comes back for these bytes, from the client's namespace."""
+    """Send these bytes from the client's namespace; return the reply."""
     with entered("client"), socket.socket(socket.AF_INET, kind) as s:
         s.settimeout(wait)
         s.connect((SERVER[4], port))

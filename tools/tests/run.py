@@ -177,7 +177,8 @@ def test_program_of_another_c_library_is_refused():
 
 
 def test_setuid_bit_without_effect():
-    """On a file system that is mounted so, the program keeps its user and the library."""
+    """On a file system that is mounted nosuid, the program does not change its user,
+    and loads the library."""
     def mount():
         libc = ctypes.CDLL(None)
         assert libc.unshare(0x20000) == 0
@@ -199,7 +200,8 @@ def test_dynamic_linker_by_name():
 
 
 def test_preloaded_library_that_is_not_there():
-    """As in a chroot: this one is used, and the options of the outer port0-run stay."""
+    """The outer port0-run's library is not there, as in a chroot: this one's is used,
+    with the options of both."""
     env = {**os.environ, "LD_PRELOAD": "/no/such/libport0.so", "PORT0_TO": "2"}
     said = run(RUN, "--to", "1", "env", env=env).stdout.splitlines()
     libraries = next(line for line in said if line.startswith("LD_PRELOAD=")).split("=")[1].split(":")
@@ -208,7 +210,7 @@ def test_preloaded_library_that_is_not_there():
 
 
 def test_settings_left_over():
-    """Without the library they are nobody's."""
+    """Settings without the library are ignored."""
     names = {f"PORT0_{name}" for name in ("MAP", "TO", "FIRST", "FROM", "CLIENT", "KEEP", "SOCKETS")}
     env = {**os.environ, **{name: "1" for name in names}}
     env.pop("LD_PRELOAD", None)
@@ -372,7 +374,7 @@ os.wait()
 
 @needs_module
 def test_environment_taken_apart():
-    """As nginx and sshd do it, before they bind again."""
+    """The program overwrites its environment, as nginx and sshd do, before it binds again."""
     code = PROLOGUE + """
 import ctypes
 ctypes.CDLL(None).clearenv()
@@ -446,7 +448,7 @@ def test_message_on_another_terminal():
 
 @needs_module
 def test_stderr_that_nobody_reads():
-    """A message must not end a program, or stop it."""
+    """Printing a message must neither kill nor block a program."""
     code = PROLOGUE + """
 import signal
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -474,7 +476,8 @@ except OSError: print("refused")
 
 
 def test_long_message_into_a_pipe():
-    """With room for one page, which is all that poll() tells: the program must not wait."""
+    """The pipe has room for one page, which is all that poll() guarantees: the program
+    must not block."""
     reader, writer = os.pipe()
     os.write(writer, bytes(fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ) - 4096))
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
@@ -654,7 +657,7 @@ s.recv(100)
 
 @needs_module
 def test_from_curl():
-    """A client from Debian; one connection at a time from port 0."""
+    """curl from port 0; only one connection at a time is possible."""
     with socket.create_server(("127.0.0.1", 7777)) as s:
         seen = []
 
@@ -761,7 +764,7 @@ print(s.recv(9), port(s), s.getpeername()); s.recv(9)
 
 
 def test_to():
-    """On a stock kernel as well, where port 0 is a port that nobody listens on."""
+    """This works on a stock kernel, too, where no socket listens on port 0."""
     code = """
 import socket, errno
 with socket.create_server(('127.0.0.1', 8081)) as other:
@@ -819,7 +822,7 @@ for how in ('sendto', 'sendmsg', 'sendmmsg', 'connect'):
 
 @needs_module
 def test_to_many_messages():
-    """More than go at a time, to several ports, and one that the kernel refuses among them."""
+    """More messages than fit in one call, to several ports; the kernel refuses one of them."""
     with Echo(), Echo(port=7777):
         code = CALLS + """
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)
@@ -864,7 +867,8 @@ for room in (0, 3, 4, 16):
 
 
 def test_bad_pointers_in_messages():
-    """The other calls with bad pointers return the same as without the library, or crash, too."""
+    """The other calls with bad pointers return the same as without the library, or
+    crash as there."""
     code = """
 import ctypes, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
@@ -1163,7 +1167,7 @@ def test_environment_emptied_before_exec():
 
 
 def test_system_in_threads():
-    """Each changes the environment, which they share."""
+    """Threads call system(), which changes the environment that they share."""
     source = """
 #include <pthread.h>
 #include <stdio.h>
@@ -1260,7 +1264,7 @@ def test_what_is_set_in_an_environment_stays():
 
 @needs_module
 def test_successor():
-    """As nginx is upgraded: inherited sockets are recognised by their ports."""
+    """As in an upgrade of nginx: inherited sockets are recognised by their ports."""
     code = PROLOGUE + """
 def start(*arguments):
     code = os.environ['CODE']
@@ -1304,7 +1308,7 @@ def test_what_cannot_be_reached_is_said():
         # If root runs it, it is an ordinary program.
         said = run(RUN, "--map", "8080", program, "plain", "8080")
         assert said.stdout == "0 1\n" and not said.stderr, said
-        # So it is if it does not give more rights.
+        # So it is with no_new_privs, where the set-user-ID bit has no effect.
         said = run("setpriv", "--no-new-privs", "--inh-caps=+net_bind_service",
                    "--ambient-caps=+net_bind_service", *DROP[1:], mine, "--map", "8080", program, "plain", "8080")
         assert said.stdout == "0 1\n" and not said.stderr, said
@@ -1733,7 +1737,7 @@ def test_listen_hands_over():
 
 @needs_module
 def test_listen_over_inherited_descriptors():
-    """Descriptors 3 and up were in use: the protocol says where they go."""
+    """The sockets get the descriptors from 3 on, even if these were in use."""
     said = run("sh", "-c", 'exec 3</dev/null 4</dev/null 5</dev/null; exec "$@"', "sh",
                RUN, "--listen", "127.0.0.1", "--listen", "::1", "--fd",
                sys.executable, "-c", RECEIVER).stdout

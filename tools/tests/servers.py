@@ -158,7 +158,7 @@ def python_http(family, count):
     answered = 0
     for _ in range(count):
         peer = http.client.HTTPConnection(HOSTS[family], options.port, timeout=60)
-        # The class takes port 0 for no port.
+        # The class takes port 0 for "no port given".
         peer.port = options.port
         peer.request("GET", "/", headers={"Host": options.host} if options.host else {})
         answered += TEXT in peer.getresponse().read().decode()
@@ -412,7 +412,7 @@ http {{ access_log off; server {{ listen 80; listen [::]:80; http2 on; root {WWW
 
 
 def test_nginx_reload():
-    """It takes its environment apart, and binds again when its configuration says so."""
+    """nginx overwrites its environment, and binds again when its configuration is reloaded."""
     conf = f"""
 error_log {WORK}/nginx.log; pid {WORK}/nginx.pid; daemon off; worker_processes 1;
 events {{ }}
@@ -788,7 +788,7 @@ def test_memcached():
 
 
 def logger(family, count, kind="--udp"):
-    """It answers nothing: what arrived is in a file."""
+    """rsyslog sends no answer: a file has the messages that arrived."""
     lines = write("lines", "".join(f"{kind} {family} {options.port} {n}\n" for n in range(count)))
     before = arrived()
     run("logger", kind, "-n", HOSTS[family], "-P", str(options.port), "-t", "port0", "-f", lines)
@@ -864,7 +864,7 @@ rocommunity6 public
 
 
 def tftp(family, count):
-    """It answers from a port of its own for each file."""
+    """in.tftpd answers from a new port for each file."""
     path = os.path.join(WORK, "got")
     said = run(*unconnected(), "tftp", "-v", f"-{family}", "-m", "binary", HOSTS[family], str(options.port),
                input=f"get index.html {path}\n" * count + "quit\n").stdout

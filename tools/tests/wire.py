@@ -5,9 +5,9 @@
  client 10.0.0.2, fd00::2                        server 10.0.0.1, fd00::1
  a kernel without port0       ---- wire ----     echoes on port 0, TCP and UDP
 
-The client's half is sent from ephemeral ports, then from port 0. It has no
-module, so nftables puts 0 for port 4321 into what leaves, and back. Then it
-runs port0-probe, which finds its other end at 10.0.0.3 and fd00::3.
+The client sends from ephemeral ports, then from port 0. It has no module, so nftables
+rewrites its source port 4321 to 0, and back in the answers. Then it runs port0-probe,
+whose other end is at 10.0.0.3 and fd00::3.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def udp(family, port):
 
 
 def probe(family):
-    """Without the module: all that needs none, and a word about the rest."""
+    """port0-probe without the module: tests that do not need it, and a message about the others."""
     done = subprocess.run([PROBE, "--json", "--timeout", "20", PROBED[family]], text=True,
                           capture_output=True, timeout=300, check=False)
     assert done.returncode == 3, f"exit {done.returncode}: {done.stdout}{done.stderr}"
