@@ -160,7 +160,10 @@ static inline void port0_ftrace_free_filter(struct ftrace_ops *ops)
 			    .func = (_func) })
 #endif
 
-/* What the handler of a breakpoint adds to preempt_count(), if it counts as an NMI */
+/*
+ * The amount that the handler of a breakpoint adds to preempt_count(), if it counts as
+ * an NMI
+ */
 #ifdef CONFIG_X86
 #define PORT0_BREAKPOINT_OFFSET		(NMI_OFFSET + HARDIRQ_OFFSET)
 #else

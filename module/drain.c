@@ -16,7 +16,7 @@
 #include "hook.h"
 #include "port0.h"
 
-/* How often the drain looks whether the last socket on port 0 is closed */
+/* The interval at which the drain tests whether the last socket on port 0 is closed */
 #define PORT0_DRAIN_INTERVAL	HZ
 
 static bool port0_drain;

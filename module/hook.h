@@ -74,9 +74,9 @@ enum port0_verdict {
  * @ops: used by the ftrace backend
  *
  * Nearly all calls in the system are made on sockets that the module has nothing to
- * do with. The gate lets these go on at once, before it is known which function was
- * called. That is why hooks can share a gate. With ftrace, one gate is one
- * registration: each costs grace periods when it ends, and code patching.
+ * do with. For these, the gate lets the kernel's function run at once, before it is
+ * known which function was called. So hooks can share a gate. With ftrace, one gate is
+ * one registration: each costs grace periods when it ends, and code patching.
  */
 struct port0_gate {
 	bool redirects;

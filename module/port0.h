@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the files of the module share.
+ * Declarations that the files of the module share
  *
  * A socket has no pointer to anything in this module. The mark is a bit of sk_flags,
  * and whether a socket holds port 0 is read from the kernel's own state. So a socket

@@ -32,7 +32,7 @@ enum port0_rules_addr {
 	HOST4_MAPPED,
 };
 
-/* How often a refused bind() is tried again, each time on another port */
+/* The number of times that a refused bind() is tried, each time on another port */
 #define PORT0_RULES_TRIES	8
 
 #define PORT0_RULES_SOCKETS	3

@@ -103,7 +103,8 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
  * under the address that it has
  * @sk: the socket to be bound
  * @sk2: a socket on port 0 that a late bind() has given another address, which
- *	watch.c has not undone yet, or whose connect() has not filed it anew yet
+ *	watch.c has not undone yet, or that connect() has not filed under its new
+ *	address yet
  *
  * It may be filed under any address of its family, so it is compared as the wildcard.
  *

@@ -129,7 +129,7 @@ static int port0_check_peer(const struct port0_check *check,
 	return err;
 }
 
-/* What is wrong with a socket that should hold port 0; NULL if nothing is */
+/* Returns what is wrong with a socket that should hold port 0, or NULL. */
 static const char *port0_check_look(const struct sock *sk)
 {
 	if (inet_sk(sk)->inet_num)

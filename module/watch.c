@@ -165,7 +165,7 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 		port0_place_read(&watch->place, sk);
 	else
 		port0_place_restore(&watch->place, sk);
-	/* No task has been woken: the kernel goes on to the next entry. */
+	/* No task has been woken, so the kernel continues with the next entry. */
 	return 0;
 }
 

@@ -141,7 +141,7 @@ class Fentry:
     @functools.cache
     def btf_ids(*functions):
         if not os.path.exists("/sys/kernel/btf/vmlinux"):
-            raise Skip("this kernel describes no types (BTF)")
+            raise Skip("this kernel has no BTF")
         pattern = "FUNC '(" + "|".join(functions) + ")'"
         dump = subprocess.run("bpftool btf dump file /sys/kernel/btf/vmlinux | "
                               f"grep -E \"{pattern}\"", shell=True, stdout=subprocess.PIPE,
@@ -168,7 +168,7 @@ class Fentry:
                 except OSError as error:
                     if error.errno != ENOTSUPP:
                         raise
-                    raise Skip("this kernel has no BPF programs on its functions") from None
+                    raise Skip("this kernel cannot attach BPF programs to its functions") from None
 
     def __enter__(self):
         self.skip_without()
@@ -204,7 +204,7 @@ PAIRS = [(other, backend) for other in OTHERS for backend in BACKENDS]
 def probes_sit_on_ftrace():
     """Whether the kprobes that exist now use ftrace.
 
-    Elsewhere a kprobe is a breakpoint, which lies before the call of ftrace. A call
+    Otherwise a kprobe is a breakpoint, which comes before the call of ftrace. A call
     that port0 redirects from there is not seen by tracers and BPF programs, nor by a
     kprobe that was registered earlier.
     """
@@ -308,7 +308,7 @@ def livepatch_file():
 def livepatch():
     load_file(livepatch_file())
     try:
-        wait_for("the livepatch to come to rest",
+        wait_for("the livepatch's transition",
                  lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition") == "0",
                  IO_TIMEOUT * 3)
         yield

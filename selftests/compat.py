@@ -13,7 +13,7 @@ PROGRAM = os.path.join(os.path.dirname(os.path.realpath(__file__)), "compat32")
 @test()
 def as_for_64_bits():
     if not os.path.exists(PROGRAM):
-        raise Skip("there was no compiler to make compat32")
+        raise Skip("compat32 was not built: there was no 32-bit compiler")
     try:
         with Namespace():
             run(PROGRAM)

@@ -134,7 +134,7 @@ static long set_option(int fd, int level, int name, const int *value, int len)
 	return call5(NR_SETSOCKOPT, fd, level, name, (long)value, len);
 }
 
-/* What the option says, or the error. */
+/* The value of the option, or the negative errno */
 static long get_option(int fd, int level, int name)
 {
 	int value = -1, len = sizeof(value);
@@ -146,7 +146,7 @@ static long get_option(int fd, int level, int name)
 	return len == sizeof(value) ? value : -1;
 }
 
-/* The port of one of the socket's names, or the error. */
+/* The port of one of the socket's names, or the negative errno */
 static long port_of(int fd, int which)
 {
 	struct address name = { .port = 0xffff };

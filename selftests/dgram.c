@@ -534,7 +534,7 @@ TEST_F(unmarked, no_sendto)
 
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 
-	/* That another socket is marked does not let an unmarked one send ... */
+	/* An unmarked socket cannot send, even if another one is marked ... */
 	expect_sendto(_metadata, marked, variant->dest, 0, "marked");
 	EXPECT_EQ(-EINVAL, send_to(client, variant->dest, 0, "refused", 0));
 	expect_recv(_metadata, server, "marked");

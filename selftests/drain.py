@@ -63,7 +63,7 @@ def drain_refuses_new_ones(family, kind):
             equal("ok", code(other.bind, (host, OTHER_PORT)), "to another port")
             equal("ok", code(set_mark, other, 0), "a mark taken back")
             after.bind((host, 0))
-            equal(True, after.getsockname()[1] > 1023, "unmarked, ephemeral as ever")
+            equal(True, after.getsockname()[1] > 1023, "an unmarked bind is ephemeral")
         before.bind((host, 0))
         equal((0, 1), (before.getsockname()[1], holds_zero(before)))
 

@@ -19,7 +19,7 @@ import types
 from port0_module import is_loaded, load, without_module
 from port0_test import (LOOPBACK, TCP, UDP, Namespace, Skip, bound_socket, main, run, test)
 
-# Where the kernel's tests are, with the scripts that some of them are run by.
+# The directory of the kernel's tests, with the scripts that run some of them
 BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kernel")
 
 # A test that takes longer than this many seconds, as tls does, is stopped, and only its

@@ -34,7 +34,7 @@ def kprobe(function):
         write(f"{TRACING}/events/port0late/enable", "1")
         try:
             if "[FTRACE]" not in read(KPROBES):
-                raise Skip("kprobes do not sit on ftrace here, and share")
+                raise Skip("kprobes do not use ftrace here, so they can share a function")
             yield
         finally:
             write(f"{TRACING}/events/port0late/enable", "0")
@@ -70,7 +70,7 @@ def refused_mark(host):
         equal("EBUSY", code(set_mark, sock), "at once again")
         equal("ok", code(set_mark, sock, 0), "clearing what is clear")
         sock.bind((host, 0))
-        equal(True, is_ephemeral(sock.getsockname()[1]), "unmarked, it binds as ever")
+        equal(True, is_ephemeral(sock.getsockname()[1]), "an unmarked bind is ephemeral")
         # TCP does not need these hooks.
         set_mark(stream)
         stream.bind((host, 0))

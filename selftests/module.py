@@ -275,7 +275,7 @@ def getname_switches_the_repair_off():
         child, _ = server.accept()
         with child:
             equal("ENOTCONN", code(client.getpeername))
-            equal((host, 0), child.getsockname(), "literal all the same")
+            equal((host, 0), child.getsockname(), "it is literal nevertheless")
             client.sendall(b"x")
             equal(b"x", child.recv(1))
 
@@ -578,7 +578,7 @@ def marks_outlive_for_sends(family, space):
         equal("EINVAL", code(client.sendto, b"x", (host, 0)), "sendto() without the module")
         load()
         equal(1, get_mark(client))
-        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
         server.bind((host, 0))
         equal("ok", code(client.sendto, b"y", (host, 0)), "sendto()")
         equal(b"y", server.recv(1))
@@ -639,7 +639,7 @@ def a_mark_outlives_the_module_in_chain(wanted):
         equal(wanted, chain_of(port), "the chain")
         unload()
         load()
-        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
 
 
 @test(*LOOPBACK.items())
@@ -650,7 +650,7 @@ def a_mark_outlives_the_module_for_the_first_send(_, host):
         set_mark(client)
         unload()
         load()
-        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
         port = client.getsockname()[1]
         equal(True, is_ephemeral(port), f"it has port {port}")
         # It sends from that port, and receives on it.
@@ -680,7 +680,7 @@ def a_mark_outlives_the_module_where_no_port_is_free(_, host):
             equal("EAGAIN", code(sock.sendto, b"x", (host, OTHER_PORT)))
             equal(0, sock.getsockname()[1])
         holder.close()
-        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() that nobody hears")
+        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
         equal(40000, marked.getsockname()[1])
 
 

@@ -133,7 +133,7 @@ static inline int add_ip6_to_lo(const char *host)
 	return err;
 }
 
-/* One end of a veth pair: a device that nobody sends to. */
+/* One end of a veth pair: a device on which nothing is received. */
 static inline int add_veth(const char *name)
 {
 	struct ifinfomsg header = {};

@@ -2,9 +2,9 @@
 /*
  * The socket options by number.
  *
- * This directory has to build in a kernel tree, where the module's header is
- * missing, so the numbers stand here as well. Where port0.h can be found it is
- * included first: the compiler then warns of a number that differs.
+ * This directory has to build in a kernel tree, without the module's header, so the
+ * numbers are here as well. If port0.h can be found, it is included first: the compiler
+ * then warns about a number that differs.
  */
 #ifndef PORT0_OPTIONS_H
 #define PORT0_OPTIONS_H

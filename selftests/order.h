@@ -97,7 +97,7 @@ static inline void slow_page_is_read(struct __test_metadata *_metadata,
 	ASSERT_EQ(POLLIN, event.revents);
 }
 
-/* Let the readers go on with @text, or zeros, in the page. */
+/* Fill the page with @text, or zeros, so that its readers continue. */
 static inline void slow_page_put(struct __test_metadata *_metadata,
 				 const struct slow_page *slow, const char *text)
 {
@@ -179,7 +179,7 @@ static inline void hold_wait(struct __test_metadata *_metadata, int hold,
 	char byte;
 
 	ASSERT_EQ(1, rc(read(hold, &byte, 1))) {
-		TH_LOG("it does not come to a %s", where);
+		TH_LOG("the call does not reach the point \"%s\"", where);
 	}
 }
 
@@ -215,7 +215,7 @@ static inline int call_end(struct __test_metadata *_metadata, struct call *call)
 	return call->result;
 }
 
-/* Let a call go on that is held. */
+/* Release a held call. */
 static inline int call_release(struct __test_metadata *_metadata,
 			       struct call *call)
 {
@@ -223,7 +223,7 @@ static inline int call_release(struct __test_metadata *_metadata,
 	return call_end(_metadata, call);
 }
 
-/* Let a call go on to the place where it is to be held next. */
+/* Release a held call, and wait until it is held at the next place. */
 static inline void call_release_to_next(struct __test_metadata *_metadata,
 					struct call *call)
 {

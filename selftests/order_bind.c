@@ -5,8 +5,8 @@
  * When that late call began, the socket had no mark and no port, so no hook has
  * redirected it. Each test holds it where it waits for the lock, lets the other thread
  * mark the socket and bind it, and lets the late call go on. Then the late call must
- * have failed or left the socket as the winner made it, whatever is done next with the
- * socket. On an ordinary port the kernel shows what is right.
+ * have failed or left the socket as the winner made it, which further calls on the
+ * socket show. On an ordinary port the kernel shows what is right.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -172,7 +172,7 @@ static int release_late(struct __test_metadata *_metadata, struct call *late,
 	return late_answer(call_release(_metadata, late), port);
 }
 
-/* What is done with the socket after a late bind(). */
+/* A use of the socket after a late bind() */
 typedef void then_t(struct __test_metadata *_metadata, struct late *self);
 
 /*
@@ -267,7 +267,7 @@ TEST_F(any, bind_when_closed)
 		expect_taken(_metadata, &late->place);
 		result = release_late(_metadata, &bind_, late->port);
 		EXPECT_TRUE(result == -EINVAL || (!late->port && !result)) {
-			TH_LOG("it says %d", result);
+			TH_LOG("it returned %d", result);
 		}
 		settle(_metadata);
 		expect_free(_metadata, &late->place);
@@ -343,7 +343,7 @@ TEST_F(any, others_bind_before_the_late_bind_is_undone)
 
 /*
  * The limit of privileged ports is compared with the port before bind() waits for the
- * socket lock. A new limit that is written meanwhile comes too late.
+ * socket lock. A new limit that is written meanwhile has no effect on this bind().
  */
 TEST_F(any, limit_is_raised_while_bind_waits)
 {
@@ -416,7 +416,7 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 	if (fd >= 0 && self->contest->type == SOCK_STREAM)
 		close(fd);
 	EXPECT_TRUE(fd >= 0) {
-		TH_LOG("nothing comes from it after %s", self->about);
+		TH_LOG("it sends nothing after %s", self->about);
 	}
 	EXPECT_AT(&self->place, self->port, port_of(&from));
 	expect_address(_metadata, &from, self->contest->dest,
@@ -802,7 +802,7 @@ TEST_F(rerouted, bind_after_syn)
 	struct pollfd event = { .fd = fd };
 
 	if (is_older_than(6, 1) && (!variant->port || is_ip6(variant->any)))
-		SKIP(return, "this kernel leaves the old address somewhere");
+		SKIP(return, "before Linux 6.1, the old address is not replaced everywhere");
 	call_hold(_metadata, &bind_, BEFORE_LOCK);
 	if (!variant->port)
 		require_mark(_metadata, fd);
@@ -986,7 +986,7 @@ TEST_F(any, bind_refused)
 		refusal_off(_metadata, &refusal);
 		EXPECT_TRUE(result == -EINVAL ||
 			    (!late->port && (!result || result == -EPERM))) {
-			TH_LOG("it says %d", result);
+			TH_LOG("it returned %d", result);
 		}
 		if (late->port || holds_zero(late->fd))
 			expect_filed(_metadata, late->fd, &late->place);
@@ -1537,7 +1537,7 @@ TEST_F(v6only, late)
 	/* A call that finds the socket bound fails or changes nothing. */
 	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
 			    !variant->port && !result) {
-		TH_LOG("it says %d", result);
+		TH_LOG("it returned %d", result);
 	}
 	if (!bound)
 		v6only = !variant->before;
@@ -1820,7 +1820,7 @@ static void expect_one_bound(struct __test_metadata *_metadata, int fd,
 			     const struct place *place, int one, int other)
 {
 	EXPECT_TRUE((!one && other == -EINVAL) || (one == -EINVAL && !other)) {
-		TH_LOG("one bind() says %d, the other %d", one, other);
+		TH_LOG("one bind() returned %d, the other %d", one, other);
 	}
 	expect_filed(_metadata, fd, place);
 	close(fd);

@@ -591,9 +591,8 @@ TEST_F(message, sendmsg_sent_away_from_the_port)
 }
 
 /*
- * The program redirects to the port next to the one it is given: 1 is the
- * lowest. What it does not change stays as it is, and so does the caller's
- * address.
+ * The program redirects datagrams to one port, and must not change others nor the
+ * caller's address. Port 1 is the neighbour of 0.
  */
 TEST_F(message, sendmsg_sent_to_neighbours)
 {
@@ -682,8 +681,8 @@ TEST_F(message, sendmsg_of_parts_sent_away)
 }
 
 /*
- * An IPv6 socket that sends to a v4-mapped address is asked by the IPv6 program
- * with that address, and goes on as an IPv4 one.
+ * If an IPv6 socket sends to a v4-mapped address, the IPv6 program runs on that
+ * address; then the datagram is sent as IPv4.
  */
 TEST_F(message, sendmsg_to_a_mapped_address)
 {
@@ -834,7 +833,7 @@ static int join_group(struct __test_metadata *_metadata, const char *host, int t
 	return fd;
 }
 
-/* The second of a group gets everything, whatever the hash says. */
+/* The program gives everything to the second socket of the group. */
 static void second_of_a_group(struct __test_metadata *_metadata, const char *host, int type,
 			      int port)
 {

@@ -136,7 +136,7 @@ TEST_F(fd, duplicated)
 	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
 }
 
-/* bind and listen came later than the rest; the numbers are the kernel's. */
+/* Opcodes of bind and listen, which older headers lack */
 #define RING_BIND	56
 #define RING_LISTEN	57
 

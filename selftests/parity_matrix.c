@@ -183,8 +183,8 @@ static void peer_has_closed(const struct side *side, int fd)
 }
 
 /*
- * Waits until the port is free. What a bind bucket allows depends on all sockets
- * that were in it since it was empty, so each case starts with an empty one.
+ * Waits until the port is free. A bind bucket's fastreuse depends on all sockets that
+ * were in it since it was empty, so each case starts with an empty one.
  */
 static void port_empties(const struct side *side, int type)
 {

@@ -133,7 +133,7 @@ TEST_F(udp, segments_taken_whole)
 	const int *size;
 
 	if (!kernel_leaves_whole(_metadata, variant->home))
-		SKIP(return, "this kernel takes them apart on loopback");
+		SKIP(return, "this kernel segments datagrams on loopback");
 	ASSERT_EQ(0, set_int(server, SOL_UDP, UDP_GRO, 1));
 	ASSERT_EQ(0, set_int(client, SOL_UDP, UDP_SEGMENT, 3));
 	EXPECT_EQ(7, rc(sendto(client, "segment", 7, 0, &to.sa, to.len)));
@@ -163,7 +163,7 @@ TEST_F(udp, cork)
 	}
 }
 
-/* What is corked goes to the port of its first part. */
+/* A corked datagram goes to the port of its first part. */
 TEST_F(udp, cork_and_another_port)
 {
 	struct addr to = addr_of(variant->home, variant->port);

@@ -19,7 +19,7 @@ LIVEPATCH = "port0_livepatch"
 REFUSE = "port0_refuse"
 # The errno with which these two modules make a function fail
 REFUSAL = "EXFULL"
-# How often a function is refused by default
+# The default number of calls that fail
 ALWAYS = 2 ** 31 - 1
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 KPROBES = "/sys/kernel/debug/kprobes/list"
@@ -171,7 +171,7 @@ def refused(function, **how):
     """
     path = os.path.join(HERE, "modules", f"{REFUSE}.ko")
     if not os.path.exists(path):
-        raise Skip("no module was built that refuses calls")
+        raise Skip("port0_refuse.ko was not built")
     args = " ".join(f"{name}={value}" for name, value in {"func": function, **how}.items())
     answer = code(load_file, path, args)
     if answer != "ok":
@@ -192,7 +192,7 @@ def livepatch(function):
     state = f"/sys/kernel/livepatch/{LIVEPATCH}"
     load_file(path, f"func={function}")
     try:
-        wait_for("the livepatch to come to rest", lambda: read(f"{state}/transition") == "0",
+        wait_for("the livepatch's transition", lambda: read(f"{state}/transition") == "0",
                  IO_TIMEOUT * 6)
         yield
     finally:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the C tests on the kselftest harness share: sockets that are marked and
- * bound, a network namespace for each test, and fixtures.
+ * Shared by the C tests on the kselftest harness: sockets that are marked and bound, a
+ * network namespace for each test, and fixtures.
  *
  * Most tests are written for "a port" and run twice: on CONTROL_PORT, where
  * the stock kernel shows what is right, and on port 0, which must give the same

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the Python tests of port0 share: KTAP, files, namespaces, marked sockets."""
+"""Shared by the Python tests of port0: KTAP, files, namespaces, marked sockets."""
 
 import ctypes
 import errno

@@ -304,9 +304,7 @@ TEST_F(privilege, limit_of_the_sockets_namespace)
 	close(away);
 }
 
-/*
- * Root of another user namespace has no privilege here, whatever the socket is.
- */
+/* Root of another user namespace has no privilege here, for any kind of socket. */
 TEST_F(privilege, second_bind_from_a_user_namespace)
 {
 	int fd = bound_socket(_metadata, variant->host, variant->type,

@@ -561,7 +561,7 @@ static void expect_place(struct __test_metadata *_metadata,
 		TH_LOG("two on %s after %ld rounds and %s", mine, round, after);
 	}
 	ASSERT_EQ(0, bind_rival(race, other)) {
-		TH_LOG("bound to %s, in the way of %s after %ld rounds and %s",
+		TH_LOG("bound to %s, but conflicts with %s after %ld rounds and %s",
 		       mine, other, round, after);
 	}
 }
@@ -583,7 +583,7 @@ static void expect_bystander(struct __test_metadata *_metadata,
 	}
 	ASSERT_EQ(1, send_to(race->bystander, race->other, 0, "x", 0));
 	ASSERT_EQ(1, rc(recv(race->bystander, &byte, 1, 0))) {
-		TH_LOG("another's datagram taken after %ld rounds and %s",
+		TH_LOG("another socket's datagram received after %ld rounds and %s",
 		       round, after);
 	}
 	ASSERT_EQ(-EADDRINUSE, bind_rival(race, race->host));

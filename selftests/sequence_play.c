@@ -227,7 +227,7 @@ static bool is_known(bool known)
 	return known;
 }
 
-/* Where corked data goes depends on earlier calls, so assume both. */
+/* The destination of corked data depends on earlier calls, so assume both. */
 static bool corked_shows_udp_peer(const struct play *play, const struct socket_slot *slot)
 {
 	return shows_udp_peer(play, slot, true) || shows_udp_peer(play, slot, false);
@@ -245,7 +245,10 @@ bool leave_out_send(const struct play *play, const struct step *step)
 	/* An unmarked socket keeps the EINVAL that the kernel has for this. */
 	if (slot->unmarked && ((named && step->message.port == UNDER_TEST) || (toward && mapped)))
 		return true;
-	/* What is corked goes where its first part was sent, whatever this call names. */
+	/*
+	 * A corked datagram goes where its first part was sent, and ignores this call's
+	 * address.
+	 */
 	if (!ioctl(slot->fd, SIOCOUTQ, &pending) && pending)
 		return is_known(corked_shows_udp_peer(play, slot));
 	if (named)

@@ -59,7 +59,7 @@ def ftrace_does_not_let_go():
     # It stays in the kernel, where no signal reaches it: nobody waits for its output.
     rmmod = subprocess.Popen(["rmmod", "port0"], stdin=subprocess.DEVNULL,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for("the module to say that it stays", lambda: any(
+    wait_for("the log line that the module stays", lambda: any(
         "the module stays" in line for line in kernel_log_from(start)))
     time.sleep(1)
     equal(None, rmmod.poll(), "the end of rmmod")

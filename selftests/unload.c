@@ -8,7 +8,7 @@
  * works once none does. Calls that do not use port 0 must work throughout.
  *
  * PORT0_KO names the module's file. The module is left as it was found.
- * PORT0_CYCLES=N makes each test go on for N cycles, however long that takes.
+ * PORT0_CYCLES=N makes each test run N cycles, however long that takes.
  */
 #include "order.h"
 

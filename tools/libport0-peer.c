@@ -138,9 +138,7 @@ static void rename_peer(int fd, struct sockaddr *addr, socklen_t room, socklen_t
 	errno = err;
 }
 
-/*
- * How many bytes the kernel may write of an address; 0 if it will not write any
- */
+/* How many bytes of an address the kernel may write; 0 if none */
 static socklen_t room_of(const socklen_t *len)
 {
 	return settings.reached_name && len && is_readable(len, sizeof(*len)) ? *len : 0;
@@ -568,7 +566,7 @@ ssize_t port0_recvfrom(int fd, void *buf, size_t size, int flags, struct sockadd
 	return ret;
 }
 
-/* What recvfrom() becomes if the compiler knows the size of the buffer */
+/* The compiler calls this instead of recvfrom() if it knows the size of the buffer. */
 ssize_t port0___recvfrom_chk(int fd, void *buf, size_t size, size_t known, int flags,
 			     struct sockaddr *addr, socklen_t *len)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of libport0.so share. */
+/* Declarations that the parts of libport0.so share */
 #ifndef PORT0_LIBPORT0_H
 #define PORT0_LIBPORT0_H
 

@@ -323,9 +323,8 @@ static int remaining(int64_t end)
 
 /*
  * The datagram is sent again each second, since it or its answer may get lost.
- * What is received may also be a late answer to an earlier question, or come
- * from another port of the host: a socket connected to port 0 receives those,
- * too.
+ * A received datagram may also be a late answer to an earlier question, or come from
+ * another port of the host: a socket connected to port 0 receives those, too.
  */
 static void ask_datagram(int fd, const struct test *test, int64_t end, struct result *result)
 {

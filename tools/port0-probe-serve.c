@@ -176,8 +176,8 @@ static bool has_turn(int64_t *even, int64_t now, unsigned int rate)
 }
 
 /*
- * Origins with the same hash share a counter. The hash key is random, so that
- * nobody can predict which do.
+ * Origins with the same hash share a counter. The hash key is random, so that a client
+ * cannot predict which do.
  */
 static bool may_answer(uint64_t origin)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* What the parts of port0-probe share. */
+/* Declarations that the parts of port0-probe share */
 #ifndef PORT0_PROBE_H
 #define PORT0_PROBE_H
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the commands in scripts/ share: paths, errors, privileges and packages."""
+"""Shared by the commands in scripts/: paths, errors, privileges and packages."""
 
 import contextlib
 import fcntl

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What this machine needs to run guests, checked before any work is done."""
+"""Checks, before any work is done, that this machine has the programs to run guests."""
 
 import os
 import subprocess

@@ -2,7 +2,7 @@
 /*
  * Holds a task at a chosen point until it is released: where it next takes or
  * releases a socket lock, after it has done so, or after it has waited
- * killably. What another task does meanwhile happens first, every time.
+ * killably. So another task's calls happen before its own, in every run.
  *
  * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
  * "unlock", "unlocked" or "waited", and makes a call. A read returns when the
@@ -149,7 +149,7 @@ static void port0_hold_here(struct port0_hold *hold)
 	if (!wait_event_timeout(port0_hold_wait,
 				atomic_read(&hold->state) != PORT0_HOLD_HELD,
 				PORT0_HOLD_TIME))
-		pr_warn("%s: nobody has released %s\n", __func__,
+		pr_warn("%s: not released in time: %s\n", __func__,
 			current->comm);
 	if (atomic_xchg(&hold->state, PORT0_HOLD_OVER) == PORT0_HOLD_RELEASED)
 		atomic_set(&hold->state, PORT0_HOLD_FREE);

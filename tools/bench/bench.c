@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What calls on sockets cost.
+ * The cost of calls on sockets
  *
  * Client and server are one thread, so that only the work itself is counted: over
  * loopback and veth, all effects of a packet have happened when the call that sent it
@@ -32,7 +32,7 @@
 #define BULK	(64 * 1024)
 #define MAX_TIMES	1000
 
-/* Where the server binds, where clients connect to, and how. */
+/* The addresses of the server and of clients, and the options of sockets */
 static struct sockaddr_in server = { .sin_family = AF_INET };
 static struct sockaddr_in target = { .sin_family = AF_INET };
 static bool marked, transparent;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How long it takes to load the module, to arm the hooks that are armed on demand, and
- * to unload it.
+ * The time to load the module, to arm the hooks that are armed on demand, and to unload
+ * the module.
  *
  * Prints for each step, in nanoseconds, the CPU time that this program used and the
  * time that passed, most of which it waits until no task can be in a hook.

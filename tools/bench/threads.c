@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * How many datagrams a second threads send through one UDP socket, on port 0 and
- * on an ordinary port in turns, so that other load on the machine affects both.
+ * The datagrams per second that threads send through one UDP socket, on port 0 and on
+ * an ordinary port in turns, so that other load on the machine affects both.
  *
  * usage: threads THREADS TURNS MILLISECONDS
  *

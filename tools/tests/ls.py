@@ -3,7 +3,7 @@
 """Test port0-ls; KTAP on stdout.
 
 For a guest (scripts/proof tools): it needs root, and nothing else may be on port
-0. What needs the module is skipped where it is not loaded, and the reverse.
+0. Tests that need the module are skipped if it is not loaded, and the reverse.
 """
 
 import argparse
@@ -23,7 +23,7 @@ LS = os.environ.get("PORT0_LS", os.path.join(os.path.dirname(HERE), "port0-ls"))
 BLUE = "port0 *blue"
 OTHER_USER = 2000
 
-# What a process that holds sockets begins with.
+# The first lines of each process that holds sockets
 PROLOGUE = """
 import array, ctypes, os, socket, sys, threading, time
 libc = ctypes.CDLL(None, use_errno=True)

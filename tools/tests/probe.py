@@ -5,8 +5,8 @@
  client -10.0.1- r1 -10.0.2- r2 -10.0.3- r3 -10.0.4- server
        .1      .2  .1      .2  .1      .2  .1      .2      and fd00:N::, too
 
-Each is a network namespace, and the filters are in between. What needs the
-module is skipped where it is not loaded, what needs it absent where it is.
+Each is a network namespace, and the filters are in between. Tests that need the module
+are skipped if it is not loaded, and the reverse.
 """
 
 import argparse
@@ -611,7 +611,7 @@ def test_own_firewall():
                     report.expect(to_0="stopped", both="stopped")
                     for test in report["to 0"] + report["0 to 0"]:
                         says(test["text"], "stopped on this machine", "firewall")
-        # Below the firewall, where a lost datagram is no error to most programs
+        # Dropped after the firewall, which most programs do not see as an error
         run(*inside("client", "tc", "qdisc", "add", "dev", "right", "clsact"))
         run(*inside("client", "tc", "filter", "add", "dev", "right", "egress", "protocol", "ip", "u32",
                     "match", "ip", "dport", "0", "0xffff", "action", "drop"))

@@ -979,7 +979,7 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
 # what
 """
     for what, wanted in {
-            # FTP: the data's sockets, whoever binds them
+            # FTP: data sockets, bound by any process
             "a = tcp(''); b = tcp('127.0.0.1'); c = tcp('')": "lee",
             "a = tcp('127.0.0.1'); b = tcp('127.0.0.1'); c = tcp('')": "lee",
             "a = tcp('')\nif os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\nos.wait()": "le",
@@ -1343,7 +1343,8 @@ else:
 
 
 def test_program_that_keeps_its_own_rights():
-    """--keep-right takes none away from a program that keeps some itself, as chronyd does."""
+    """With --keep-right, a program that keeps capabilities itself, as chronyd does,
+    does not lose them."""
     code = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
