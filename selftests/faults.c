@@ -209,7 +209,7 @@ static const struct fault_case cases[] = {
  * cope with failures: failing theirs would only double the number of cases. False
  * if their slab caches are merged with others and cannot be left out.
  */
-static bool spare_the_watchers(void)
+static bool exclude_trackers(void)
 {
 	glob_t caches;
 	bool done;
@@ -231,7 +231,7 @@ static bool spare_the_watchers(void)
 static void allow_faults(struct __test_metadata *_metadata)
 {
 	ASSERT_EQ(0, write_file(FAILSLAB "cache-filter",
-				spare_the_watchers() ? "Y" : "N"));
+				exclude_trackers() ? "Y" : "N"));
 	ASSERT_EQ(0, write_file(FAILSLAB "ignore-gfp-wait", "N"));
 	ASSERT_EQ(0, write_file(FAILSLAB "verbose", "0"));
 }

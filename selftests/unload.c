@@ -23,10 +23,10 @@ static struct {
 	atomic_ulong marked, bound, unmarked, exchanged;
 	_Atomic(const char *) wrong;
 	atomic_int wrong_err;
-} fire;
+} shared;
 
 struct worker {
-	void (*life)(struct worker *worker);
+	void (*make_calls)(struct worker *worker);
 	const char *host;
 	int type;
 	int port;
@@ -36,8 +36,8 @@ struct worker {
 
 static void wrong(const char *what, int err)
 {
-	atomic_store(&fire.wrong_err, err);
-	atomic_store(&fire.wrong, what);
+	atomic_store(&shared.wrong_err, err);
+	atomic_store(&shared.wrong, what);
 }
 
 static int make_socket(const struct worker *worker, int flags)
@@ -52,7 +52,7 @@ static int make_socket(const struct worker *worker, int flags)
 }
 
 /* The calls of an unmarked socket must succeed at any time. */
-static void unmarked_life(struct worker *worker)
+static void use_unmarked(struct worker *worker)
 {
 	int server = make_socket(worker, 0), client = make_socket(worker, 0);
 	int fd = server, err;
@@ -81,7 +81,7 @@ static void unmarked_life(struct worker *worker)
 		err = rc(recv(fd, &byte, 1, 0));
 	if (err != 1 || byte != 'x')
 		wrong("unmarked send() or recv()", err);
-	atomic_fetch_add(&fire.unmarked, 1);
+	atomic_fetch_add(&shared.unmarked, 1);
 
 	reset_on_close(client);
 	close(client);
@@ -95,7 +95,7 @@ static void unmarked_life(struct worker *worker)
  * but not bound gets an ephemeral port. While a socket is bound to port 0, the module
  * stays.
  */
-static void marked_life(struct worker *worker)
+static void use_marked(struct worker *worker)
 {
 	int server = make_socket(worker, 0), client, fd, err, port;
 	struct addr dest = addr_of(worker->host, 0);
@@ -108,8 +108,8 @@ static void marked_life(struct worker *worker)
 		close(server);
 		return;
 	}
-	atomic_fetch_add(&fire.marked, 1);
-	if (atomic_load(&fire.pause)) {
+	atomic_fetch_add(&shared.marked, 1);
+	if (atomic_load(&shared.pause)) {
 		close(server);
 		return;
 	}
@@ -127,7 +127,7 @@ static void marked_life(struct worker *worker)
 		wrong("IP_BOUND_PORT_ZERO", holds_zero(server));
 	if (module_users() < 1)
 		wrong("reference count", module_users());
-	atomic_fetch_add(&fire.bound, 1);
+	atomic_fetch_add(&shared.bound, 1);
 
 	client = make_socket(worker, 0);
 	if (worker->type == SOCK_STREAM) {
@@ -159,7 +159,7 @@ static void marked_life(struct worker *worker)
 	}
 	if (err != 1 || byte != 'x')
 		wrong("exchange on port 0", err);
-	atomic_fetch_add(&fire.exchanged, 1);
+	atomic_fetch_add(&shared.exchanged, 1);
 	close(client);
 	close(server);
 }
@@ -173,9 +173,9 @@ static void *work(void *data)
 	struct worker *worker = data;
 
 	unshare(CLONE_FILES);
-	atomic_fetch_add(&fire.ready, 1);
-	while (!atomic_load(&fire.over)) {
-		worker->life(worker);
+	atomic_fetch_add(&shared.ready, 1);
+	while (!atomic_load(&shared.over)) {
+		worker->make_calls(worker);
 		/* Unloading waits until each task has slept. */
 		nap_ms(next_random(&worker->random) % 3);
 	}
@@ -183,18 +183,18 @@ static void *work(void *data)
 }
 
 static struct worker workers[] = {
-	{ unmarked_life, "127.0.1.1", SOCK_STREAM, .port = OTHER_PORT },
-	{ unmarked_life, "::1", SOCK_DGRAM, .port = OTHER_PORT },
-	{ marked_life, "127.0.2.1", SOCK_STREAM, .port = 0 },
-	{ marked_life, "fd00::2", SOCK_STREAM, .port = 0 },
-	{ marked_life, "127.0.2.2", SOCK_DGRAM, .port = 0 },
-	{ marked_life, "::1", SOCK_DGRAM, .port = 0 },
+	{ use_unmarked, "127.0.1.1", SOCK_STREAM, .port = OTHER_PORT },
+	{ use_unmarked, "::1", SOCK_DGRAM, .port = OTHER_PORT },
+	{ use_marked, "127.0.2.1", SOCK_STREAM, .port = 0 },
+	{ use_marked, "fd00::2", SOCK_STREAM, .port = 0 },
+	{ use_marked, "127.0.2.2", SOCK_DGRAM, .port = 0 },
+	{ use_marked, "::1", SOCK_DGRAM, .port = 0 },
 };
 
 #define WORKERS	((int)(sizeof(workers) / sizeof(*workers)))
 
-static void open_fire(struct __test_metadata *_metadata, struct worker *team,
-		      int count, unsigned int random)
+static void start_workers(struct __test_metadata *_metadata, struct worker *team,
+			  int count, unsigned int random)
 {
 	int i;
 
@@ -204,16 +204,16 @@ static void open_fire(struct __test_metadata *_metadata, struct worker *team,
 					    &team[i]));
 	}
 	/* Until then, the threads share the file table of this one. */
-	while (atomic_load(&fire.ready) < count)
+	while (atomic_load(&shared.ready) < count)
 		sched_yield();
 }
 
-static void cease_fire(struct __test_metadata *_metadata, struct worker *team,
-		       int count)
+static void stop_workers(struct __test_metadata *_metadata, struct worker *team,
+			 int count)
 {
 	int i;
 
-	atomic_store(&fire.over, true);
+	atomic_store(&shared.over, true);
 	for (i = 0; i < count; i++)
 		pthread_join(team[i].thread, NULL);
 	EXPECT_EQ(0, wait_for_users(0));
@@ -241,7 +241,7 @@ FIXTURE_TEARDOWN(unload)
 }
 
 /* A cycle may take seconds: the kernel waits for every task, hook by hook. */
-static bool goes_on(long cycles, double start)
+static bool has_more_cycles(long cycles, double start)
 {
 	const char *wanted = getenv("PORT0_CYCLES");
 
@@ -253,7 +253,7 @@ static bool goes_on(long cycles, double start)
 }
 
 /* Try to unload until it succeeds. */
-static void unload_at_last(struct __test_metadata *_metadata, long *refused)
+static void unload_when_unused(struct __test_metadata *_metadata, long *refused)
 {
 	double start = now();
 	int err;
@@ -262,14 +262,14 @@ static void unload_at_last(struct __test_metadata *_metadata, long *refused)
 		ASSERT_EQ(-EWOULDBLOCK, err);
 		++*refused;
 		if (now() - start > PATIENCE_SEC)
-			atomic_store(&fire.pause, true);
+			atomic_store(&shared.pause, true);
 		ASSERT_GT(30 * PATIENCE_SEC, now() - start) {
 			TH_LOG("%ld users although no socket holds port 0",
 			       module_users());
 		}
 		sched_yield();
 	}
-	atomic_store(&fire.pause, false);
+	atomic_store(&shared.pause, false);
 }
 
 TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
@@ -280,15 +280,15 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 	int old[2], i, port;
 
 	TH_LOG("PORT0_SEED=%u", random);
-	open_fire(_metadata, workers, WORKERS, random);
-	for (cycle = 0; goes_on(cycle, start); cycle++) {
+	start_workers(_metadata, workers, WORKERS, random);
+	for (cycle = 0; has_more_cycles(cycle, start); cycle++) {
 		for (i = 0; i < 2; i++) {
 			old[i] = new_socket(_metadata, "127.0.3.1",
 					    i ? SOCK_DGRAM : SOCK_STREAM);
 			ASSERT_EQ(0, set_mark(old[i], 1));
 		}
 		nap_ms(next_random(&random) % 50);
-		unload_at_last(_metadata, &refused);
+		unload_when_unused(_metadata, &refused);
 
 		/* Sockets that were marked under an earlier load */
 		ASSERT_EQ(-ENOPROTOOPT, get_mark(old[0]));
@@ -311,25 +311,25 @@ TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
 		refused++;
 		for (i = 0; i < 2; i++)
 			close(old[i]);
-		ASSERT_EQ(NULL, atomic_load(&fire.wrong)) {
-			TH_LOG("%s: %d", atomic_load(&fire.wrong),
-			       atomic_load(&fire.wrong_err));
+		ASSERT_EQ(NULL, atomic_load(&shared.wrong)) {
+			TH_LOG("%s: %d", atomic_load(&shared.wrong),
+			       atomic_load(&shared.wrong_err));
 		}
 		tell(_metadata, "cycles", cycle + 1, &told);
 	}
-	cease_fire(_metadata, workers, WORKERS);
-	EXPECT_LT(0, (long)atomic_load(&fire.exchanged));
-	TH_LOG("%ld cycles, unloading refused %ld times; %lu sockets marked, %lu bound to port 0, %lu exchanges there, %lu unmarked lives",
-	       cycle, refused, atomic_load(&fire.marked),
-	       atomic_load(&fire.bound), atomic_load(&fire.exchanged),
-	       atomic_load(&fire.unmarked));
+	stop_workers(_metadata, workers, WORKERS);
+	EXPECT_LT(0, (long)atomic_load(&shared.exchanged));
+	TH_LOG("%ld cycles, unloading refused %ld times; %lu sockets marked, %lu bound to port 0, %lu exchanges there, %lu uses of unmarked sockets",
+	       cycle, refused, atomic_load(&shared.marked),
+	       atomic_load(&shared.bound), atomic_load(&shared.exchanged),
+	       atomic_load(&shared.unmarked));
 }
 
 /*
  * Calls that enter the hooks and leave no reference on the module. So the module can be
  * unloaded at any moment, while calls enter and leave the hooks.
  */
-static void knock(struct worker *worker)
+static void enter_hooks(struct worker *worker)
 {
 	static __thread int fds[4];
 	int i;
@@ -345,7 +345,7 @@ static void knock(struct worker *worker)
 		 * takes the port.
 		 */
 		bind_to(fds[i], "192.0.2.1", 0);
-		atomic_fetch_add(&fire.marked, 1);
+		atomic_fetch_add(&shared.marked, 1);
 	}
 	i = next_random(&worker->random) % 4;
 	close(fds[i]);
@@ -353,10 +353,10 @@ static void knock(struct worker *worker)
 }
 
 static struct worker knockers[] = {
-	{ knock, "127.0.0.1", SOCK_STREAM, .port = 0 },
-	{ knock, "127.0.0.1", SOCK_STREAM, .port = 0 },
-	{ knock, "127.0.0.1", SOCK_DGRAM, .port = 0 },
-	{ knock, "127.0.0.1", SOCK_DGRAM, .port = 0 },
+	{ enter_hooks, "127.0.0.1", SOCK_STREAM, .port = 0 },
+	{ enter_hooks, "127.0.0.1", SOCK_STREAM, .port = 0 },
+	{ enter_hooks, "127.0.0.1", SOCK_DGRAM, .port = 0 },
+	{ enter_hooks, "127.0.0.1", SOCK_DGRAM, .port = 0 },
 };
 
 #define KNOCKERS ((int)(sizeof(knockers) / sizeof(*knockers)))
@@ -366,15 +366,15 @@ TEST_F_TIMEOUT(unload, with_calls_in_flight, STRESS_TIMEOUT_SEC)
 	long cycle, refused = 0;
 	double start = now(), told = start;
 
-	open_fire(_metadata, knockers, KNOCKERS, seed());
-	for (cycle = 0; goes_on(cycle, start); cycle++) {
-		unload_at_last(_metadata, &refused);
+	start_workers(_metadata, knockers, KNOCKERS, seed());
+	for (cycle = 0; has_more_cycles(cycle, start); cycle++) {
+		unload_when_unused(_metadata, &refused);
 		ASSERT_EQ(0, module_load(self->found.args));
 		tell(_metadata, "cycles", cycle + 1, &told);
 	}
-	cease_fire(_metadata, knockers, KNOCKERS);
+	stop_workers(_metadata, knockers, KNOCKERS);
 	TH_LOG("%ld cycles, unloading refused %ld times, %lu calls", cycle,
-	       refused, atomic_load(&fire.marked));
+	       refused, atomic_load(&shared.marked));
 }
 
 static int do_set_from_page(struct call *call)

@@ -231,7 +231,7 @@ static void add_address(char *buf, size_t size, const struct sockaddr_storage *a
  * allows that, but one of the two would receive nothing. Without /proc, the answer is
  * no.
  */
-static bool has_double(int fd)
+static bool has_duplicate(int fd)
 {
 	struct sockaddr_storage own, peer;
 	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
@@ -373,13 +373,13 @@ static void explain(const struct target *target, bool connects)
  * Refuse a second UDP connection to one address and port, as TCP does. Returns
  * 0, or -1 with errno.
  */
-static int refuse_double(int fd, const struct sockaddr *addr)
+static int refuse_duplicate(int fd, const struct sockaddr *addr)
 {
 	struct sockaddr nobody = { .sa_family = AF_UNSPEC };
 	int err = errno;
 
 	if (addr->sa_family != AF_UNSPEC && kind_of(fd) == KIND_UDP &&
-	    ask(fd, SOL_IP, IP_BOUND_PORT_ZERO) == 1 && has_double(fd)) {
+	    ask(fd, SOL_IP, IP_BOUND_PORT_ZERO) == 1 && has_duplicate(fd)) {
 		syscall(SYS_connect, fd, &nobody, sizeof(nobody));
 		errno = EADDRNOTAVAIL;
 		return -1;
@@ -401,7 +401,7 @@ int port0_connect(int fd, const struct sockaddr *addr, socklen_t len)
 	else
 		ret = (int)syscall(SYS_connect, fd, target.addr, len);
 	if (!ret && settings.from)
-		ret = refuse_double(fd, target.addr);
+		ret = refuse_duplicate(fd, target.addr);
 	if (ret < 0)
 		explain(&target, true);
 	return ret;

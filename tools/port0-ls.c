@@ -607,7 +607,7 @@ static void sort(void *at, int count, size_t size, int (*compare)(const void *, 
 		qsort(at, (size_t)count, size, compare);
 }
 
-static void remove_doubles(void)
+static void remove_duplicates(void)
 {
 	int kept = 0;
 
@@ -1009,7 +1009,7 @@ int main(int argc, char **argv)
 	visit(own_namespace, NULL, 0);
 	visit_mounted();
 	look_at_processes();
-	remove_doubles();
+	remove_duplicates();
 	count_unseen();
 
 	if (json)

@@ -61,7 +61,7 @@ static struct {
  * A filter drops datagrams that do not start like a question, so they do not
  * fill the queue.
  */
-static void refuse_garbage(int fd)
+static void drop_other_datagrams(int fd)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 8),	/* after the UDP header */
@@ -95,7 +95,7 @@ static int open_server(const union address *address, int type, const char *name)
 		setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 		setsockopt(fd, IPPROTO_TCP, TCP_LINGER2, &linger, sizeof(linger));
 	} else {
-		refuse_garbage(fd);
+		drop_other_datagrams(fd);
 	}
 	if (family == AF_INET6) {
 		setsockopt(fd, SOL_IPV6, IPV6_V6ONLY, &one, sizeof(one));
