@@ -8,13 +8,15 @@
  * The module does not load if a socket is not bound as it should be, or connects or
  * sends from another port than 0, or to another. If nothing arrives, the host's
  * firewall may have dropped it, or IPv6 or the loopback device may be down: this is
- * only logged.
+ * only logged. Any user can connect and send to these sockets meanwhile, which must not
+ * keep the module from loading.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/delay.h>
 #include <linux/in6.h>
 #include <linux/net.h>
+#include <linux/random.h>
 #include <linux/uio.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
@@ -22,8 +24,8 @@
 
 #include "port0.h"
 
-/* How long to wait for a packet on loopback, in ms */
-#define PORT0_CHECK_PATIENCE	200
+/* How often to look for a packet on loopback, with a pause of 1 ms if there is none */
+#define PORT0_CHECK_TRIES	200
 
 /* The errno if the module does not work on this kernel */
 #define PORT0_FAULT		(-EOPNOTSUPP)
@@ -166,7 +168,7 @@ static int port0_check_connect(const struct port0_check *check,
 {
 	struct socket *peer, *child = NULL;
 	union port0_check_name name;
-	int err, len, ms;
+	int err, len, tries;
 	__be16 port;
 
 	err = port0_check_peer(check, &peer, &port);
@@ -186,7 +188,8 @@ static int port0_check_connect(const struct port0_check *check,
 		err = port0_check_fault(check, "connect() left port 0");
 		goto out;
 	}
-	for (ms = 0; ms < PORT0_CHECK_PATIENCE; ms++) {
+	/* It may be somebody else's, so its port proves nothing. */
+	for (tries = 0; tries < PORT0_CHECK_TRIES; tries++) {
 		err = kernel_accept(peer, &child, O_NONBLOCK);
 		if (err != -EAGAIN)
 			break;
@@ -196,14 +199,38 @@ static int port0_check_connect(const struct port0_check *check,
 		err = port0_check_unseen(check,
 					 "connections from port 0 do not arrive",
 					 err);
-	else if (inet_sk(child->sk)->inet_dport)
-		err = port0_check_fault(check,
-					"a connection came from another port than 0");
 out:
 	if (child)
 		sock_release(child);
 	sock_release(peer);
 	return err;
+}
+
+/* Receive the datagram that holds @token. Returns 0 or an errno. */
+static int port0_check_recv(struct socket *sock, u64 token,
+			    union port0_check_name *source)
+{
+	struct msghdr msg = { .msg_name = source };
+	int tries, err;
+	u64 word;
+
+	for (tries = 0; tries < PORT0_CHECK_TRIES; tries++) {
+		struct kvec vec = {
+			.iov_base = &word, .iov_len = sizeof(word),
+		};
+
+		err = kernel_recvmsg(sock, &msg, &vec, 1, sizeof(word),
+				     MSG_DONTWAIT);
+		if (err == -EAGAIN) {
+			msleep(1);
+			continue;
+		}
+		if (err < 0)
+			return err;
+		if (err == sizeof(word) && word == token)
+			return 0;
+	}
+	return -EAGAIN;
 }
 
 /* Send one datagram, and check that it arrives from @from_port. */
@@ -216,13 +243,12 @@ static int port0_check_datagram(const struct port0_check *check,
 		.msg_name = &name,
 		.msg_flags = MSG_DONTWAIT,
 	};
-	struct msghdr got = { .msg_name = &source };
-	char byte = 0;
-	struct kvec vec = { .iov_base = &byte, .iov_len = 1 };
-	int err, ms;
+	u64 token = get_random_u64();
+	struct kvec vec = { .iov_base = &token, .iov_len = sizeof(token) };
+	int err;
 
 	msg.msg_namelen = port0_check_addr(check, to_port, &name);
-	err = kernel_sendmsg(from, &msg, &vec, 1, 1);
+	err = kernel_sendmsg(from, &msg, &vec, 1, sizeof(token));
 	if (err < 0)
 		return port0_check_unseen(check, to_port ?
 					  "nothing can be sent from port 0" :
@@ -231,13 +257,8 @@ static int port0_check_datagram(const struct port0_check *check,
 	if (!to_port && !port0_send_was_routed())
 		return port0_check_fault(check,
 					 "sendto() to port 0 has sent to another port");
-	for (ms = 0; ms < PORT0_CHECK_PATIENCE; ms++) {
-		err = kernel_recvmsg(to, &got, &vec, 1, 1, MSG_DONTWAIT);
-		if (err != -EAGAIN)
-			break;
-		msleep(1);
-	}
-	if (err < 0)
+	err = port0_check_recv(to, token, &source);
+	if (err)
 		return port0_check_unseen(check, to_port ?
 					  "datagrams from port 0 do not arrive" :
 					  "datagrams to port 0 do not arrive",

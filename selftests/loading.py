@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import re
+import signal
 import socket
 import struct
 import threading
@@ -489,6 +490,45 @@ def a_program_moves_addresses():
             unload()
         equal("ok", program.code(load))
         equal(0, users(), "references on the module")
+
+
+@contextlib.contextmanager
+def stranger():
+    """Somebody without any right who sends to port 0 at every turn, on this CPU only.
+
+    He runs as soon as he wants to, so that he sends while the check has sockets there.
+    """
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    child = os.fork()
+    if not child:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.setuid(65534)
+        socks = [plain_socket(host, UDP) for host in LOOPBACK.values()]
+        for sock, host in zip(socks, LOOPBACK.values()):
+            sock.connect((host, 0))
+        while os.getppid() != 1:
+            for sock in socks:
+                code(sock.send, b"strange")
+            time.sleep(0.0005)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.sched_setaffinity(0, cpus)
+
+
+@test()
+def a_stranger_sends():
+    """What others send to the sockets of the check does not count."""
+    with restored(), stranger():
+        for _ in range(ROUNDS):
+            if is_loaded():
+                unload()
+            answer, lines = try_to_load()
+            equal("ok", answer, f"with a stranger, {lines}")
 
 
 @test()
