@@ -27,6 +27,7 @@
 #include <linux/hash.h>
 #include <linux/irq_work.h>
 #include <linux/list.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/wait.h>
@@ -48,6 +49,7 @@
  *	by the socket lock
  * @end: queues @work, since the hook may run where schedule_work() must not
  * @work: removes and frees the watch
+ * @rcu: frees the watch after a grace period: see port0_watch_work()
  */
 struct port0_watch {
 	struct hlist_node node;
@@ -56,6 +58,7 @@ struct port0_watch {
 	struct port0_place place;
 	struct irq_work end;
 	struct work_struct work;
+	struct rcu_head rcu;
 };
 
 #define PORT0_WATCH_BITS	12
@@ -178,7 +181,11 @@ static void port0_watch_work(struct work_struct *work)
 	irq_work_sync(&watch->end);
 	remove_wait_queue(&watch->sk->sk_lock.wq, &watch->wait);
 	sock_put(watch->sk);
-	kfree(watch);
+	/*
+	 * On PREEMPT_RT, irq_work_single() reads the flags of @end once more after
+	 * irq_work_sync() has let go. It runs with interrupts disabled.
+	 */
+	kfree_rcu(watch, rcu);
 	module_put(THIS_MODULE);
 }
 
