@@ -167,14 +167,25 @@ int port0_inet6_bind(struct socket *sock, port0_sockaddr_t *uaddr,
 }
 #endif
 
-/* The privilege check of __inet_bind() and __inet6_bind() */
-static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
+/* The privilege check of __inet_bind() and __inet6_bind(), in two halves */
+
+static bool port0_bind_needs_cap(const struct sock *sk, __be16 port, u32 flags)
 {
 	struct net *net = sock_net(sk);
 
-	return (flags & BIND_NO_CAP_NET_BIND_SERVICE) ||
-	       !inet_port_requires_bind_service(net, ntohs(port)) ||
-	       ns_capable(net->user_ns, CAP_NET_BIND_SERVICE);
+	return !(flags & BIND_NO_CAP_NET_BIND_SERVICE) &&
+	       inet_port_requires_bind_service(net, ntohs(port));
+}
+
+/* Security modules take locks here, which may sleep on PREEMPT_RT. */
+static bool port0_bind_has_cap(const struct sock *sk)
+{
+	return ns_capable(sock_net(sk)->user_ns, CAP_NET_BIND_SERVICE);
+}
+
+static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
+{
+	return !port0_bind_needs_cap(sk, port, flags) || port0_bind_has_cap(sk);
 }
 
 /**
@@ -205,7 +216,7 @@ bool port0_bind_prepare(struct sock *sk, port0_sockaddr_t *uaddr, u32 flags)
 
 	call = port0_call_find(sk, PORT0_CALL_BIND);
 	if (call && call->literal && !*port) {
-		call->privileged = port0_bind_may(sk, *port, flags);
+		call->needs_cap = port0_bind_needs_cap(sk, *port, flags);
 		*port = htons(PORT0_STAND_IN);
 		call->stand_in = true;
 	}
@@ -302,19 +313,19 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
  * @sk: the socket
  *
  * The kernel has checked the privilege for the stand-in, which needs none if
- * ip_unprivileged_port_start is 1. port0_bind_prepare() has checked it for port 0 at
- * the same time. It is not checked again here, since the limit may have changed while
- * bind() waited for the socket lock.
+ * ip_unprivileged_port_start is 1. port0_bind_prepare() has read the limit for port 0 at
+ * the same time. It is not read again here, since it may have changed while bind()
+ * waited for the socket lock. The capabilities of the task have not.
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
- * port0_inet6_bind().
+ * port0_inet6_bind(); may sleep.
  * Return: the call, for port0_bind_claimed(), or ERR_PTR(-EACCES).
  */
 struct port0_call *port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
-	if (!call->privileged) {
+	if (call->needs_cap && !port0_bind_has_cap(sk)) {
 		call->denied = true;
 		return ERR_PTR(-EACCES);
 	}

@@ -40,8 +40,8 @@ enum port0_call_kind {
  * @kind: what the replacement is doing
  * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
  * @literal: bind: port 0 means port 0; false while "drain" is set
- * @privileged: bind: the caller may bind port 0; valid if @stand_in
- * @denied: bind: get_port has refused port 0, since the caller is not @privileged
+ * @needs_cap: bind: port 0 needs CAP_NET_BIND_SERVICE; valid if @stand_in
+ * @denied: bind: get_port has refused port 0, since the caller lacks that
  * @claimed: bind: the socket has been given port 0
  * @place: bind: the address that the socket was filed under; valid if @claimed
  * @watch: bind: to be started when port 0 is taken; NULL if no other call on the
@@ -59,7 +59,7 @@ struct port0_call {
 	bool stand_in;
 
 	bool literal;
-	bool privileged;
+	bool needs_cap;
 	bool denied;
 	bool claimed;
 	struct port0_place place;
