@@ -375,6 +375,26 @@ TEST_F(socket, post_bind_refused_is_not_v6only)
 	expect_port(_metadata, fd, variant->port);
 }
 
+TEST_F(socket, post_bind_refused_keeps_the_device)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	char device[IFNAMSIZ] = "";
+	socklen_t len = sizeof(device);
+
+	if (REFUSED_IS_BOUND(type, refuse))
+		SKIP(return, KEEPS_REFUSED);
+	ASSERT_EQ(0, set_device(fd, "lo"));
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(0, rc(getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &len)));
+	EXPECT_STREQ("lo", device);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 /*
  * The refused address is removed, also if an earlier bind() has set one without a port.
  */
