@@ -210,6 +210,10 @@ static bool fail(struct result *result, const struct test *test, enum call call,
 		snprintf(why, size, NO_MODULE);
 	} else if (call == CONNECT && error == EADDRNOTAVAIL) {
 		snprintf(why, size, "an earlier connection between these ports has not ended yet: try again in a minute");
+	} else if (call == CONNECT && error == EINVAL) {
+		result->verdict = STOPPED;
+		snprintf(why, size, "%s: EINVAL: a route that drops it, of the type blackhole (see ip route get)",
+			 names[call]);
 	} else if (error == ENETUNREACH || error == EHOSTUNREACH) {
 		snprintf(why, size, "no route: %s", strerror(error));
 	} else {

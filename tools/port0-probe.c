@@ -92,8 +92,9 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 		if (known)
 			continue;
 		if (*count == MAX_ADDRESSES) {
-			warnx("%s has more than %d addresses, the others are left out",
+			warnx("%s has more than %d addresses, the others are not tried",
 			      options.host, MAX_ADDRESSES);
+			found.untried++;
 			break;
 		}
 		hosts[(*count)++] = address;
@@ -117,14 +118,40 @@ static int try_mark(void)
 	return error;
 }
 
+/* Why packets to @host are not for one host, or NULL */
+static const char *why_no_host(const union address *host)
+{
+	const struct in6_addr *v6 = &host->v6.sin6_addr;
+	uint32_t v4 = ntohl(host->v4.sin_addr.s_addr);
+	bool is4 = host->sa.sa_family == AF_INET;
+
+	if (is4 ? v4 == INADDR_ANY : IN6_IS_ADDR_UNSPECIFIED(v6))
+		return "this is no host's address: name one, as 127.0.0.1 or ::1 for this machine";
+	if (is4 ? IN_MULTICAST(v4) : IN6_IS_ADDR_MULTICAST(v6))
+		return "a multicast address is not that of one host";
+	if (is4 && v4 == INADDR_BROADCAST)
+		return NO_BROADCAST;
+	return NULL;
+}
+
+/* The kernel lets a socket connect to a broadcast address only after this option. */
+static bool is_broadcast(int fd, const union address *host)
+{
+	int one = 1;
+
+	return !setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &one, sizeof(one)) &&
+	       !connect(fd, &host->sa, address_len(host));
+}
+
 /*
  * Gets the source address of packets to @host from a connected socket that sends
- * nothing. Returns NULL, or why packets cannot be sent. If a control group forbids
- * connect(), the address stays unknown.
+ * nothing. Returns NULL, or why packets cannot be sent. If a control group or a route
+ * forbids connect(), the address stays unknown: that may depend on protocol and port.
  */
 static const char *find_source(const union address *host, union address *source)
 {
 	int fd = socket(host->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	const char *trouble = why_no_host(host);
 	union address to = *host;
 	socklen_t len = sizeof(*source);
 	static char why[100];
@@ -134,15 +161,19 @@ static const char *find_source(const union address *host, union address *source)
 	if (fd < 0)
 		return errno == EAFNOSUPPORT ? "this kernel has no such addresses" : NULL;
 	set_port(&to, options.control);
-	if (connect(fd, &to.sa, address_len(&to)))
+	if (trouble)
+		;
+	else if (connect(fd, &to.sa, address_len(&to)))
 		error = errno;
 	else if (getsockname(fd, &source->sa, &len))
 		source->sa.sa_family = 0;
+	if (error == EACCES && is_broadcast(fd, &to))
+		trouble = NO_BROADCAST;
 	close(fd);
 	if (error == EINVAL && is_without_interface(&to))
 		return NO_INTERFACE;
-	if (!error || error == EPERM || error == EACCES)
-		return NULL;
+	if (trouble || !error || error == EPERM || error == EACCES || error == EINVAL)
+		return trouble;
 	snprintf(why, sizeof(why), "no route: %s", strerror(error));
 	return why;
 }

@@ -23,6 +23,7 @@ enum { ALL_PASS, SOME_FAIL, NO_CONTROL, FAILED };
 
 #define NO_MODULE	"the kernel module port0 is not loaded: as root, run modprobe port0 or insmod port0.ko"
 #define NO_INTERFACE	"a link-local address takes an interface: ADDRESS%INTERFACE"
+#define NO_BROADCAST	"a broadcast address is not that of one host"
 #define NO_RIGHT	"no right to ports below 1024: run it as root, give it CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start=0"
 
 union address {

@@ -100,7 +100,8 @@ def build():
     os.makedirs(f"/etc/netns/{name('client')}")
     with open(f"/etc/netns/{name('client')}/hosts", "w", encoding="ascii") as f:
         f.write("".join(f"{address} {BY_NAME}\n" for address in (*SERVER.values(), *SECOND.values())) +
-                f"{SERVER[6]} six.example\n10.9.9.9 mixed.example\n{SERVER[4]} mixed.example\n")
+                f"{SERVER[6]} six.example\n10.9.9.9 mixed.example\n{SERVER[4]} mixed.example\n" +
+                "".join(f"10.0.8.{n} many.example\n" for n in range(1, 20)))
 
 
 def tear_down():
@@ -217,6 +218,39 @@ def test_no_route():
         says(done.stderr, f"port0-probe: {host}: not tried: ", why)
         assert len(done.stderr.splitlines()) == 1, done
         assert not done.stdout, done
+
+
+@needs_module
+def test_many_addresses():
+    """Those that are not tried are not answered, either: the status says so."""
+    run(*inside("client", "ip", "route", "add", "local", "10.0.8.0/24", "dev", "lo"))
+    with serving(where="client"):
+        report = Report("--to", "many.example", status=3)
+    run(*inside("client", "ip", "route", "delete", "local", "10.0.8.0/24", "dev", "lo"))
+    report.expect()
+    says(report.errors, "many.example has more than 16 addresses, the others are not tried")
+    assert len(report.json["addresses"]) == 16, report.said
+
+
+def test_not_one_host():
+    """The kernel would send these to all, or to itself."""
+    for host, why in (("0.0.0.0", "no host's address"), ("::", "no host's address"), ("224.0.0.1", "multicast"),
+                      ("ff02::1%right", "multicast"), ("255.255.255.255", "broadcast"), ("10.0.1.255", "broadcast")):
+        done = run(*inside("client", PROBE, "--to", host), status=3)
+        says(done.stderr, f"port0-probe: {host}: not tried: ", why)
+        assert len(done.stderr.splitlines()) == 1 and not done.stdout, done
+
+
+def test_routes_that_stop_it():
+    for kind, why in (("prohibit", "EACCES: a route that prohibits it"), ("blackhole", "EINVAL: a route that drops it")):
+        for host in ("10.0.9.9", "fd00:9::9"):
+            run(*inside("client", "ip", "route", "add", kind, host))
+            report = Report("--to", host, status=2)
+            run(*inside("client", "ip", "route", "delete", kind, host))
+            report.expect(control="stopped", to_0="stopped")
+            assert len(report.tests) == 4, report.said
+            for test in report.tests.values():
+                says(test["text"], "connect(): " + why)
 
 
 def test_output_that_cannot_be_written():
@@ -622,11 +656,6 @@ def test_own_firewall():
         run(*inside("client", "tc", "qdisc", "delete", "dev", "right", "clsact"))
         with filters("client", "th sport 0 drop", hook="input"):
             Report(SERVER[4], status=1).expect(to_0="silent", both="silent")
-        run(*inside("client", "ip", "route", "add", "prohibit", SERVER[4]))
-        report = Report("--to", SERVER[4], status=2)
-        report.expect(control="stopped", to_0="stopped")
-        says(report["to 0"][0]["text"], "EACCES", "route")
-        run(*inside("client", "ip", "route", "delete", "prohibit", SERVER[4]))
 
 
 def bpf(command, attr):
