@@ -10,6 +10,7 @@ server's ordinary port.
 
 import argparse
 import contextlib
+import glob
 import http.client
 import json
 import os
@@ -485,6 +486,8 @@ server:
   pidfile: ""
   use-syslog: no
   do-daemonize: no
+  access-control: 192.0.2.0/24 allow
+  access-control: 2001:db8::/32 allow
   module-config: "iterator"
   local-zone: "port0.example." static
   local-data: "port0.example. A 192.0.2.7"
@@ -493,6 +496,16 @@ remote-control:
   control-enable: no
 """)
     serve("unbound", DNS_CLIENTS, "unbound", "-d", "-c", conf, port=53, kinds=("tcp", "udp"))
+
+
+def test_dnsdist():
+    conf = write("dnsdist.conf", """
+addLocal("127.0.0.1:53")
+addLocal("[::1]:53")
+setACL({"0.0.0.0/0", "::/0"})
+addAction(QNameRule("port0.example"), SpoofAction({"192.0.2.7", "2001:db8::7"}))
+""")
+    serve("dnsdist", DNS_CLIENTS, "dnsdist", "--supervised", "-C", conf, port=53, kinds=("tcp", "udp"))
 
 
 def test_sshd():
@@ -683,9 +696,13 @@ while (my $c = $d->accept) {{
     serve_each("HTTP::Daemon", SOME_CLIENTS, lambda address: ("perl", script, address), 80)
 
 
-def test_openssl_s_server():
+def make_certificate():
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
         "-subj", "/CN=port0.example", "-keyout", f"{WORK}/tls.key", "-out", f"{WORK}/tls.crt")
+
+
+def test_openssl_s_server():
+    make_certificate()
     serve_each("openssl s_server", (s_client,),
                lambda address: ("openssl", "s_server", "-accept", f"[{address}]:443" if ":" in address
                                 else f"{address}:443", "-quiet", "-www", "-key", f"{WORK}/tls.key",
@@ -709,14 +726,61 @@ Timeout 60
 """)
     with server(sys.executable, "-m", "http.server", "8080", "-b", "127.0.0.1", "-d", WWW,
                 families=(4,), port=8080):
-        serve("tinyproxy", (curl_by_proxy,), "tinyproxy", "-d", "-c", conf, port=8888)
+        serve("tinyproxy", (curl_by_proxy(8888),), "tinyproxy", "-d", "-c", conf, port=8888)
 
 
-def curl_by_proxy(family, count):
+def curl_by_proxy(port):
     """curl takes port 0 of a proxy for no port."""
-    said = run(*steered(8888), "curl", "-sS", "-m", "900", "-x", f"http://{URL_HOSTS[family]}:8888",
-               f"http://127.0.0.1:8080/?[1-{count}]").stdout
-    return said.count(TEXT)
+    def client(family, count):
+        said = run(*steered(port), "curl", "-sS", "-m", "900", "-x", f"http://{URL_HOSTS[family]}:{port}",
+                   f"http://127.0.0.1:8080/?[1-{count}]").stdout
+        return said.count(TEXT)
+    client.__name__ = "curl"
+    return client
+
+
+def test_squid():
+    conf = write("squid.conf", f"""
+http_port 127.0.0.1:3128
+http_port [::1]:3128
+http_access allow all
+pid_filename {WORK}/squid.pid
+cache_log /dev/null
+access_log none
+cache deny all
+shutdown_lifetime 1 seconds
+visible_hostname port0.example
+pinger_enable off
+""")
+    with server(sys.executable, "-m", "http.server", "8080", "-b", "127.0.0.1", "-d", WWW,
+                families=(4,), port=8080):
+        serve("squid", (curl_by_proxy(3128),), "squid", "-N", "-f", conf, port=3128)
+
+
+def test_stunnel():
+    """It gives up root after it has bound."""
+    make_certificate()
+    conf = write("stunnel.conf", f"""
+foreground = yes
+pid =
+setuid = nobody
+setgid = nogroup
+cert = {WORK}/tls.crt
+key = {WORK}/tls.key
+[4]
+accept = 127.0.0.1:443
+connect = 127.0.0.1:8080
+[6]
+accept = ::1:443
+connect = 127.0.0.1:8080
+""")
+    with server(sys.executable, "-m", "http.server", "8080", "-b", "127.0.0.1", "-d", WWW,
+                families=(4,), port=8080):
+        serve("stunnel", (curl_tls,), "stunnel", conf, port=443)
+
+
+def curl_tls(family, count):
+    return run("curl", "-sSk", "-m", "1800", f"{url(family, 'https')}/?[1-{count}]").stdout.count(TEXT)
 
 
 def curl_ftp(family, count):
@@ -758,6 +822,23 @@ def mosquitto_pub(family, count):
     run(*subscribe, "-E")
     run(*steered(1883), "mosquitto_pub", *common, "-l", input="".join(f"{TEXT} {n}\n" for n in range(count)))
     return run(*subscribe, "-C", str(count), "-W", "300").stdout.count(TEXT)
+
+
+def psql(family, count):
+    """A connection with as many queries."""
+    return run(*steered(5432), "psql", "-h", HOSTS[family], "-U", "postgres", "-Atq",
+               input=f"select '{TEXT}';\n" * count).stdout.count(TEXT)
+
+
+def test_postgresql():
+    """It refuses to be started by root, so it is started with the right to bind."""
+    home, programs = os.path.join(WORK, "postgresql"), glob.glob("/usr/lib/postgresql/*/bin")[0]
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+    os.makedirs(home)
+    run("chown", "postgres", home)
+    run(*user, f"{programs}/initdb", "-A", "trust", "-D", f"{home}/data")
+    serve("PostgreSQL", (psql,), *user, "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service",
+          f"{programs}/postgres", "-D", f"{home}/data", "-k", home, "-h", "127.0.0.1,::1", port=5432)
 
 
 def test_mosquitto():
