@@ -486,9 +486,14 @@ static bool is_running(pid_t pid)
  */
 static bool is_gone(struct held *h)
 {
+	pid_t here = getpid();
+
 	if (cookie_of(h->fd) == h->cookie)
 		return false;
-	if (h->pid != getpid() && is_running(h->pid))
+	if (h->pid != here && is_running(h->pid))
+		return false;
+	/* A child of vfork() closes descriptors before exec(): its parent keeps them. */
+	if (self && self != here && is_running(self))
 		return false;
 	return !is_moved(h);
 }

@@ -1009,7 +1009,9 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             **{"if os.fork() == 0:\n  a = tcp('')\n  if os.fork(): os._exit(0)\n  time.sleep(1)\n"
                f"  {start}\n  os._exit(0)\nos.wait(); os.read(0, 1)": "le"
                for start in ("if os.fork() == 0: a.close(); tcp('127.0.0.1'); os._exit(0)\n  os.wait()",
-                             "subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)")},
+                             "subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)",
+                             # by vfork() in Python 3.13, too
+                             "subprocess.run(again(\"tcp('127.0.0.1')\"), check=True, cwd='/')")},
             # TFTP, and a resolver that asks over IPv6 too
             "a = udp('', reuse); b = udp('', reuse)": "le",
             "a = udp('127.0.0.1'); b = udp(''); c = udp6('', only6)": "lee",
@@ -1019,9 +1021,13 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "print(port(s))": "e"}.items():
         reader, writer = os.pipe()
         child = subprocess.Popen([RUN, sys.executable, "-uc", code + what], text=True, stdin=reader,
-                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
         os.close(reader)
+        # If a line is missing, the others would wait for ever.
+        end = threading.Timer(120, os.killpg, (child.pid, signal.SIGKILL))
+        end.start()
         said = "".join(child.stdout.readline()[:1] for _ in wanted)
+        end.cancel()
         os.close(writer)
         rest, complaint = child.communicate(timeout=60)
         assert said == wanted and not rest, f"{what}: {said}{rest}{complaint}"
