@@ -7,10 +7,10 @@ import os
 import signal
 import time
 
-from port0_module import SYS, load, restored, unload, users, wait_for, without_module
+from port0_module import SYS, load, refused, restored, unload, users, wait_for, without_module
 from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket,
-                        code, equal, get_mark, holds_zero, libc, main, plain_socket,
-                        read, set_mark, test, write)
+                        code, equal, get_mark, holds_zero, kernel_log, libc, main,
+                        plain_socket, read, set_mark, test, write)
 
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 # One hook each that is armed by a bind, by a marked UDP socket, and by a datagram to
@@ -140,12 +140,49 @@ def undrained_marks_can_send():
             equal("EINVAL", code(marked.sendto, b"x", (host, 0)), "while it drains")
             switch("drain", 0)
             with contextlib.suppress(TimeoutError):
-                wait_for("sendto() to port 0",
-                         lambda: code(marked.sendto, b"x", (host, 0)) == "ok")
+                wait_for("a hook", lambda: late_hooks() != others)
+            equal({"udp_sendmsg"}, late_hooks() - others, "hooks that it needs")
             equal("ok", code(marked.sendto, b"x", (host, 0)), "when it no longer drains")
             with bound_socket(host, UDP, 0) as server:
                 marked.sendto(b"y", (host, 0))
                 equal((b"y", (host, OTHER_PORT)), server.recvfrom(2))
+
+
+@test()
+def undrained_in_vain():
+    """The log says that the sockets marked before cannot send to port 0."""
+    host = "127.0.0.1"
+    tracer = os.path.exists("/proc/sys/kernel/ftrace_enabled")
+    with without_module(), Namespace():
+        load("hook=ftrace" if tracer else "")
+        others = late_hooks()
+        with plain_socket(host, UDP) as marked:
+            set_mark(marked)
+            marked.bind((host, OTHER_PORT))
+            switch("drain", 1)
+            wait_for("the hooks to go", lambda: late_hooks() == others)
+            with refused("register_ftrace_function" if tracer else "enable_kprobe") as calls:
+                since = kernel_log()
+                switch("drain", 0)
+                wait_for("the hooks to be refused", calls)
+                time.sleep(0.5)
+                lines = since()
+            equal(True, any(line.startswith("port0: ") and "cannot send to port 0" in line
+                            for line in lines), lines)
+            equal("EINVAL", code(marked.sendto, b"x", (host, 0)))
+        equal(0, users())
+
+
+@test(("drain",), ("init_userns",))
+def wrong_values(name):
+    """They are refused, and change nothing."""
+    with restored():
+        load_if_needed()
+        for before, letter in ((1, "Y"), (0, "N")):
+            switch(name, before)
+            for value in "perhaps", "2", "-":
+                equal("EINVAL", code(switch, name, value), value)
+            equal(letter, read(f"{SYS}/parameters/{name}"))
 
 
 @test(("drain=1",), ("drain",))
@@ -183,18 +220,26 @@ def load_to_drain_that_fails():
         equal(0, users())
 
 
-@test()
-def written_while_it_is_unloaded():
-    """A write while the module is unloaded must not start work."""
-    with without_module():
-        for _ in range(2):
+@test((1, 1), (0, 1))
+def written_while_it_is_unloaded(*values):
+    """A write while the module is unloaded must not start work.
+
+    Without "drain", that work would arm the hooks that a marked socket needs.
+    """
+    host = "127.0.0.1"
+    with without_module(), Namespace(), plain_socket(host, UDP) as marked:
+        for first in True, False:
             load()
+            if first:
+                set_mark(marked)
+                marked.bind((host, OTHER_PORT))
             writer = os.fork()
             if not writer:
                 with contextlib.suppress(OSError):
                     while True:
-                        switch("drain", 1)
-                        time.sleep(0.001)
+                        for value in values:
+                            switch("drain", value)
+                            time.sleep(0.001)
                 os._exit(0)
             time.sleep(0.1)
             try:
