@@ -1777,16 +1777,19 @@ TEST_F(turn, bind_held_while_bind)
 	expect_filed(_metadata, fd, &place);
 }
 
+/* An address that this host does not have: bind() leaves the port to others. */
+static const char *nowhere(const char *host)
+{
+	return is_ip6(host) ? "2001:db8::1" : "192.0.2.1";
+}
+
 /*
- * A process whose bind() waits for @first: a process, since a single thread cannot be
- * killed. It binds an address that no other call uses, so it does not conflict with
- * them. If @hold is not -1, it is held after the wait for its turn.
+ * A process whose call waits for @first: a process, since a single thread cannot be
+ * killed. If @hold is not -1, it is held after the wait for its turn.
  */
 static pid_t fork_waiter(struct __test_metadata *_metadata,
-			 const struct call *first, int hold)
+			 const struct call *first, struct call *waiter, int hold)
 {
-	const char *nowhere = is_ip6(first->host) ? "2001:db8::1" : "192.0.2.1";
-
 	pid_t pid = fork();
 
 	ASSERT_LE(0, pid);
@@ -1798,11 +1801,12 @@ static pid_t fork_waiter(struct __test_metadata *_metadata,
 		 */
 		close(first->hold);
 		close(hold);
-		bind_to(first->fd, nowhere, 0);
+		waiter->fd = first->fd;
+		waiter->make(waiter);
 		_exit(0);
 	}
 	EXPECT_FALSE(process_has_ended(_metadata, pid)) {
-		TH_LOG("a bind() that should wait ends");
+		TH_LOG("a call that should wait ends");
 	}
 	return pid;
 }
@@ -1829,20 +1833,18 @@ static void expect_one_bound(struct __test_metadata *_metadata, int fd,
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
-/*
- * A waiting call is killed: it ends at once, and the others are not affected.
- */
-TEST_F(turn, killed_while_it_waits)
+/* One waiting call is killed: it ends at once, and the others are not affected. */
+static void kill_waiter(struct __test_metadata *_metadata, struct call *waiter,
+			const struct place *place)
 {
-	struct place place = PLACE_OF(variant, "a bind() that was killed");
-	int fd = socket_for(_metadata, variant->host, variant->type, 0);
-	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
-	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+	int fd = socket_for(_metadata, place->host, place->type, 0);
+	struct call first = { .make = do_bind, .fd = fd, .host = place->host };
+	struct call last = { .make = do_bind, .fd = fd, .host = place->host };
 	int one;
 	pid_t pid;
 
 	call_hold(_metadata, &first, BEFORE_LOCK);
-	pid = fork_waiter(_metadata, &first, -1);
+	pid = fork_waiter(_metadata, &first, waiter, -1);
 	call_start(_metadata, &last);
 	expect_blocked(_metadata, &last);
 	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
@@ -1850,6 +1852,46 @@ TEST_F(turn, killed_while_it_waits)
 	/* The call that it waited for is still held. */
 	EXPECT_FALSE(atomic_load(&first.ended));
 	EXPECT_FALSE(atomic_load(&last.ended));
+	EXPECT_EQ(1, get_mark(fd));
+	one = call_release(_metadata, &first);
+	expect_one_bound(_metadata, fd, place, one,
+			 call_end(_metadata, &last));
+}
+
+/* Each of the calls that wait for a turn */
+TEST_F(turn, killed_while_it_waits)
+{
+	struct place place = PLACE_OF(variant, "a call that was killed");
+	struct call waiters[] = {
+		{ .make = do_bind, .host = nowhere(variant->host) },
+		{ .make = do_mark },
+		{ .make = do_v6only, .value = 1 },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(waiters) - !is_ip6(variant->host); i++)
+		kill_waiter(_metadata, &waiters[i], &place);
+}
+
+static void do_nothing_on_signal(int number)
+{
+}
+
+/* As on an ordinary port, bind() does not fail with EINTR. */
+TEST_F(turn, no_signal_ends_the_wait)
+{
+	const struct sigaction action = { .sa_handler = do_nothing_on_signal };
+	struct place place = PLACE_OF(variant, "a bind() that got a signal");
+	int fd = socket_for(_metadata, variant->host, variant->type, 0), one;
+	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+
+	ASSERT_EQ(0, rc(sigaction(SIGUSR1, &action, NULL)));
+	call_hold(_metadata, &first, BEFORE_LOCK);
+	call_start(_metadata, &last);
+	expect_blocked(_metadata, &last);
+	ASSERT_EQ(0, pthread_kill(last.thread, SIGUSR1));
+	expect_blocked(_metadata, &last);
 	one = call_release(_metadata, &first);
 	expect_one_bound(_metadata, fd, &place, one,
 			 call_end(_metadata, &last));
@@ -1862,11 +1904,14 @@ TEST_F(turn, killed_and_given_its_turn)
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);
 	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
 	struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+	struct call waiter = {
+		.make = do_bind, .host = nowhere(variant->host),
+	};
 	int hold = hold_open(_metadata), one;
 	pid_t pid;
 
 	call_hold(_metadata, &first, BEFORE_LOCK);
-	pid = fork_waiter(_metadata, &first, hold);
+	pid = fork_waiter(_metadata, &first, &waiter, hold);
 	call_start(_metadata, &last);
 	expect_blocked(_metadata, &last);
 	ASSERT_EQ(0, rc(kill(pid, SIGKILL)));
@@ -1963,6 +2008,48 @@ TEST_F(turn, sockets_do_not_wait_for_each_other)
 	}
 	for (i = 0; i < HELD_BINDS; i++)
 		EXPECT_EQ(0, call_release(_metadata, &held[i]));
+}
+
+static int do_get(struct call *call)
+{
+	return get_int(call->fd, SOL_IP, call->value);
+}
+
+/*
+ * What the options say and do is guarded by the socket lock. The kernel takes it for
+ * itself first, to look for an option of its own.
+ */
+TEST_F(turn, options_wait_for_the_lock)
+{
+	struct call options[] = {
+		{ .make = do_mark, .value = 1 },
+		{ .make = do_mark, .value = 0 },
+		{ .make = do_get, .value = IP_BIND_PORT_ZERO },
+		{ .make = do_get, .value = IP_BOUND_PORT_ZERO },
+	};
+	size_t i;
+
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	for (i = 0; i < ARRAY_SIZE(options); i++) {
+		int fd = new_socket(_metadata, variant->host, variant->type);
+		struct call lock = { .make = do_keep_lock, .fd = fd };
+		struct slow_page slow;
+
+		slow_page_make(_metadata, &slow);
+		lock.page = slow.page;
+		options[i].fd = fd;
+		call_hold(_metadata, &options[i], AFTER_UNLOCK);
+		call_start(_metadata, &lock);
+		slow_page_is_read(_metadata, &slow);
+		close(options[i].hold);
+		expect_blocked(_metadata, &options[i]);
+		slow_page_fill(_metadata, &slow);
+		call_end(_metadata, &lock);
+		EXPECT_EQ(0, call_end(_metadata, &options[i]));
+		close(slow.uffd);
+		close(fd);
+	}
 }
 
 /* The number of voluntary context switches of a thread so far */
