@@ -2052,6 +2052,24 @@ TEST_F(turn, options_wait_for_the_lock)
 	}
 }
 
+/*
+ * Without threads no call is late, so the socket is not watched: close() drops its
+ * reference itself. What a watch leaves to a worker cannot run meanwhile.
+ */
+TEST_F(turn, no_watch_without_threads)
+{
+	const struct sched_param first = { .sched_priority = 1 }, usual = {};
+	int fd = bound_socket(_metadata, variant->host, variant->type, 0);
+	long users;
+
+	EXPECT_EQ(1, wait_for_users(1));
+	sched_setscheduler(0, SCHED_FIFO, &first);
+	close(fd);
+	users = module_users();
+	sched_setscheduler(0, SCHED_OTHER, &usual);
+	EXPECT_EQ(0, users);
+}
+
 /* The number of voluntary context switches of a thread so far */
 static long sleeps_of(int tid)
 {
