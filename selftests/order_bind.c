@@ -379,6 +379,28 @@ LATE_BIND(any, device)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
+/* What SO_BINDTODEVICE has changed before the late bind() stays. */
+TEST_F(any, bind_after_device)
+{
+	struct late *late = &self->late;
+	struct call bind_ = { .make = do_bind, .host = late->contest->late };
+	long users = wait_for_users(0);
+
+	late->no_port = true;
+	tell_about(late, "SO_BINDTODEVICE and a late bind()");
+	hold_late(_metadata, late, &bind_);
+	win(_metadata, late);
+	EXPECT_AT(&late->place, 0, set_device(late->fd, "lo"));
+	EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+		  release_late(_metadata, &bind_, late->port));
+	EXPECT_AT(&late->place, (int)if_nametoindex("lo"),
+		  get_int(late->fd, SOL_SOCKET, SO_BINDTOIFINDEX));
+	expect_filed(_metadata, late->fd, &late->place);
+	close(late->fd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 LATE_BIND(tcp, listen)
 {
 	EXPECT_AT(&self->place, 0, rc(listen(self->fd, 1)));
