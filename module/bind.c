@@ -107,7 +107,8 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 		lock_sock(sk);
 		if (!port0_sock_holds(sk) && !inet_sk(sk)->inet_num &&
 		    sk->sk_state == TCP_CLOSE && call->place.addr_locked ==
-		    !!(sk->sk_userlocks & SOCK_BINDADDR_LOCK))
+		    !!(sk->sk_userlocks & SOCK_BINDADDR_LOCK) &&
+		    port0_place_has_address(&call->place, sk))
 			inet_reset_saddr(sk);
 		release_sock(sk);
 	}

@@ -36,7 +36,7 @@ struct late {
 	int peer;
 	bool no_port;
 	bool v6only;
-	int late_port;
+	const char *early;	/* an address that it has before, without a port */
 	char about[128];
 	struct place place;
 };
@@ -139,6 +139,8 @@ static void hold_late(struct __test_metadata *_metadata, struct late *self,
 	set_int(self->fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, self->no_port);
 	if (self->v6only)
 		set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, 1);
+	if (self->early)
+		ASSERT_EQ(0, bind_to(self->fd, self->early, 0));
 	late->fd = self->fd;
 	call_hold(_metadata, late, BEFORE_LOCK);
 }
@@ -294,11 +296,17 @@ static int try_bind_v6only(struct __test_metadata *_metadata,
  */
 static void others_bind(struct __test_metadata *_metadata, struct late *self)
 {
-	const char *host = self->contest->host;
+	const char *host = self->contest->host, *other = self->contest->other;
+	bool mapped = !strncmp(host, "::ffff:", 7);
 
 	EXPECT_AT(&self->place, -EADDRINUSE,
 		  try_bind(_metadata, &self->place, host));
-	if (!is_ip6(host) || !strncmp(host, "::ffff:", 7))
+	EXPECT_AT(&self->place, -EADDRINUSE,
+		  try_bind(_metadata, &self->place, "::"));
+	/* TCP looks for it in its bucket, unless the kernel goes through all of them. */
+	if (other && !mapped && self->contest->type == SOCK_STREAM)
+		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, other));
+	if (!is_ip6(host) || mapped)
 		return;
 	EXPECT_AT(&self->place, -EADDRINUSE,
 		  try_bind_v6only(_metadata, &self->place));
@@ -1114,6 +1122,43 @@ TEST_F(any, winner_refused_and_late_without_port)
 	expect_free(_metadata, &late->place);
 	close(late->fd);
 	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* The same of a socket that has an address without a port from the start. */
+TEST_F(any, winner_refused_after_an_address)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct place place = late->place;
+	long users = wait_for_users(0);
+	int with_port;
+
+	late->no_port = true;
+	late->early = contest->late;
+	for (with_port = 0; with_port < 2; with_port++) {
+		struct addr name = { .len = sizeof(name.v6) };
+		struct call bind_ = { .make = do_bind, .host = contest->late };
+
+		if (with_port)
+			bind_.port = OTHER_PORT;
+		else if (!strcmp(contest->late, contest->host))
+			continue;	/* Nobody could tell that from the refused one. */
+		if (!refuse_winner(_metadata, late, &bind_,
+				   "a refused bind() and a late one, after an address"))
+			SKIP(return, NOT_UNDONE);
+		EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
+		EXPECT_EQ(bind_.port, port_of(&name));
+		expect_address(_metadata, &name, contest->late, late->about);
+		if (with_port) {
+			place.host = contest->late;
+			place.port = OTHER_PORT;
+			EXPECT_AT(&place, -EADDRINUSE,
+				  try_bind(_metadata, &place, place.host));
+		}
+		expect_free(_metadata, &late->place);
+		close(late->fd);
+		EXPECT_EQ(users, wait_for_users(users));
+	}
 }
 
 /* The late call gives the socket an ephemeral port. */
