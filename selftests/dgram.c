@@ -455,6 +455,24 @@ TEST_F(dgram, counted)
 	}
 }
 
+/* It is counted in the namespace that it was made in. */
+TEST_F(dgram, counted_at_home)
+{
+	int home = rc(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+	int fd = socket_for(_metadata, variant->server, SOCK_DGRAM, variant->port);
+	bool ip6 = is_ip6(variant->server);
+
+	ASSERT_LE(0, home);
+	enter_netns(_metadata);
+	ASSERT_EQ(0, bind_to(fd, variant->server, variant->port));
+	EXPECT_EQ(0, sockets_in_use(ip6));
+	ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
+	EXPECT_EQ(1, sockets_in_use(ip6));
+	close(fd);
+	EXPECT_EQ(0, sockets_in_use(ip6));
+	close(home);
+}
+
 /* Both ends on the same port, which takes two addresses. */
 LINK_FIXTURE(same_port)
 SPECIFIC_LINKS(same_port);

@@ -57,9 +57,10 @@ static const struct kind {
 	/* only in stories[] */
 	{ "127.0.0.1", REUSE | SHARE, NULL },
 	{ "127.0.0.1", REUSE | SHARE | FOREIGN, NULL },
+	{ "224.0.0.251", SHARE, NULL },
 };
 
-#define KINDS	((int)ARRAY_SIZE(kinds) - 2)
+#define KINDS	((int)ARRAY_SIZE(kinds) - 3)
 
 static const char * const dests[] = { "127.0.0.1", "127.0.0.2", "::1", "fd00::2" };
 
@@ -369,25 +370,31 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 }
 
 /*
- * The kernel's buckets store the options that their sockets had when they were bound.
+ * The kernel's buckets store the options that their sockets had when they were bound, and
+ * when they began to listen.
  */
 TEST_F_TIMEOUT(groups, options_that_change, 1200)
 {
+	bool listens = variant->type == SOCK_STREAM;
 	unsigned int nth;
 	int side, i;
 
-	for (nth = 0; nth < KINDS * KINDS * 2; nth++) {
+	for (nth = 0; nth < KINDS * KINDS * (listens ? 4 : 2); nth++) {
+		int first = nth / KINDS % KINDS, second = nth % KINDS;
+		int how = nth / KINDS / KINDS;
 		struct play plays[2] = { PLAY(0), PLAY(1) };
 
 		for (side = 0; side < 2; side++) {
 			struct play *play = &plays[side];
 
-			join(_metadata, play, nth / 2 / KINDS);
-			change(play, 0, nth & 1 ? SO_REUSEADDR : SO_REUSEPORT);
-			join(_metadata, play, nth / 2 % KINDS);
-			join(_metadata, play, nth / 2 / KINDS);
+			join(_metadata, play, first);
+			change(play, 0, how & 1 ? SO_REUSEADDR : SO_REUSEPORT);
+			if (how & 2)
+				listen_on(_metadata, play, 0);
+			join(_metadata, play, second);
+			join(_metadata, play, first);
 			for (i = 0; i < play->members; i++)
-				if (play->type == SOCK_STREAM)
+				if (listens)
 					listen_on(_metadata, play, i);
 			end(play);
 		}
@@ -468,7 +475,7 @@ enum {
 	SECOND_REUSE, SECOND_SHARE, SECOND_TENANT,
 	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
 	HOME6_REUSE, HOME6_SHARE, HOME6_TENANT, MAPPED_SHARE, MAPPED_ANY_SHARE,
-	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_TENANT,
+	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_TENANT, MULTICAST_SHARE,
 };
 
 static const struct {
@@ -484,6 +491,8 @@ static const struct {
 	{ "of a strict one the address counts, v6only as well",
 	  { SECOND_REUSE, ONLY6_SHARE, SECOND_SHARE, HOME6_SHARE, HOME_SHARE,
 	    ONLY6_SHARE }, 6 },
+	{ "of a strict one the address counts that it receives on",
+	  { HOME_REUSE, MULTICAST_SHARE, HOME_SHARE, MULTICAST_SHARE }, 4 },
 	{ "of a strict one the IPv6 address counts",
 	  { HOME_REUSE, HOME6_SHARE, HOME_SHARE, HOME6_TENANT, HOME6_SHARE }, 5 },
 	{ "a wildcard between two specifics",

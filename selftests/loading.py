@@ -367,6 +367,38 @@ def a_step_is_refused(function):
         equal({"ok"}, set(answers), "loads that could not check something")
 
 
+def beside_v6only(port):
+    """Whether an IPv4 address can be bound beside [::] that takes no IPv4."""
+    with Namespace(), plain_socket("::1", TCP) as only, plain_socket("::1", TCP) as mapped:
+        for sock in (only, mapped):
+            if not port:
+                set_mark(sock)
+        only.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        only.bind(("::", port))
+        return code(mapped.bind, ("::ffff:127.0.0.1", port))
+
+
+# How often the module asks, and may find a port taken by somebody else
+TRIES = 8
+
+
+@test()
+def a_port_is_taken():
+    """A rule of bind() that is found out at load is asked for again, on other ports."""
+    args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
+    if calls_of_a_load("kernel_bind", args) < 2 * TRIES:
+        raise Skip("this kernel has no IPv6, or no rules to find out")
+    with restored():
+        if is_loaded():
+            unload()
+        # The first bind() of the first question succeeds, its second one does not, and
+        # then none does before the last try.
+        with refused("kernel_bind", skip=1, times=TRIES - 1, err=errno.EADDRINUSE) as calls:
+            load(args)
+            equal(True, calls() > TRIES, "binds at load")
+        equal(beside_v6only(OTHER_PORT), beside_v6only(0))
+
+
 @test()
 def a_family_is_missing():
     """A family that the kernel does not have is not checked."""

@@ -919,6 +919,31 @@ TEST_F(choice, reuseport_group_of_one)
 	}
 }
 
+/* A bound socket without SO_REUSEPORT is in no group, and takes no program for one. */
+TEST_F(choice, reuseport_program_needs_a_group)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int program = LOAD_PROGRAM(BPF_PROG_TYPE_SK_REUSEPORT, SK_REUSEPORT_SELECT,
+		MOV_IMM(R0, SK_PASS), RETURN());
+	int type, reuse, fd;
+
+	for (type = 0; type < 2; type++) {
+		for (reuse = 0; reuse < 2; reuse++) {
+			fd = socket_for(_metadata, variant->home, types[type], variant->port);
+			ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, reuse));
+			ASSERT_EQ(0, bind_to(fd, variant->home, variant->port));
+			EXPECT_EQ(-EINVAL, set_int(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF,
+						   program));
+			if (types[type] == SOCK_STREAM)
+				ASSERT_EQ(0, rc(listen(fd, 1)));
+			EXPECT_EQ(-EINVAL, set_int(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF,
+						   program));
+			expect_port(_metadata, fd, variant->port);
+			close(fd);
+		}
+	}
+}
+
 /*
  * A program of a group is told whether the group is bound to the wildcard: this one
  * drops datagrams if that is not as expected. @late: the first socket sets SO_REUSEPORT

@@ -110,6 +110,41 @@ TEST_F(place, vrf)
 	expect_port(_metadata, second, variant->port);
 }
 
+/*
+ * A bound socket that is moved into a VRF stays where it is bound. On an ordinary port the
+ * kernel warns when it then listens, so there is no control.
+ */
+TEST_F(place, moved_into_a_vrf)
+{
+	const char * const hosts[] = { is_ip6(variant->home) ? "::" : "0.0.0.0", variant->home };
+	int rival, moved;
+	size_t i;
+
+	if (variant->port)
+		return;
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	for (i = 0; i < ARRAY_SIZE(hosts); i++) {
+		rival = socket_for(_metadata, hosts[i], SOCK_STREAM, 0);
+		moved = socket_for(_metadata, hosts[i], SOCK_STREAM, 0);
+		ASSERT_EQ(0, set_int(rival, SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, set_int(moved, SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(rival, hosts[i], 0));
+		ASSERT_EQ(0, bind_to(moved, hosts[i], 0));
+		ASSERT_EQ(0, rc(listen(rival, 1)));
+		ASSERT_EQ(0, set_device(moved, "port0vrf"));
+		EXPECT_EQ(-EADDRINUSE, rc(listen(moved, 1)));
+		expect_port(_metadata, moved, 0);
+		close(rival);
+		EXPECT_EQ(0, rc(listen(moved, 1)));
+		expect_port(_metadata, moved, 0);
+		rival = socket_for(_metadata, hosts[i], SOCK_STREAM, 0);
+		EXPECT_EQ(-EADDRINUSE, bind_to(rival, hosts[i], 0));
+		close(moved);
+		EXPECT_EQ(0, bind_to(rival, hosts[i], 0));
+		close(rival);
+	}
+}
+
 /* With tcp_l3mdev_accept, a VRF is like any other device. */
 TEST_F(place, vrf_accepting_for_all)
 {
