@@ -1657,6 +1657,10 @@ static int do_addrform(struct call *call)
 /*
  * IPV6_ADDRFORM needs a connected socket. The socket has one connection when the call
  * begins; later it is bound, and has another connection from that port.
+ *
+ * On some kernels, TCP can bind an IPv4 address beside the same v4-mapped one. There it
+ * can do so after IPV6_ADDRFORM, too, and listen() on an ordinary port makes the kernel
+ * warn.
  */
 TEST_F(addrform, late)
 {
@@ -1668,6 +1672,10 @@ TEST_F(addrform, late)
 		.type = variant->type, .port = variant->port,
 		.about = "a late IPV6_ADDRFORM",
 	};
+	const struct contest pair = {
+		.host = MAPPED, .dest = "127.0.0.1", .type = variant->type,
+	};
+	bool conflict = bind_beside(_metadata, &pair);
 	long users = wait_for_users(0);
 
 	ASSERT_EQ(0, connect_to(fd, MAPPED, PEER_PORT));
@@ -1679,9 +1687,11 @@ TEST_F(addrform, late)
 	ASSERT_EQ(0, connect_to(fd, MAPPED, PEER_PORT));
 	EXPECT_EQ(0, call_release(_metadata, &addrform));
 	EXPECT_EQ(variant->port, local_port(fd));
-	expect_taken(_metadata, &place);
+	if (conflict)
+		expect_taken(_metadata, &place);
 	EXPECT_EQ(0, disconnect(fd));
-	expect_filed(_metadata, fd, &place);
+	if (conflict)
+		expect_filed(_metadata, fd, &place);
 	close(fd);
 	close(peer);
 	settle(_metadata);
