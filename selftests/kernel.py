@@ -24,7 +24,7 @@ BUILT = os.path.join(os.path.dirname(os.path.realpath(__file__)), "kernel")
 
 # A test that takes longer than this many seconds, as tls does, is stopped, and only its
 # results so far are compared.
-PATIENCE = 45
+PATIENCE = 20
 
 # Some of the tests measure time and sometimes fail on a busy machine. Only differences
 # that appear in each of so many rounds count.
