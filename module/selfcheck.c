@@ -162,13 +162,39 @@ static int port0_check_bind(const struct port0_check *check,
 	return wrong ? port0_check_fault(check, wrong) : 0;
 }
 
+/*
+ * Accept connections until there is one from port 0: others are somebody else's.
+ * Returns 0 or an errno.
+ */
+static int port0_check_accept(struct socket *peer)
+{
+	struct socket *child;
+	int tries, err;
+	__be16 port;
+
+	for (tries = 0; tries < PORT0_CHECK_TRIES; tries++) {
+		err = kernel_accept(peer, &child, O_NONBLOCK);
+		if (err == -EAGAIN) {
+			msleep(1);
+			continue;
+		}
+		if (err)
+			return err;
+		port = inet_sk(child->sk)->inet_dport;
+		sock_release(child);
+		if (!port)
+			return 0;
+	}
+	return -EAGAIN;
+}
+
 /* Connect from port 0 to an ephemeral port. */
 static int port0_check_connect(const struct port0_check *check,
 			       struct socket *sock)
 {
-	struct socket *peer, *child = NULL;
 	union port0_check_name name;
-	int err, len, tries;
+	struct socket *peer;
+	int err, len;
 	__be16 port;
 
 	err = port0_check_peer(check, &peer, &port);
@@ -188,20 +214,12 @@ static int port0_check_connect(const struct port0_check *check,
 		err = port0_check_fault(check, "connect() left port 0");
 		goto out;
 	}
-	/* It may be somebody else's, so its port proves nothing. */
-	for (tries = 0; tries < PORT0_CHECK_TRIES; tries++) {
-		err = kernel_accept(peer, &child, O_NONBLOCK);
-		if (err != -EAGAIN)
-			break;
-		msleep(1);
-	}
+	err = port0_check_accept(peer);
 	if (err)
 		err = port0_check_unseen(check,
 					 "connections from port 0 do not arrive",
 					 err);
 out:
-	if (child)
-		sock_release(child);
 	sock_release(peer);
 	return err;
 }
