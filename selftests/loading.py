@@ -601,9 +601,10 @@ def a_program_moves_addresses():
 
 @contextlib.contextmanager
 def stranger():
-    """Somebody without any right who sends to port 0 at every turn, on this CPU only.
+    """A process without privileges that sends to port 0 all the time.
 
-    He runs as soon as he wants to, so that he sends while the check has sockets there.
+    It has the CPU of this process and a real-time priority, so that it sends while the
+    self-check has sockets on port 0.
     """
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
@@ -629,7 +630,7 @@ def stranger():
 
 @test()
 def a_stranger_sends():
-    """What others send to the sockets of the check does not count."""
+    """Datagrams of others to the sockets of the self-check are ignored."""
     with restored(), stranger():
         for _ in range(ROUNDS):
             if is_loaded():

@@ -18,12 +18,14 @@ import sys
 import time
 import traceback
 
-from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, absent, expect_tcp_sockets, hooked, is_loaded, load,
-                          module_file, parameters, present, restored, skip_without_list,
-                          tcp_sockets, udp_sockets, unload, users, wait_for)
+from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, absent, expect_tcp_sockets,
+                          hooked, is_loaded, load, module_file, parameters, present, restored,
+                          skip_without_list, tcp_sockets, udp_sockets, unload, users,
+                          wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, is_ephemeral,
-                        is_older_than, kernel_log, main, plain_socket, read, reset_on_close, run, set_mark, test, write)
+                        is_older_than, kernel_log, main, plain_socket, read,
+                        reset_on_close, run, set_mark, test, write)
 
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 STRESS_ROUNDS = 3

@@ -150,20 +150,20 @@ static bool is_broadcast(int fd, const union address *host)
  */
 static const char *find_source(const union address *host, union address *source)
 {
-	int fd = socket(host->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	const char *trouble = why_no_host(host);
 	union address to = *host;
 	socklen_t len = sizeof(*source);
 	static char why[100];
-	int error = 0;
+	int fd, error = 0;
 
 	memset(source, 0, sizeof(*source));
+	if (trouble)
+		return trouble;
+	fd = socket(host->sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return errno == EAFNOSUPPORT ? "this kernel has no such addresses" : NULL;
 	set_port(&to, options.control);
-	if (trouble)
-		;
-	else if (connect(fd, &to.sa, address_len(&to)))
+	if (connect(fd, &to.sa, address_len(&to)))
 		error = errno;
 	else if (getsockname(fd, &source->sa, &len))
 		source->sa.sa_family = 0;
