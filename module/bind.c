@@ -310,8 +310,13 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 }
 
 /**
- * port0_bind_claim - refuse port 0 to a bind() in flight that has no privilege for it
+ * port0_bind_claim - refuse port 0 to a bind() in flight that must not get it
  * @sk: the socket
+ *
+ * The ULP "smc" moves the file of a TCP socket to a new SMC socket. When SMC listens or
+ * connects, it overwrites SOCK_BINDPORT_LOCK, on which port0_sock_pins() relies. So a
+ * program's socket that has no file does not get port 0, and one on port 0 does not get
+ * that ULP: see port0_refuses_ulp().
  *
  * The kernel has checked the privilege for the stand-in, which needs none if
  * ip_unprivileged_port_start is 1. port0_bind_prepare() has read the limit for port 0 at
@@ -320,12 +325,15 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind(); may sleep.
- * Return: the call, for port0_bind_claimed(), or ERR_PTR(-EACCES).
+ * Return: the call, for port0_bind_claimed(); ERR_PTR(-EOPNOTSUPP) if SMC has the file
+ * of the socket; ERR_PTR(-EACCES).
  */
 struct port0_call *port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
+	if (!sk->sk_socket->file && !sk->sk_kern_sock)
+		return ERR_PTR(-EOPNOTSUPP);
 	if (call->needs_cap && !port0_bind_has_cap(sk)) {
 		call->denied = true;
 		return ERR_PTR(-EACCES);
@@ -373,6 +381,23 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
 {
 	return snum || !port0_place_holds(sk) ? -EINVAL : 0;
 }
+
+#if IS_ENABLED(CONFIG_SMC)
+/**
+ * port0_refuses_ulp - tell whether a socket must not get an upper layer protocol (ULP)
+ * @sk: a marked TCP socket
+ * @name: the name of the ULP
+ *
+ * See port0_bind_claim().
+ *
+ * Context: process, socket locked, in tcp_set_ulp(); does not sleep.
+ * Return: true if the socket holds port 0 and would be handed to SMC.
+ */
+bool port0_refuses_ulp(const struct sock *sk, const char *name)
+{
+	return port0_sock_holds(sk) && !strcmp(name, "smc");
+}
+#endif
 
 /**
  * port0_bind_release - note that a socket gives its port back

@@ -19,6 +19,7 @@
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/route.h>
+#include <net/tcp.h>
 #include <net/transp_v6.h>
 #include <net/udp.h>
 
@@ -30,6 +31,7 @@ int __inet_bind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 int inet_csk_get_port(struct sock *sk, unsigned short snum);
 int udp_v4_get_port(struct sock *sk, unsigned short snum);
 int inet_autobind(struct sock *sk);
+int tcp_set_ulp(struct sock *sk, const char *name);
 int __inet_hash_connect(PORT0_HASH_CONNECT_PARAMS);
 int inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 void inet_put_port(struct sock *sk);

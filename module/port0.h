@@ -123,6 +123,9 @@ int port0_inet6_rebind(struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
 bool port0_bind_wants_port(const struct sock *sk, unsigned short snum);
 struct port0_call *port0_bind_claim(struct sock *sk);
 void port0_bind_claimed(struct sock *sk, struct port0_call *call);
+#if IS_ENABLED(CONFIG_SMC)
+bool port0_refuses_ulp(const struct sock *sk, const char *name);
+#endif
 int port0_bind_keep(const struct sock *sk, unsigned short snum);
 void port0_bind_release(struct sock *sk);
 

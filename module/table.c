@@ -367,6 +367,15 @@ PORT0_HOOK(__inet_hash_connect)
 	return port0_sock_holds(ARG(1)) ? PORT0_ENTER : PORT0_PASS;
 }
 
+#if IS_ENABLED(CONFIG_SMC)
+/* Newer kernels have no ULP "smc"; they answer the same. */
+PORT0_ANSWER(tcp_set_ulp, int, (struct sock *sk, const char *name), -ENOENT);
+PORT0_HOOK(tcp_set_ulp)
+{
+	return port0_refuses_ulp(ARG(0), ARG(1)) ? PORT0_ANSWER : PORT0_PASS;
+}
+#endif
+
 /* getpeername() and accept(), where inet_dport is 0 */
 
 /* If there is no peer, the kernel's own ENOTCONN is right. */
@@ -486,6 +495,9 @@ PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
 struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(inet_bind, BIND, socket, ENTER(inet_bind),
 		    ANSWER(inet_bind)),
+#if IS_ENABLED(CONFIG_SMC)
+	PORT0_ENTRY(tcp_set_ulp, BIND, sock, ANSWER(tcp_set_ulp)),
+#endif
 	PORT0_ENTRY(__inet_bind, BIND, sock, ENTER(__inet_bind)),
 #if IS_ENABLED(CONFIG_IPV6)
 	PORT0_ENTRY(inet6_bind, BIND, socket, ENTER(inet6_bind),

@@ -98,12 +98,11 @@ bool port0_watch_wanted(const struct socket *sock)
 	struct file *file = sock->file;
 
 	/*
-	 * System calls cannot reach a kernel socket, such as the self-check's. A
-	 * program's socket has no file if the ULP "smc" has moved the file to an SMC
-	 * socket.
+	 * System calls cannot reach a kernel socket, such as the self-check's. No other
+	 * socket without a file gets port 0: see port0_bind_claim().
 	 */
 	if (!file)
-		return !sock->sk->sk_kern_sock;
+		return false;
 #ifdef CONFIG_IO_URING
 	if (current->io_uring)
 		return true;

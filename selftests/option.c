@@ -609,4 +609,76 @@ TEST(smc_fallen_back)
 	expect_ephemeral_bind(_metadata, fd, "127.0.0.1", SOCK_STREAM);
 }
 
+static int hand_to_smc(int fd)
+{
+	return rc(setsockopt(fd, SOL_TCP, TCP_ULP, "smc", sizeof("smc")));
+}
+
+/*
+ * Some kernels can hand a TCP socket to SMC. SMC then overwrites its flags, so a socket
+ * must not both be on port 0 and be handed over.
+ */
+FIXTURE(smc_ulp) {
+	int fd;
+};
+
+FIXTURE_VARIANT(smc_ulp) {
+	const char *host;
+};
+
+FIXTURE_VARIANT_ADD(smc_ulp, ip4) { .host = "127.0.0.1", };
+FIXTURE_VARIANT_ADD(smc_ulp, ip6) { .host = "::1", };
+
+FIXTURE_SETUP(smc_ulp)
+{
+	enter_netns(_metadata);
+	self->fd = new_socket(_metadata, variant->host, SOCK_STREAM);
+}
+
+FIXTURE_TEARDOWN(smc_ulp)
+{
+	close(self->fd);
+}
+
+TEST_F(smc_ulp, not_on_port_zero)
+{
+	require_mark(_metadata, self->fd);
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(-ENOENT, hand_to_smc(self->fd));
+	ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	EXPECT_EQ(0, local_port(self->fd));
+	EXPECT_EQ(1, holds_zero(self->fd));
+}
+
+TEST_F(smc_ulp, others_may)
+{
+	int plain = new_socket(_metadata, variant->host, SOCK_STREAM);
+
+	ASSERT_EQ(0, bind_to(plain, variant->host, OTHER_PORT));
+	require_mark(_metadata, self->fd);
+	EXPECT_EQ(hand_to_smc(plain), hand_to_smc(self->fd));
+}
+
+TEST_F(smc_ulp, then_not_port_zero)
+{
+	require_mark(_metadata, self->fd);
+	if (hand_to_smc(self->fd))
+		SKIP(return, "this kernel cannot hand a TCP socket to SMC");
+	EXPECT_EQ(-EOPNOTSUPP, bind_to(self->fd, variant->host, 0));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+}
+
+TEST_F(smc_ulp, then_marked)
+{
+	if (hand_to_smc(self->fd))
+		SKIP(return, "this kernel cannot hand a TCP socket to SMC");
+	set_mark(self->fd, 1);
+	bind_to(self->fd, variant->host, 0);
+	EXPECT_NE(0, local_port(self->fd));
+	listen(self->fd, 1);
+	EXPECT_NE(1, holds_zero(self->fd));
+}
+
 TEST_HARNESS_MAIN

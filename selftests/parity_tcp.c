@@ -179,12 +179,12 @@ static void tls_start(struct __test_metadata *_metadata, int fd)
 TEST_F(tcp, ktls)
 {
 	struct link link = link_up(_metadata, variant->home, variant->port);
-	int error = rc(setsockopt(link.child, SOL_TCP, TCP_ULP, "tls", 3));
+	int error = rc(setsockopt(link.client, SOL_TCP, TCP_ULP, "tls", 3));
 
 	if (error == -ENOENT)
 		SKIP(return, "no CONFIG_TLS");
 	ASSERT_EQ(0, error);
-	ASSERT_EQ(0, rc(setsockopt(link.client, SOL_TCP, TCP_ULP, "tls", 3)));
+	ASSERT_EQ(0, rc(setsockopt(link.child, SOL_TCP, TCP_ULP, "tls", 3)));
 	tls_start(_metadata, link.child);
 	tls_start(_metadata, link.client);
 	talk(_metadata, link.client, link.child);
