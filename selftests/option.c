@@ -674,11 +674,10 @@ TEST_F(smc_ulp, then_marked)
 {
 	if (hand_to_smc(self->fd))
 		SKIP(return, "this kernel cannot hand a TCP socket to SMC");
-	set_mark(self->fd, 1);
-	bind_to(self->fd, variant->host, 0);
-	EXPECT_NE(0, local_port(self->fd));
-	listen(self->fd, 1);
-	EXPECT_NE(1, holds_zero(self->fd));
+	require_mark(_metadata, self->fd);
+	EXPECT_EQ(-EOPNOTSUPP, bind_to(self->fd, variant->host, 0));
+	ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	EXPECT_TRUE(is_ephemeral(local_port(self->fd)));
 }
 
 TEST_HARNESS_MAIN
