@@ -15,7 +15,7 @@ import re
 import struct
 import subprocess
 
-from port0_module import (HAS_TRACER, is_loaded, load, load_file, unload, users, wait_for,
+from port0_module import (HAS_TRACER, is_loaded, load, load_file, restored, unload, users, wait_for,
                           wait_until_unused, without_module)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace, Skip,
                         bound_socket, check, code, equal, is_older_than, kernel_log, libc, main,
@@ -388,4 +388,5 @@ def kprobes_that_do_not_arm_beside_others():
 
 
 if __name__ == "__main__":
-    main()
+    with restored():
+        main()

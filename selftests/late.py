@@ -13,7 +13,7 @@ import re
 import time
 
 from port0_module import (HAS_TRACER, KPROBES, REFUSAL, hooked, is_loaded, livepatch, load,
-                          refused, unload, users, without_module)
+                          refused, restored, unload, users, without_module)
 from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
                         equal, get_mark, holds_zero, is_ephemeral, kernel_log, main,
                         plain_socket, read, set_mark, test, write)
@@ -410,4 +410,5 @@ def unloads_while_refused():
 
 if __name__ == "__main__":
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    main()
+    with restored():
+        main()
