@@ -24,6 +24,9 @@
 #include "turn.h"
 #include "watch.h"
 
+/* The ULP that hands a TCP socket to SMC; newer kernels do not have it. */
+#define PORT0_SMC_ULP	"smc"
+
 /* The port is at the same place in both families. */
 static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 {
@@ -117,7 +120,7 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
 	/* Before 6.1, __inet_bind() turns any errno of get_port() into -EADDRINUSE. */
-	return err && call->denied ? -EACCES : err;
+	return call->refusal ?: err;
 }
 
 /**
@@ -309,14 +312,30 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
 	return call && call->stand_in;
 }
 
+/*
+ * Tell whether a socket has been handed to SMC, by the ULP "smc". That moves the file of
+ * the socket to a new SMC socket. If SMC falls back to TCP, it gives the file back, but
+ * calls that found the SMC socket before may still be in flight.
+ */
+static bool port0_bind_is_smc(const struct sock *sk)
+{
+#if IS_ENABLED(CONFIG_SMC)
+	const struct tcp_ulp_ops *ulp = sk->sk_protocol == IPPROTO_TCP ?
+		inet_csk(sk)->icsk_ulp_ops : NULL;
+
+	return ulp && !strcmp(ulp->name, PORT0_SMC_ULP);
+#else
+	return false;
+#endif
+}
+
 /**
  * port0_bind_claim - refuse port 0 to a bind() in flight that must not get it
  * @sk: the socket
  *
- * The ULP "smc" moves the file of a TCP socket to a new SMC socket. When SMC listens or
- * connects, it overwrites SOCK_BINDPORT_LOCK, on which port0_sock_pins() relies. So a
- * program's socket that has no file does not get port 0, and one on port 0 does not get
- * that ULP: see port0_refuses_ulp().
+ * When SMC listens or connects, it overwrites SOCK_BINDPORT_LOCK of a TCP socket that was
+ * handed to it, and port0_sock_pins() relies on that. So such a socket does not get port
+ * 0, and one on port 0 is not handed over: see port0_refuses_ulp().
  *
  * The kernel has checked the privilege for the stand-in, which needs none if
  * ip_unprivileged_port_start is 1. port0_bind_prepare() has read the limit for port 0 at
@@ -325,20 +344,18 @@ bool port0_bind_wants_port(const struct sock *sk, unsigned short snum)
  *
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind(); may sleep.
- * Return: the call, for port0_bind_claimed(); ERR_PTR(-EOPNOTSUPP) if SMC has the file
- * of the socket; ERR_PTR(-EACCES).
+ * Return: the call, for port0_bind_claimed(); ERR_PTR(-EOPNOTSUPP) if the socket was
+ * handed to SMC; ERR_PTR(-EACCES).
  */
 struct port0_call *port0_bind_claim(struct sock *sk)
 {
 	struct port0_call *call = port0_call_find(sk, PORT0_CALL_BIND);
 
-	if (!sk->sk_socket->file && !sk->sk_kern_sock)
-		return ERR_PTR(-EOPNOTSUPP);
-	if (call->needs_cap && !port0_bind_has_cap(sk)) {
-		call->denied = true;
-		return ERR_PTR(-EACCES);
-	}
-	return call;
+	if (port0_bind_is_smc(sk))
+		call->refusal = -EOPNOTSUPP;
+	else if (call->needs_cap && !port0_bind_has_cap(sk))
+		call->refusal = -EACCES;
+	return call->refusal ? ERR_PTR(call->refusal) : call;
 }
 
 /**
@@ -395,7 +412,7 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  */
 bool port0_refuses_ulp(const struct sock *sk, const char *name)
 {
-	return port0_sock_holds(sk) && !strcmp(name, "smc");
+	return port0_sock_holds(sk) && !strcmp(name, PORT0_SMC_ULP);
 }
 #endif
 

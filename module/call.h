@@ -41,7 +41,7 @@ enum port0_call_kind {
  * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
  * @literal: bind: port 0 means port 0; false while "drain" is set
  * @needs_cap: bind: port 0 needs CAP_NET_BIND_SERVICE; valid if @stand_in
- * @denied: bind: get_port has refused port 0, since the caller lacks that
+ * @refusal: bind: the errno with which get_port has refused port 0, or 0
  * @claimed: bind: the socket has been given port 0
  * @place: bind: the address that the socket was filed under; valid if @claimed
  * @watch: bind: to be started when port 0 is taken; NULL if no other call on the
@@ -60,7 +60,7 @@ struct port0_call {
 
 	bool literal;
 	bool needs_cap;
-	bool denied;
+	int refusal;
 	bool claimed;
 	struct port0_place place;
 	struct port0_watch *watch;

@@ -98,8 +98,9 @@ bool port0_watch_wanted(const struct socket *sock)
 	struct file *file = sock->file;
 
 	/*
-	 * System calls cannot reach a kernel socket, such as the self-check's. No other
-	 * socket without a file gets port 0: see port0_bind_claim().
+	 * System calls cannot reach a kernel socket, such as the self-check's. Another
+	 * socket has no file while SMC has it, and does not get port 0: see
+	 * port0_bind_claim().
 	 */
 	if (!file)
 		return false;

@@ -670,6 +670,42 @@ TEST_F(smc_ulp, then_not_port_zero)
 	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
 }
 
+/*
+ * SMC gives the socket back if an option asks for what only TCP has. Calls that found
+ * the SMC socket before can still overwrite its flags.
+ */
+TEST_F(smc_ulp, fallen_back_then_not_port_zero)
+{
+	require_mark(_metadata, self->fd);
+	if (hand_to_smc(self->fd))
+		SKIP(return, "this kernel cannot hand a TCP socket to SMC");
+	ASSERT_EQ(0, set_int(self->fd, SOL_TCP, TCP_FASTOPEN, 1));
+	ASSERT_EQ(IPPROTO_TCP, get_int(self->fd, SOL_SOCKET, SO_PROTOCOL));
+	EXPECT_EQ(-EOPNOTSUPP, bind_to(self->fd, variant->host, 0));
+	EXPECT_EQ(0, holds_zero(self->fd));
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, OTHER_PORT));
+	ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	EXPECT_EQ(OTHER_PORT, local_port(self->fd));
+}
+
+/* The ULP "tls" needs a connection, and stays when that ends. */
+TEST_F(smc_ulp, another_ulp_may)
+{
+	struct link link = link_up(_metadata, variant->host, OTHER_PORT);
+	int error = rc(setsockopt(link.client, SOL_TCP, TCP_ULP, "tls", 3));
+	char byte;
+
+	if (error == -ENOENT)
+		SKIP(return, "no CONFIG_TLS");
+	ASSERT_EQ(0, error);
+	reset_on_close(link.child);
+	close(link.child);
+	ASSERT_EQ(-ECONNRESET, rc(recv(link.client, &byte, 1, 0)));
+	require_mark(_metadata, link.client);
+	ASSERT_EQ(0, bind_to(link.client, variant->host, 0));
+	EXPECT_EQ(1, holds_zero(link.client));
+}
+
 TEST_F(smc_ulp, then_marked)
 {
 	if (hand_to_smc(self->fd))
