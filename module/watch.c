@@ -41,8 +41,8 @@
 
 /**
  * struct port0_watch - the watch on one socket
- * @node: in the bucket of @sk until the port is given back; written with both the
- *	lock of the bucket and the socket lock held
+ * @node: in the bucket of @sk until the port is given back; linked and unlinked with
+ *	both the lock of the bucket and the socket lock held
  * @wait: in the wait queue of the socket lock
  * @sk: the socket, with a reference on it
  * @place: what it was filed under when the socket lock was last released; guarded
@@ -161,8 +161,11 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 						 wait);
 	struct sock *sk = watch->sk;
 
-	/* The port has been given back; the work item has not run yet. */
-	if (hlist_unhashed(&watch->node) || !port0_sock_holds(sk))
+	/*
+	 * The port has been given back; the work item has not run yet. Neighbours in the
+	 * bucket may be linked and unlinked meanwhile, which writes @node, too.
+	 */
+	if (hlist_unhashed_lockless(&watch->node) || !port0_sock_holds(sk))
 		return 0;
 	if (port0_watch_agrees(watch, sk))
 		port0_place_read(&watch->place, sk);
