@@ -1,16 +1,41 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The module itself: its reference count, unloading and loading it.
+ * The module itself: its reference count, unloading and loading it; and the modules that
+ * the tests need.
  *
  * PORT0_KO in the environment is the file that it is loaded from.
  */
 #ifndef PORT0_MODULE_H
 #define PORT0_MODULE_H
 
+#include <libgen.h>
+#include <limits.h>
 #include <sys/syscall.h>
 #include <time.h>
 
 #include "net.h"
+
+/* Loads a module from modules/ beside the program. */
+static inline int test_module_load(const char *name)
+{
+	char program[PATH_MAX] = "", path[2 * PATH_MAX];
+	int fd, err;
+
+	if (readlink("/proc/self/exe", program, PATH_MAX - 1) < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "%s/modules/%s.ko", dirname(program), name);
+	fd = rc(open(path, O_RDONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	err = rc(syscall(SYS_finit_module, fd, "", 0));
+	close(fd);
+	return err;
+}
+
+static inline void test_module_unload(const char *name)
+{
+	syscall(SYS_delete_module, name, O_NONBLOCK);
+}
 
 /* A number from a file, or -1 if there is none. */
 static inline long read_number(const char *path)

@@ -10,6 +10,7 @@
 #include <net/ethernet.h>
 #include <netinet/tcp.h>
 
+#include "module.h"
 #include "port0_test.h"
 
 #ifndef IPPROTO_MPTCP
@@ -614,9 +615,16 @@ static int hand_to_smc(int fd)
 	return rc(setsockopt(fd, SOL_TCP, TCP_ULP, "smc", sizeof("smc")));
 }
 
+static __attribute__((destructor)) void ulp_unload(void)
+{
+	if (!access("/sys/module/port0_ulp", F_OK))
+		test_module_unload("port0_ulp");
+}
+
 /*
  * Some kernels can hand a TCP socket to SMC. SMC then overwrites its flags, so a socket
- * must not both be on port 0 and be handed over.
+ * must not both be on port 0 and be handed over. For other kernels that have SMC, there
+ * is port0_ulp.ko, whose ULP has the same name and does nothing.
  */
 FIXTURE(smc_ulp) {
 	int fd;
@@ -631,7 +639,11 @@ FIXTURE_VARIANT_ADD(smc_ulp, ip6) { .host = "::1", };
 
 FIXTURE_SETUP(smc_ulp)
 {
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
+	/* Fails if the kernel has that ULP, or if the module is loaded already. */
+	test_module_load("port0_ulp");
 	self->fd = new_socket(_metadata, variant->host, SOCK_STREAM);
 }
 

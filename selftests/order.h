@@ -11,8 +11,6 @@
 #ifndef PORT0_ORDER_H
 #define PORT0_ORDER_H
 
-#include <libgen.h>
-#include <limits.h>
 #include <linux/filter.h>
 #include <linux/userfaultfd.h>
 #include <sys/mman.h>
@@ -21,6 +19,8 @@
 
 /* after what a call tests without the socket lock, before it takes the lock */
 #define BEFORE_LOCK	"lock"
+/* the same when it takes the lock for the second time */
+#define BEFORE_RELOCK	"relock"
 /* before the socket lock is released */
 #define BEFORE_UNLOCK	"unlock"
 /* after the socket lock was released */
@@ -34,26 +34,13 @@
  */
 static inline bool hold_load(void)
 {
-	char path[PATH_MAX + sizeof("/modules/port0_hold.ko")] = "";
-	int fd, err;
-
-	if (!access("/dev/port0_hold", F_OK))
-		return true;
-	if (readlink("/proc/self/exe", path, PATH_MAX) < 0)
-		return false;
-	strcat(dirname(path), "/modules/port0_hold.ko");
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	err = rc(syscall(SYS_finit_module, fd, "", 0));
-	close(fd);
-	return !err;
+	return !access("/dev/port0_hold", F_OK) || !test_module_load("port0_hold");
 }
 
 static __attribute__((destructor)) void hold_unload(void)
 {
 	if (!access("/dev/port0_hold", F_OK))
-		syscall(SYS_delete_module, "port0_hold", O_NONBLOCK);
+		test_module_unload("port0_hold");
 }
 
 struct slow_page {

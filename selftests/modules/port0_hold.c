@@ -5,7 +5,7 @@
  * killably. So another task's calls happen before its own, in every run.
  *
  * Each open of /dev/port0_hold is one hold. The task to be held writes "lock",
- * "unlock", "unlocked" or "waited", and makes a call. A read returns when the
+ * "relock", "unlock", "unlocked" or "waited", and makes a call. A read returns when the
  * task is held. Closing the file releases it. A task may write into several
  * files, to be held at one place after another.
  *
@@ -56,13 +56,16 @@ enum port0_hold_what {
  * @word: its name
  * @what: what the function there does
  * @after: it has been done
+ * @skip: how often the task passes there before it is held
  */
 static const struct port0_hold_place {
 	const char *word;
 	enum port0_hold_what what;
 	bool after;
+	int skip;
 } port0_hold_places[] = {
 	{ "lock", PORT0_HOLD_LOCK, false },
+	{ "relock", PORT0_HOLD_LOCK, false, 1 },
 	{ "unlock", PORT0_HOLD_UNLOCK, false },
 	{ "unlocked", PORT0_HOLD_UNLOCK, true },
 	{ "waited", PORT0_HOLD_WAIT, true },
@@ -106,12 +109,14 @@ enum port0_hold_state {
  * @task: the task to be held; compared, never dereferenced
  * @place: where it is to be held
  * @point: the function where it is held
+ * @skip: how often the task is still to pass; only that task changes it
  */
 static struct port0_hold {
 	atomic_t state;
 	const struct task_struct *task;
 	const struct port0_hold_place *place;
 	const struct port0_hold_point *point;
+	int skip;
 } port0_holds[PORT0_HOLD_MAX];
 
 static DECLARE_WAIT_QUEUE_HEAD(port0_hold_wait);
@@ -185,7 +190,7 @@ static int port0_hold_pre(struct kprobe *kp, struct pt_regs *regs)
 	struct port0_hold *hold = port0_hold_armed(point->what);
 	int state;
 
-	if (!hold)
+	if (!hold || hold->skip-- > 0)
 		return 0;
 	state = hold->place->after ? PORT0_HOLD_CALLING : PORT0_HOLD_HELD;
 	hold->point = point;
@@ -265,6 +270,7 @@ static ssize_t port0_hold_write(struct file *file, const char __user *buf,
 		return -EBUSY;
 	hold->task = current;
 	hold->place = &port0_hold_places[where];
+	hold->skip = hold->place->skip;
 	/* Pairs with the acquire in port0_hold_mine(). */
 	atomic_set_release(&hold->state, PORT0_HOLD_ARMED);
 	return len;
