@@ -651,10 +651,16 @@ TEST_F(any, bind_of_another_process)
 LATE(group);
 CONTEST(group, ip4, "224.0.0.251", "127.0.0.1", "127.0.0.3", NULL, SOCK_DGRAM);
 CONTEST(group, ip6, "ff05::fb", "::1", "fd00::2", NULL, SOCK_DGRAM);
+CONTEST(group, ip4_tcp, "224.0.0.251", "127.0.0.1", "127.0.0.3", NULL, SOCK_STREAM);
 
 /* To its host's address, which is the source then */
 LATE_BIND(group, answer_as_host)
 {
+	if (self->contest->type == SOCK_STREAM) {
+		connect_to_peer(_metadata, self);
+		EXPECT_AT(&self->place, self->port, local_port(self->fd));
+		return;
+	}
 	EXPECT_AT(&self->place, 1,
 		  send_to(self->fd, self->contest->dest, PEER_PORT, "a", 0));
 	expect_peer(_metadata, self);
@@ -883,8 +889,33 @@ static int do_nothing(struct call *call)
 }
 
 /*
+ * How many small objects the kernel has allocated that count against no control group,
+ * from its caches for objects of any kind; -1 if that cannot be told.
+ */
+static long uncharged_objects(void)
+{
+	FILE *file = fopen("/proc/slabinfo", "re");
+	long objects, sum = 0;
+	bool charges = false;
+	char line[512];
+	int size;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		charges |= !strncmp(line, "kmalloc-cg-", 11);
+		if ((sscanf(line, "kmalloc-%d %ld", &size, &objects) == 2 ||
+		     sscanf(line, "kmalloc-rnd-%*d-%d %ld", &size, &objects) == 2) &&
+		    size <= 512)
+			sum += objects;
+	}
+	if (file)
+		fclose(file);
+	return charges ? sum : -1;
+}
+
+/*
  * Watches are hashed by socket. With this many pairs, some have the same hash:
- * the end of one socket must not end the watch on another.
+ * the end of one socket must not end the watch on another. The memory of a watch is
+ * charged to the task's control group, like that of the socket.
  */
 TEST_F(many, bind_then_close_of_others)
 {
@@ -893,17 +924,21 @@ TEST_F(many, bind_then_close_of_others)
 	static int crowd[MANY];
 	char host[32], other[HELD][32];
 	int fds[HELD], end[2], i;
+	long uncharged;
 
 	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
 	/* A call can be late only if there are other threads. */
 	ASSERT_EQ(0, rc(pipe(end)));
 	thread.fd = end[0];
 	call_start(_metadata, &thread);
+	for (i = 0; i < MANY; i++)
+		crowd[i] = socket_for(_metadata, "127.0.0.1", variant->type, 0);
+	uncharged = uncharged_objects();
 	for (i = 0; i < MANY; i++) {
 		snprintf(host, sizeof(host), "127.1.%d.%d", i / 200 + 1, i % 200 + 1);
-		crowd[i] = socket_for(_metadata, host, variant->type, 0);
 		ASSERT_EQ(0, bind_to(crowd[i], host, 0));
 	}
+	EXPECT_GT(MANY / 2, uncharged_objects() - uncharged);
 	for (i = 0; i < HELD; i++) {
 		snprintf(other[i], sizeof(other[i]), "127.3.0.%d", i + 1);
 		fds[i] = new_socket(_metadata, "127.0.0.1", variant->type);
@@ -1074,12 +1109,15 @@ TEST_F(any, winner_refused)
 
 /*
  * The first bind() is refused by a program, and the late call runs before the first has
- * restored everything. Returns false on kernels where a refused bind() leaves the
- * socket bound.
+ * restored everything: for a TCP socket on port 0, before the module takes the lock for
+ * that. Returns false on kernels where a refused bind() leaves the socket bound.
  */
 static bool refuse_winner(struct __test_metadata *_metadata, struct late *self,
 			  struct call *late, const char *about)
 {
+	/* Before Linux 6.1, bind() takes the lock once more, for programs. */
+	bool restores = self->contest->type == SOCK_STREAM && !self->port &&
+			!is_older_than(6, 1);
 	struct call winner = {
 		.make = do_bind, .host = self->contest->host, .port = self->port,
 	};
@@ -1095,7 +1133,8 @@ static bool refuse_winner(struct __test_metadata *_metadata, struct late *self,
 		if (!self->port)
 			require_mark(_metadata, self->fd);
 		refusal_on(_metadata, &refusal);
-		call_hold(_metadata, &winner, AFTER_UNLOCK);
+		call_hold(_metadata, &winner,
+			  restores ? BEFORE_RELOCK : AFTER_UNLOCK);
 		refusal_off(_metadata, &refusal);
 		EXPECT_EQ(0, call_release(_metadata, late));
 		EXPECT_EQ(-EPERM, call_release(_metadata, &winner));
@@ -1141,8 +1180,9 @@ TEST_F(any, winner_refused_after_an_address)
 
 		if (with_port)
 			bind_.port = OTHER_PORT;
-		else if (!strcmp(contest->late, contest->host))
-			continue;	/* Nobody could tell that from the refused one. */
+		else if (!strcmp(contest->late, contest->host) &&
+			 contest->type == SOCK_STREAM && !late->port)
+			continue;	/* The module cannot tell that from the refused one. */
 		if (!refuse_winner(_metadata, late, &bind_,
 				   "a refused bind() and a late one, after an address"))
 			SKIP(return, NOT_UNDONE);
@@ -1854,6 +1894,28 @@ TEST_F(turn, bind_held_while_bind)
 	expect_filed(_metadata, fd, &place);
 }
 
+/* IPV6_V6ONLY waits for the bind(), and is refused then. */
+TEST_F(turn, bind_held_while_v6only)
+{
+	struct call bind_ = { .make = do_bind, .host = "::" };
+	struct call option = { .make = do_v6only, .value = 1 };
+	int rival;
+
+	if (!is_ip6(variant->host))
+		return;
+	bind_.fd = socket_for(_metadata, "::", variant->type, 0);
+	option.fd = bind_.fd;
+	rival = socket_for(_metadata, "0.0.0.0", variant->type, 0);
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	call_start(_metadata, &option);
+	call_has_ended(_metadata, &option);
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	EXPECT_EQ(-EINVAL, call_end(_metadata, &option));
+	EXPECT_EQ(0, get_int(bind_.fd, SOL_IPV6, IPV6_V6ONLY));
+	expect_port(_metadata, bind_.fd, 0);
+	EXPECT_EQ(-EADDRINUSE, bind_to(rival, "0.0.0.0", 0));
+}
+
 /* An address that this host does not have: bind() leaves the port to others. */
 static const char *nowhere(const char *host)
 {
@@ -2124,6 +2186,55 @@ TEST_F(turn, options_wait_for_the_lock)
 		slow_page_fill(_metadata, &slow);
 		call_end(_metadata, &lock);
 		EXPECT_EQ(0, call_end(_metadata, &options[i]));
+		close(slow.uffd);
+		close(fd);
+	}
+}
+
+/* What the options say is what the calls have done that got the lock before. */
+TEST_F(turn, options_see_what_came_first)
+{
+	static const struct {
+		struct call first;
+		const char *where;
+		bool marked;		/* when the first call begins */
+		int option;
+	} pairs[] = {
+		{ { .make = do_mark, .value = 1 }, AFTER_UNLOCK, false, IP_BIND_PORT_ZERO },
+		{ { .make = do_bind }, BEFORE_LOCK, true, IP_BOUND_PORT_ZERO },
+	};
+	size_t i;
+
+	/* The options are handled alike for every kind of socket. */
+	if (is_ip6(variant->host) == (variant->type == SOCK_STREAM))
+		return;
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	for (i = 0; i < ARRAY_SIZE(pairs); i++) {
+		int fd = new_socket(_metadata, variant->host, variant->type);
+		struct call lock = { .make = do_keep_lock, .fd = fd };
+		struct call first = pairs[i].first;
+		struct call get = { .make = do_get, .fd = fd, .value = pairs[i].option };
+		struct slow_page slow;
+
+		ASSERT_EQ(0, set_mark(fd, pairs[i].marked));
+		slow_page_make(_metadata, &slow);
+		lock.page = slow.page;
+		first.fd = fd;
+		first.host = variant->host;
+		call_hold(_metadata, &first, pairs[i].where);
+		call_hold(_metadata, &get, AFTER_UNLOCK);
+		call_start(_metadata, &lock);
+		slow_page_is_read(_metadata, &slow);
+		/* The lock is given to those who wait for it one after the other. */
+		close(first.hold);
+		expect_blocked(_metadata, &first);
+		close(get.hold);
+		expect_blocked(_metadata, &get);
+		slow_page_fill(_metadata, &slow);
+		call_end(_metadata, &lock);
+		EXPECT_EQ(0, call_end(_metadata, &first));
+		EXPECT_EQ(1, call_end(_metadata, &get));
 		close(slow.uffd);
 		close(fd);
 	}
