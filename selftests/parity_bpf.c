@@ -517,6 +517,81 @@ TEST_F(socket, connect_from_the_port)
 	expect_word(_metadata, server, client, variant->type);
 }
 
+/*
+ * A program that binds the socket to @to when it connects, and refuses the connect() if
+ * the result is not @want
+ */
+static int program_that_binds(struct __test_metadata *_metadata, int type,
+			      const struct addr *to, int want)
+{
+	const int len = to->len, words = len / sizeof(__u32);
+	const struct bpf_insn rest[] = {
+		MOV(R2, R10), ADD_IMM(R2, -len),
+		MOV_IMM(R3, len),
+		CALL(bind),
+		SKIP_UNLESS(R0, want, 2),
+		MOV_IMM(R0, 1), RETURN(),
+		MOV_IMM(R0, 0), RETURN(),
+	};
+	struct bpf_insn insns[sizeof(to->v6) / sizeof(__u32) + ARRAY_SIZE(rest)];
+	__u32 word;
+	int i;
+
+	for (i = 0; i < words; i++) {
+		memcpy(&word, (const char *)&to->sa + i * sizeof(word), sizeof(word));
+		insns[i] = (struct bpf_insn)STORE_IMM(R10, i * (int)sizeof(word) - len, word);
+	}
+	memcpy(insns + words, rest, sizeof(rest));
+	return load_program(_metadata, BPF_PROG_TYPE_CGROUP_SOCK_ADDR, type, insns,
+			    words + ARRAY_SIZE(rest));
+}
+
+/*
+ * For bpf_bind(), port 0 means any port, on a marked socket as on others. Port 1, which
+ * the module passes to the kernel instead of 0, is a port like any other.
+ */
+TEST_F(socket, bind_by_a_connect_program)
+{
+	static const int ports[] = { 0, 1, OTHER_PORT };
+	const int type = BY_FAMILY(CONNECT);
+	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int program, fd;
+	struct addr to;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ports); i++) {
+		struct addr name = { .len = sizeof(name.v6) };
+
+		to = addr_of(variant->second, ports[i]);
+		program = program_that_binds(_metadata, type, &to, 0);
+		fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+		ON(type, program);
+		EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+		OFF(type, program);
+		EXPECT_EQ(0, rc(getsockname(fd, &name.sa, &name.len)));
+		EXPECT_TRUE(ports[i] ? port_of(&name) == ports[i] :
+				       is_ephemeral(port_of(&name))) {
+			TH_LOG("bound to port %d, it has %d", ports[i], port_of(&name));
+		}
+		EXPECT_EQ(0, is_ip6(variant->home) ?
+			  memcmp(&to.v6.sin6_addr, &name.v6.sin6_addr, 16) :
+			  memcmp(&to.v4.sin_addr, &name.v4.sin_addr, 4));
+		expect_word(_metadata, server, fd, variant->type);
+		close(fd);
+		close(program);
+	}
+
+	/* A socket that has the port already keeps it. */
+	to = addr_of(variant->home, OTHER_PORT + 1);
+	program = program_that_binds(_metadata, type, &to, -EINVAL);
+	fd = bound_socket(_metadata, variant->second, variant->type, variant->port);
+	ON(type, program);
+	EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+	OFF(type, program);
+	expect_port(_metadata, fd, variant->port);
+	expect_word(_metadata, server, fd, variant->type);
+}
+
 TEST_F(socket, names_are_rewritten)
 {
 	const int own = BY_FAMILY(GETSOCKNAME), peer = BY_FAMILY(GETPEERNAME);
