@@ -18,6 +18,7 @@ ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 LATE = {"inet_put_port", "udp_sendmsg", "ip_route_output_flow"}
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
 
 
 def switch(name, value):
@@ -270,11 +271,11 @@ def unloads_while_it_drains():
 def only_the_initial_user_namespace(family, kind):
     host, kind = LOOPBACK[family], KINDS[kind]
 
-    def by_child():
+    def by_child(more=0):
         child = os.fork()
         if not child:
             status = 99
-            if not libc.unshare(CLONE_NEWUSER):
+            if not libc.unshare(CLONE_NEWUSER | more):
                 with plain_socket(host, kind) as sock:
                     status = {"ok": 0, "EPERM": 1}.get(code(set_mark, sock), 2)
             os._exit(status)
@@ -287,6 +288,7 @@ def only_the_initial_user_namespace(family, kind):
         equal(0, by_child(), "from a user namespace")
         with switched("init_userns"):
             equal(1, by_child(), "from a user namespace, EPERM")
+            equal(1, by_child(CLONE_NEWNET), "also in a network namespace of its own")
             with plain_socket(host, kind) as sock:
                 set_mark(sock)
                 sock.bind((host, 0))

@@ -165,8 +165,11 @@ def bind_of_an_old_mark(way, host):
 def sendto_of_an_old_mark(way, host):
     """Without a bind(), sendto() to port 0 is refused as on an unmarked socket."""
     with marked_before(way, host) as (sock, refused):
+        # With a timeout, Python repeats a call that ends with EAGAIN.
+        sock.settimeout(None)
         with refused():
             equal(True, code(sock.sendto, b"x", (host, 0)) in ("EINVAL", "EBUSY"))
+            equal("ok", code(sock.sendto, b"x", (host, OTHER_PORT)), "to another port")
             equal(0, users(), "references on the module")
             with bound_socket(host, TCP, 0):
                 pass
@@ -349,6 +352,20 @@ def step_refused_for_a_moment(name, backend, host, error):
         with at_step(name, backend, host) as step:
             with refused(PLACE[backend], err=number, times=3):
                 equal("ok", code(step.try_it), "when it was waited for")
+
+
+@test()
+def step_refused_once():
+    """The module cannot find out which function it was, and remembers the refusal, too."""
+    with at_step("setsockopt", "ftrace", "127.0.0.1") as step:
+        with refused(PLACE["ftrace"], times=1) as calls:
+            since = kernel_log()
+            equal(REFUSAL, code(step.try_it))
+            asked = calls()
+            equal(REFUSAL, code(step.try_it), "at once again")
+            equal(asked, calls(), "tries within the same second")
+            named(since(), "all functions together")
+        let_in(step.try_it)
 
 
 TRIES = 256

@@ -41,6 +41,8 @@ SEND = {"udp_sendmsg", "udpv6_sendmsg", "__cgroup_bpf_run_filter_sock_addr"}
 ROUTE = {"ip_route_output_flow", "ip6_sk_dst_lookup_flow", "ip_append_data"}
 # Whose calls port0 never replaces
 LOOKED_AT = HELD | ROUTE
+# Those that getname=0 leaves alone
+NAMES = {"inet_getname", "inet6_getname"}
 
 
 def skip_without_tracer():
@@ -164,7 +166,8 @@ def static_prototypes_are_the_kernels():
 @test()
 def parameters_that_root_may_change():
     present()
-    equal("Y", parameters()["getname"])
+    equal({"getname": "Y", "hook": "ftrace" if HAS_TRACER else "kprobe", "drain": "N",
+           "init_userns": "N"}, parameters(), "the defaults")
     for name in parameters():
         equal(0o644 if name in ("drain", "init_userns") else 0o444,
               os.stat(f"{SYS}/parameters/{name}").st_mode & 0o777, name)
@@ -295,15 +298,21 @@ def getname_switches_the_repair_off():
 
 @test()
 def getname_off_leaves_accept_as_it_was():
+    """And takes only these hooks away."""
     host = "127.0.0.1"
+    hooks = {}
     for args, outcome in (("getname=0", "ECONNABORTED"), ("getname=1", "ok")):
         present(args)
+        hooks[args] = hooked() - HELD - SEND - ROUTE
         with Namespace(), bound_socket(host, TCP, OTHER_PORT) as server, \
                 bound_socket("127.0.0.2", TCP, 0) as client:
             server.listen()
             client.connect((host, OTHER_PORT))
             reset_on_close(client)
             equal(outcome, code(server.accept), args)
+    skip_without_list()
+    equal(NAMES, hooks["getname=1"] - hooks["getname=0"])
+    equal(set(), hooks["getname=0"] - hooks["getname=1"])
 
 
 def armed_since_load():
@@ -392,6 +401,7 @@ def hooks_as_ftrace_lists_them(backend):
     if backend == "kprobe" and not listed:
         raise Skip("kprobes do not use ftrace here")
     equal(mine, set(listed), "what is listed")
+    gates = {}
     for name, line in listed.items():
         flags = re.match(r"\S+ (?:\[\w+\] )?\(\d+\)([ A-Z]*)", line)[1].split()
         equal(name not in LOOKED_AT, "I" in flags, f"replaces calls: {line}")
@@ -399,6 +409,11 @@ def hooks_as_ftrace_lists_them(backend):
             equal(False, "R" in flags, f"wants all registers: {line}")
             if "tramp: " in line and "->" in line:
                 equal(True, "->port0_ftrace_" in line, f"is called directly: {line}")
+                gates[name] = re.search(r"->(\w+)", line)[1]
+    # Beside a BPF program, a function can only be hooked together with all of its gate.
+    for together in SEND, NAMES:
+        equal(set(), {gates[name] for name in gates if name in together} &
+              {gates[name] for name in gates if name not in together}, "gates of two sets")
 
 
 @test()
