@@ -160,8 +160,13 @@ static void port0_hold_here(struct port0_hold *hold)
 		atomic_set(&hold->state, PORT0_HOLD_FREE);
 }
 
-/* Runs in place of the function. */
-static unsigned long port0_hold_call(unsigned long a, unsigned long b)
+/* Linux 5.10 does not have this. */
+#ifndef __nocfi
+#define __nocfi
+#endif
+
+/* Runs in place of the function, which it calls with a type that is not its own. */
+static unsigned long __nocfi port0_hold_call(unsigned long a, unsigned long b)
 {
 	struct port0_hold *hold = port0_hold_mine(PORT0_HOLD_CALLING) ?:
 				  port0_hold_mine(PORT0_HOLD_HELD) ?:
