@@ -8,8 +8,8 @@ import signal
 import time
 
 from port0_module import SYS, load, refused, restored, unload, users, wait_for, without_module
-from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket,
-                        code, equal, get_mark, holds_zero, kernel_log, libc, main,
+from port0_test import (CLONE_NEWNET, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
+                        bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
                         plain_socket, read, set_mark, test, write)
 
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
@@ -18,7 +18,6 @@ ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 LATE = {"inet_put_port", "udp_sendmsg", "ip_route_output_flow"}
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 CLONE_NEWUSER = 0x10000000
-CLONE_NEWNET = 0x40000000
 
 
 def switch(name, value):

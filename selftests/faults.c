@@ -247,8 +247,8 @@ static bool is_shortage(const struct fault_case *fault, const char *host, int er
 		return !fault->tcp && is_ip6(host);
 	if (err == -ENOBUFS)
 		return fault->call != call_bind && fault->call != call_bind_again;
-	return err == -ENOMEM || err == -ENOBUFS || err == -EAGAIN ||
-	       err == -EADDRINUSE || err == -ENETUNREACH;
+	return err == -ENOMEM || err == -EAGAIN || err == -EADDRINUSE ||
+	       err == -ENETUNREACH;
 }
 
 enum outcome { CLEAN = 10, INJECTED, WRONG };

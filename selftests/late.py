@@ -16,13 +16,12 @@ import time
 
 from port0_module import (HAS_TRACER, KPROBES, REFUSAL, hooked, is_loaded, livepatch, load,
                           refused, restored, unload, users, without_module)
-from port0_test import (LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
-                        equal, get_mark, holds_zero, is_ephemeral, kernel_log, main,
-                        plain_socket, read, set_mark, test, write)
+from port0_test import (LONG, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
+                        equal, get_mark, holds_zero, is_ephemeral, kernel_log, main, plain_socket,
+                        read, set_mark, test, write)
 
 TRACING = "/sys/kernel/tracing"
 HOSTS = [(host,) for host in LOOPBACK.values()]
-LONG = int(os.environ.get("PORT0_LONG") or 0) != 0
 # In seconds, longer than the module remembers a refusal
 FORGOTTEN = 1.5
 

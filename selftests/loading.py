@@ -26,13 +26,12 @@ import traceback
 from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, expect_tcp_sockets, hooked,
                           is_loaded, livepatch, load, load_file, parameters, refused, restored,
                           tcp_sockets, unload, users, wait_for, without_module)
-from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
+from port0_test import (IO_TIMEOUT, KINDS, LONG, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
-                        is_older_than, kernel_log, libc, main, plain_socket, read, run,
-                        set_mark, test, write)
+                        is_older_than, kernel_log, libc, main, plain_socket, read, run, set_mark,
+                        test, write)
 
 CGROUP = "/sys/fs/cgroup"
-LONG = int(os.environ.get("PORT0_LONG") or 0) != 0
 # How often a load is repeated, so that calls of the other thread happen at each of its
 # stages
 ROUNDS = 2 if LONG else 1

@@ -22,6 +22,9 @@ OTHER_PORT = 8080
 IO_TIMEOUT = 10
 TEST_TIMEOUT = 300
 
+# Whether tests run in their long form
+LONG = int(os.environ.get("PORT0_LONG") or 0) != 0
+
 TCP = socket.SOCK_STREAM
 UDP = socket.SOCK_DGRAM
 KINDS = {"tcp": TCP, "udp": UDP}
