@@ -68,8 +68,10 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
         make = ["make", "-C", place, jobs, f"KSELFTEST_DIR={SELFTESTS}", kdir, *told,
                 "USERCFLAGS=-I/mnt/module/uapi", *extra]
     elif what == "kselftest":
+        # The test modules are built for the suite's own kernel only.
+        modules = [] if extra else [kdir]
         make = ["make", "-C", kernel_tree, jobs, "TARGETS=net/port0", "W=1",
-                f"KSFT_INSTALL_PATH={place}/installed", *told, *extra, "install"]
+                f"KSFT_INSTALL_PATH={place}/installed", *told, *modules, *extra, "install"]
     elif what == "tools":
         cc = [f"CC={cross}gcc"] if cross else []
         make = ["make", "-C", f"{place}/tools", jobs, *cc, "all", "tests", *extra]

@@ -58,12 +58,14 @@ enum port0_hold_what {
  * @after: it has been done
  * @skip: how often the task passes there before it is held
  */
-static const struct port0_hold_place {
+struct port0_hold_place {
 	const char *word;
 	enum port0_hold_what what;
 	bool after;
 	int skip;
-} port0_hold_places[] = {
+};
+
+static const struct port0_hold_place port0_hold_places[] = {
 	{ "lock", PORT0_HOLD_LOCK, false },
 	{ "relock", PORT0_HOLD_LOCK, false, 1 },
 	{ "unlock", PORT0_HOLD_UNLOCK, false },
