@@ -138,8 +138,12 @@ err_hooks:
 
 static void __exit port0_exit(void)
 {
-	port0_drain_end();
+	/*
+	 * First: the kernel stops its search for an option of any module at those of one
+	 * that is being unloaded.
+	 */
 	port0_sockopt_unregister();
+	port0_drain_end();
 	if (!port0_hooks_remove_all()) {
 		pr_err("%s: the module stays until the next boot, and this rmmod does not return\n",
 		       __func__);

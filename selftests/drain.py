@@ -5,9 +5,12 @@
 import contextlib
 import os
 import signal
+import socket
+import threading
 import time
 
-from port0_module import SYS, load, refused, restored, unload, users, wait_for, without_module
+from port0_module import (HERE, SYS, load, load_file, refused, restored, unload, users, wait_for,
+                          without_module)
 from port0_test import (CLONE_NEWNET, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
                         plain_socket, read, set_mark, test, write)
@@ -264,6 +267,68 @@ def unloads_while_it_drains():
                 equal("EAGAIN", code(unload))
             unload()
         time.sleep(1.5)
+
+
+# The option of port0_squatter.ko, and for how long the options of other modules may fail
+# while this one is unloaded
+OPTION = 0x7020
+MOMENT = 0.05
+
+
+def longest_refusal(answers):
+    """For how long, in seconds, an option of another module has failed at a stretch."""
+    longest, began = 0, None
+    for when, answer in answers:
+        if answer == "EXFULL":
+            began = None
+            continue
+        equal("ENOPROTOOPT", answer)
+        began = began or when
+        longest = max(longest, when - began)
+    return longest
+
+
+@test()
+def other_options_while_it_is_unloaded():
+    """The kernel stops its search for an option at a module that is being unloaded, so this
+    one must withdraw its own before it waits for the work of the drain."""
+    path = os.path.join(HERE, "modules", "port0_squatter.ko")
+    if not os.path.exists(path):
+        raise Skip("port0_squatter.ko was not built")
+    with without_module(), Namespace(), plain_socket("::1", UDP) as sock:
+        # Searched after those of modules that are loaded later
+        load_file(path, f"option={OPTION}")
+        try:
+            longest = max(unload_with_options(sock) for _ in range(4))
+        finally:
+            unload("port0_squatter")
+    equal(True, longest < MOMENT, f"an option of another module fails for {longest:.3f} s")
+
+
+def unload_with_options(sock):
+    answers, over = [], threading.Event()
+
+    def ask():
+        while not over.is_set():
+            answers.append((time.monotonic(),
+                            code(sock.setsockopt, socket.IPPROTO_IPV6, OPTION, 1)))
+            time.sleep(0.001)
+
+    load()
+    use_all("127.0.0.1")
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        switch("drain", 1)
+        # The search for an option holds each module for a moment.
+        while (answer := code(unload)) == "EAGAIN":
+            pass
+        equal("ok", answer, "rmmod")
+    finally:
+        over.set()
+        thread.join()
+    equal("EXFULL", answers[-1][1], "when it is unloaded")
+    return longest_refusal(answers)
 
 
 @test(*EVERY_KIND)

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * A module that has registered port0's option number for IPv6, so that port0
- * fails after it has registered its own for IPv4, and has to unregister that.
+ * fails after it has registered its own for IPv4, and has to unregister that. Or
+ * another number: option=NUMBER.
  */
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/netfilter.h>
 
-#define PORT0_SQUATTER_OPTION	0x7031
+static int port0_squatter_option = 0x7031;
+module_param_named(option, port0_squatter_option, int, 0444);
 
 static int port0_squatter_set(struct sock *sk, int optname, sockptr_t optval,
 			      unsigned int optlen)
@@ -16,14 +19,14 @@ static int port0_squatter_set(struct sock *sk, int optname, sockptr_t optval,
 
 static struct nf_sockopt_ops port0_squatter = {
 	.pf = PF_INET6,
-	.set_optmin = PORT0_SQUATTER_OPTION,
-	.set_optmax = PORT0_SQUATTER_OPTION + 1,
 	.set = port0_squatter_set,
 	.owner = THIS_MODULE,
 };
 
 static int __init port0_squatter_init(void)
 {
+	port0_squatter.set_optmin = port0_squatter_option;
+	port0_squatter.set_optmax = port0_squatter_option + 1;
 	return nf_register_sockopt(&port0_squatter);
 }
 
