@@ -580,25 +580,21 @@ static bool port0_hooks_remove(unsigned int sets)
  * disarmed and arms them again.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
- * Return: true if none of them is installed any more.
  */
-bool port0_hooks_trim(void)
+void port0_hooks_trim(void)
 {
 	unsigned int armed;
-	bool gone;
 
 	mutex_lock(&port0_hook_mutex);
 	armed = port0_hooks_armed;
 	WRITE_ONCE(port0_hooks_armed, armed & ~PORT0_HOOKS_LATE);
 	/* Pairs with the barrier in try_module_get() in port0_enter(). */
 	smp_mb();
-	gone = !module_refcount(THIS_MODULE);
-	if (gone)
-		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
+	if (!module_refcount(THIS_MODULE))
+		port0_hooks_remove(PORT0_HOOKS_LATE);
 	else	/* Pairs with the load in port0_hooks_arm(). */
 		smp_store_release(&port0_hooks_armed, armed);
 	mutex_unlock(&port0_hook_mutex);
-	return gone;
 }
 
 /**

@@ -127,7 +127,7 @@ int port0_hooks_choose(const char *backend);
 const char *port0_hooks_backend(void);
 int port0_hooks_arm(unsigned int sets);
 bool port0_hooks_are_armed(unsigned int sets);
-bool port0_hooks_trim(void);
+void port0_hooks_trim(void);
 bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */

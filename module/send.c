@@ -104,7 +104,8 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	struct port0_call call;
 	int err;
 
-	err = port0_hooks_arm(PORT0_HOOKS_ROUTE);
+	/* The drain may have removed the hooks on sendmsg() since this call passed them. */
+	err = port0_hooks_arm(PORT0_HOOKS_SEND | PORT0_HOOKS_ROUTE);
 	if (err)
 		return err;
 

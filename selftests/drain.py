@@ -6,9 +6,11 @@ import contextlib
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
 
+from port0_bpf import USER_PORT, Program, answer_with, instruction
 from port0_module import (HERE, SYS, load, load_file, refused, restored, unload, users, wait_for,
                           without_module)
 from port0_test import (CLONE_NEWNET, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
@@ -221,6 +223,53 @@ def load_to_drain_that_fails():
         time.sleep(1.5)
         load()
         equal(0, users())
+
+
+# A program that forbids port 0: r0 = the port; if it is 0, exit
+NOT_ZERO = (instruction(0x61, 0x10, USER_PORT) + instruction(0x15, 0, 1) + answer_with(1))
+
+
+@test()
+def a_program_sees_port_0():
+    """A datagram whose hooks are removed while it is sent still passes a sendmsg program
+    with its own port, and the hooks that it needs do not stay."""
+    host = "127.0.0.1"
+
+    def send_until(over, say):
+        answers = set()
+        with plain_socket(host, UDP) as marked:
+            set_mark(marked)
+            marked.bind((host, OTHER_PORT))
+            while not os.path.exists(over):
+                for _ in range(20):
+                    answers.add(code(marked.sendto, b"x", (host, 0)))
+                    time.sleep(0.003)
+        os.write(say, " ".join(sorted(answers)).encode())
+
+    with without_module(), Namespace(), Program("ip4", NOT_ZERO, Program.SENDMSG) as program, \
+            tempfile.TemporaryDirectory() as directory:
+        load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
+        others = late_hooks()
+        over = f"{directory}/over"
+        hear, say = os.pipe()
+        child = os.fork()
+        if not child:
+            write(f"{program.path}/cgroup.procs", "0")
+            send_until(over, say)
+            os._exit(0)
+        os.close(say)
+        try:
+            for _ in range(12):
+                wait_for("a hook", lambda: late_hooks() != others)
+                time.sleep(0.05)
+                switch("drain", 1)
+                wait_for("the hooks to go", lambda: late_hooks() == others)
+                switch("drain", 0)
+        finally:
+            open(over, "w").close()
+            os.waitpid(child, 0)
+        with os.fdopen(hear) as file:
+            equal({"EPERM"}, set(file.read().split()) - {"EINVAL"}, "answers with the hooks")
 
 
 @test((1, 1), (0, 1))
