@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * getpeername() and accept() where the peer is on port 0.
+ * getpeername(), accept() and SO_PEERNAME where the peer is on port 0.
  *
  * The kernel takes inet_dport 0 for "not connected". It can be the port of the peer,
  * and the state of the socket tells whether it is connected.
@@ -12,21 +12,29 @@
 
 /**
  * port0_sock_has_peer - tell whether a socket is connected
- * @sk: a TCP or UDP socket
- * @peer: 1 for getpeername(), 2 for accept(), for which a connection that is closed
- *	already has a peer, too
+ * @sock: a TCP or UDP socket
+ * @peer: 1 for getpeername(), 2 for accept() and SO_PEERNAME, for which a connection
+ *	that is closed already has a peer, too
  *
- * The test of inet_getname(), but without the port.
+ * The test of inet_getname(), but without the port. Only sock->state tells a closed
+ * connection from none.
  *
  * Context: any. The answer may be out of date if the caller does not own the socket
  * lock.
  * Return: true if it has a peer.
  */
-bool port0_sock_has_peer(const struct sock *sk, int peer)
+bool port0_sock_has_peer(const struct socket *sock, int peer)
 {
-	if (peer == 1 && ((1 << sk->sk_state) & (TCPF_CLOSE | TCPF_SYN_SENT)))
+	switch (sock->sk->sk_state) {
+	case TCP_LISTEN:
 		return false;
-	return inet_sk(sk)->inet_dport || sk->sk_state != TCP_LISTEN;
+	case TCP_SYN_SENT:
+		return peer != 1;
+	case TCP_CLOSE:
+		return peer != 1 && READ_ONCE(sock->state) != SS_UNCONNECTED;
+	default:
+		return true;
+	}
 }
 
 /**
@@ -34,7 +42,7 @@ bool port0_sock_has_peer(const struct sock *sk, int peer)
  * inet_getname()
  * @sock: a TCP or UDP socket, marked or not
  * @uaddr: where to store the peer's address
- * @peer: 1 for getpeername(), 2 for accept()
+ * @peer: as port0_sock_has_peer()
  *
  * Mirrors inet_getname() with @peer.
  *
@@ -49,7 +57,7 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 
 	sin->sin_family = AF_INET;
 	lock_sock(sk);
-	if (port0_sock_has_peer(sk, peer)) {
+	if (port0_sock_has_peer(sock, peer)) {
 		len = sizeof(*sin);
 		sin->sin_port = inet_sk(sk)->inet_dport;
 		sin->sin_addr.s_addr = inet_sk(sk)->inet_daddr;
@@ -67,7 +75,7 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
  * inet6_getname()
  * @sock: a TCP or UDP socket, marked or not
  * @uaddr: where to store the peer's address
- * @peer: 1 for getpeername(), 2 for accept()
+ * @peer: as port0_sock_has_peer()
  *
  * Mirrors inet6_getname() with @peer.
  *
@@ -84,7 +92,7 @@ int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 	sin->sin6_flowinfo = 0;
 	sin->sin6_scope_id = 0;
 	lock_sock(sk);
-	if (port0_sock_has_peer(sk, peer)) {
+	if (port0_sock_has_peer(sock, peer)) {
 		len = sizeof(*sin);
 		sin->sin6_port = inet_sk(sk)->inet_dport;
 		sin->sin6_addr = sk->sk_v6_daddr;

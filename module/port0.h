@@ -154,7 +154,7 @@ int port0_cgroup_sock_addr_prog(PORT0_CGROUP_SOCK_ADDR_PARAMS);
 #endif
 
 /* name.c */
-bool port0_sock_has_peer(const struct sock *sk, int peer);
+bool port0_sock_has_peer(const struct socket *sock, int peer);
 int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 int port0_inet6_getname(struct socket *sock, struct sockaddr *uaddr, int peer);
 

@@ -201,7 +201,7 @@ PORT0_GATE(second, REDIRECTS)
 	return port0_sock_is_marked(ARG(1));
 }
 
-/* getpeername(), and accept() with an address, on sockets marked or not */
+/* getpeername(), SO_PEERNAME, and accept() with an address, on sockets marked or not */
 PORT0_GATE(name, REDIRECTS)
 {
 	const struct socket *sock = ARG(0);
@@ -376,13 +376,13 @@ PORT0_HOOK(tcp_set_ulp)
 }
 #endif
 
-/* getpeername() and accept(), where inet_dport is 0 */
+/* getpeername(), accept() and SO_PEERNAME, where inet_dport is 0 */
 
 /* If there is no peer, the kernel's own ENOTCONN is right. */
 static enum port0_verdict port0_on_getname(const struct socket *sock, int peer)
 {
 	return port0_sock_is_tcp_or_udp(sock->sk) &&
-	       port0_sock_has_peer(sock->sk, peer) ? PORT0_ENTER : PORT0_PASS;
+	       port0_sock_has_peer(sock, peer) ? PORT0_ENTER : PORT0_PASS;
 }
 
 PORT0_REPLACE(inet_getname, port0_inet_getname, int,

@@ -300,6 +300,69 @@ TEST_F(names, in_a_short_buffer)
 	close(server);
 }
 
+/* SO_PEERNAME, which takes no length that is greater than that of the name */
+static int peer_by_option(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	int family = 0;
+	socklen_t size = sizeof(family);
+
+	if (rc(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size)))
+		return -1;
+	*len = family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+	return getsockopt(fd, SOL_SOCKET, SO_PEERNAME, addr, len);
+}
+
+/* A closed connection still has a peer by this option; a socket without one has none. */
+TEST_F(names, by_option)
+{
+	int fd = new_socket(_metadata, variant->second, variant->type);
+	int server, client, child;
+
+	/* Not marked, as in programs that know nothing of port 0 */
+	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, fd).err);
+	ASSERT_EQ(0, bind_to(fd, variant->second, OTHER_PORT));
+	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, fd).err);
+	close(fd);
+
+	client = new_socket(_metadata, variant->second, variant->type);
+	if (variant->type == SOCK_STREAM)
+		EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->home, variant->port));
+	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, client).err);
+	server = server_on(_metadata, variant->home, variant->type, variant->port);
+	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, server).err);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_name(_metadata, ask(peer_by_option, client), variant->home, variant->port);
+	if (variant->type == SOCK_STREAM) {
+		child = rc(accept(server, NULL, NULL));
+		reset_on_close(child);
+		close(child);
+		settle(_metadata);
+		expect_name(_metadata, ask(peer_by_option, client), variant->home,
+			    variant->port);
+	}
+	ASSERT_EQ(0, disconnect(client));
+	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, client).err);
+}
+
+/* By this option, a socket that is connecting has a peer. */
+TEST_F(names, by_option_before_the_handshake)
+{
+	int server, waiting;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	/* The accept queue has room for one and is full: the next SYN is dropped. */
+	server = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, rc(listen(server, 0)));
+	ASSERT_EQ(0, connect_to(new_socket(_metadata, variant->home, SOCK_STREAM),
+				variant->home, variant->port));
+	settle(_metadata);
+	waiting = new_socket(_metadata, variant->home, SOCK_STREAM | SOCK_NONBLOCK);
+	ASSERT_EQ(-EINPROGRESS, connect_to(waiting, variant->home, variant->port));
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, waiting).err);
+	expect_name(_metadata, ask(peer_by_option, waiting), variant->home, variant->port);
+}
+
 /* For the kernel these are connected to port 0, since their protocols have no ports. */
 TEST(other_protocols)
 {
