@@ -12,7 +12,7 @@
 
 /**
  * port0_sock_has_peer - tell whether a socket is connected
- * @sock: a TCP or UDP socket
+ * @sock: a TCP, MPTCP or UDP socket
  * @peer: 1 for getpeername(), 2 for accept() and SO_PEERNAME, for which a connection
  *	that is closed already has a peer, too
  *
@@ -40,7 +40,7 @@ bool port0_sock_has_peer(const struct socket *sock, int peer)
 /**
  * port0_inet_getname - getpeername() where inet_dport is 0, in place of
  * inet_getname()
- * @sock: a TCP or UDP socket, marked or not
+ * @sock: a TCP, MPTCP or UDP socket, marked or not
  * @uaddr: where to store the peer's address
  * @peer: as port0_sock_has_peer()
  *
@@ -73,7 +73,7 @@ int port0_inet_getname(struct socket *sock, struct sockaddr *uaddr, int peer)
 /**
  * port0_inet6_getname - getpeername() where inet_dport is 0, in place of
  * inet6_getname()
- * @sock: a TCP or UDP socket, marked or not
+ * @sock: a TCP, MPTCP or UDP socket, marked or not
  * @uaddr: where to store the peer's address
  * @peer: as port0_sock_has_peer()
  *

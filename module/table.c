@@ -378,10 +378,17 @@ PORT0_HOOK(tcp_set_ulp)
 
 /* getpeername(), accept() and SO_PEERNAME, where inet_dport is 0 */
 
+/* Other sockets have no peer with a port. An MPTCP socket has that of a TCP connection. */
+static bool port0_sock_names_port(const struct sock *sk)
+{
+	return port0_sock_is_tcp_or_udp(sk) || (sk->sk_type == SOCK_STREAM &&
+						sk->sk_protocol == IPPROTO_MPTCP);
+}
+
 /* If there is no peer, the kernel's own ENOTCONN is right. */
 static enum port0_verdict port0_on_getname(const struct socket *sock, int peer)
 {
-	return port0_sock_is_tcp_or_udp(sock->sk) &&
+	return port0_sock_names_port(sock->sk) &&
 	       port0_sock_has_peer(sock, peer) ? PORT0_ENTER : PORT0_PASS;
 }
 

@@ -12,6 +12,10 @@
 #define IPV6_FLOWINFO_SEND	33
 #endif
 
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP		262
+#endif
+
 #define DEVICE		"port0a"
 #define LINK_LOCAL	"fe80::1"
 #define GLOBAL		"fd00:2::1"	/* of the same device */
@@ -361,6 +365,37 @@ TEST_F(names, by_option_before_the_handshake)
 	ASSERT_EQ(-EINPROGRESS, connect_to(waiting, variant->home, variant->port));
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, waiting).err);
 	expect_name(_metadata, ask(peer_by_option, waiting), variant->home, variant->port);
+}
+
+/* An MPTCP socket is not marked, but the peer of its TCP connection may be on the port. */
+TEST_F(names, of_multipath_tcp)
+{
+	int family = is_ip6(variant->home) ? AF_INET6 : AF_INET;
+	int client, server, child;
+	struct name name;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	client = socket(family, SOCK_STREAM, IPPROTO_MPTCP);
+	if (client < 0)
+		SKIP(return, "no MPTCP");
+	server = server_on(_metadata, variant->home, variant->type, variant->port);
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_name(_metadata, ask(getpeername, client), variant->home, variant->port);
+	child = accept_name(_metadata, server, &name);
+	close(child);
+	close(client);
+
+	server = socket(family, SOCK_STREAM, IPPROTO_MPTCP);
+	ASSERT_EQ(0, bind_to(server, variant->home, OTHER_PORT));
+	ASSERT_EQ(0, rc(listen(server, 8)));
+	EXPECT_EQ(-ENOTCONN, ask(getpeername, server).err);
+	client = bound_socket(_metadata, variant->second, variant->type, variant->port);
+	ASSERT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
+	child = accept_name(_metadata, server, &name);
+	expect_name(_metadata, name, variant->second, variant->port);
+	expect_name(_metadata, ask(getpeername, child), variant->second, variant->port);
 }
 
 /* For the kernel these are connected to port 0, since their protocols have no ports. */
