@@ -17,8 +17,8 @@
  *
  * BIND	bind(), listen(), connect(), and the option that must not change on a
  *	bound socket; armed from load to unload
- * NAME	getpeername(), and accept() with an address; armed from load to unload,
- *	unless the parameter getname=0 is given
+ * NAME	getpeername(), SO_PEERNAME, and accept() with an address; armed from load to
+ *	unload, unless the parameter getname=0 is given
  * HELD	where a socket gives its port back; armed by the first bind() of a marked
  *	socket, since every close() in the system passes there
  * SEND	sendmsg() on UDP sockets, and the cgroup program that may change its

@@ -285,9 +285,9 @@ void port0_tcp_readdress(struct sock *sk)
  *
  * Mirrors inet_csk_get_port().
  *
- * Context: process, socket locked; does not sleep. Takes the locks of the chains.
+ * Context: process, socket locked; may sleep. Takes the locks of the chains.
  * Return: 0; -EADDRINUSE, as in the kernel also if there is no memory for a bucket;
- * -EACCES; -EINVAL for a late bind().
+ * -EINVAL for a late bind(); or what port0_bind_claim() returns.
  */
 int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 {

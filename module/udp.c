@@ -179,9 +179,9 @@ bool port0_udp_is_filed(const struct sock *sk)
  *
  * Mirrors udp_lib_get_port().
  *
- * Context: process, socket locked; does not sleep. Takes the locks of the chains.
+ * Context: process, socket locked; may sleep. Takes the locks of the chains.
  * Return: 0; -EADDRINUSE, as in the kernel also if the SO_REUSEPORT group cannot be
- * enlarged; -EACCES.
+ * enlarged; or what port0_bind_claim() returns.
  */
 int port0_udp_get_port(struct sock *sk, unsigned short snum)
 {
