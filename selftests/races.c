@@ -408,6 +408,115 @@ RACE(tcp, names_accept, BOUND, race_names, race_accept, race_visit)
 RACE(any, group_join_leave, GROUP, race_group, race_group, race_visit)
 RACE(any, group_close, GROUP, race_group, race_close, race_visit)
 
+/* This thread and the other run on CPUs of their own, if there are two. */
+static void run_apart(pthread_t other)
+{
+	cpu_set_t cpu;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		return;
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu);
+	CPU_ZERO(&cpu);
+	CPU_SET(1, &cpu);
+	pthread_setaffinity_np(other, sizeof(cpu), &cpu);
+}
+
+/*
+ * Two sockets ask for the same port at the same moment, on addresses that conflict: one
+ * gets it, the other is refused.
+ */
+struct duel {
+	const char *host;
+	int fd, port, err;
+	atomic_bool go, over;
+	pthread_t thread;
+};
+
+static void *be_second(void *data)
+{
+	struct duel *second = data;
+
+	for (;;) {
+		while (!atomic_load(&second->go)) {
+			if (atomic_load(&second->over))
+				return NULL;
+			sched_yield();
+		}
+		second->err = bind_to(second->fd, second->host, second->port);
+		atomic_store(&second->go, false);
+	}
+}
+
+FIXTURE(duel) {};
+
+FIXTURE_VARIANT(duel) {
+	const char *host, *other;
+	int type, port;
+};
+
+#define DUEL(name, _host, _other)					\
+	ON_BOTH_PORTS(duel, name##_tcp, .host = _host, .other = _other,	\
+		      .type = SOCK_STREAM);				\
+	ON_BOTH_PORTS(duel, name##_udp, .host = _host, .other = _other,	\
+		      .type = SOCK_DGRAM)
+
+DUEL(ip4, "127.0.0.1", "127.0.0.1");
+DUEL(ip6, "::1", "::1");
+DUEL(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+DUEL(any4, "0.0.0.0", "127.0.0.1");
+DUEL(any6, "::", "::1");
+DUEL(dual, "::", "0.0.0.0");
+
+FIXTURE_SETUP(duel)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(duel) {}
+
+#define DUELS		scaled(1000, 30000)
+#define DUEL_MAX_SEC	scaled(1, 60)
+
+TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
+{
+	struct duel second = { .host = variant->other, .port = variant->port };
+	long users = wait_for_users(0), round, first_wins = 0;
+	double start = now();
+	volatile int spin;
+	int fd, err;
+
+	ASSERT_EQ(0, pthread_create(&second.thread, NULL, be_second, &second));
+	run_apart(second.thread);
+	for (round = 0; round < DUELS && now() - start < DUEL_MAX_SEC; round++) {
+		fd = socket_for(_metadata, variant->host, variant->type, variant->port);
+		second.fd = socket_for(_metadata, variant->other, variant->type,
+				       variant->port);
+		atomic_store(&second.go, true);
+		for (spin = round * 7 % 600; spin > 0; spin--)
+			;
+		err = bind_to(fd, variant->host, variant->port);
+		while (atomic_load(&second.go))
+			sched_yield();
+		first_wins += !err;
+		ASSERT_EQ(-EADDRINUSE, err ?: second.err) {
+			TH_LOG("both in round %ld", round);
+		}
+		ASSERT_EQ(0, err ? second.err : err) {
+			TH_LOG("none in round %ld", round);
+		}
+		close(fd);
+		close(second.fd);
+	}
+	atomic_store(&second.over, true);
+	pthread_join(second.thread, NULL);
+	EXPECT_EQ(users, wait_for_users(users));
+	TH_LOG("%ld rounds, the first won %ld", round, first_wins);
+}
+
 /*
  * A namespace is removed with sockets on port 0 in it: connected, listening, in
  * all states between, and connections to port 0 that were just closed.
@@ -491,21 +600,11 @@ static void keep_lock(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
 }
 
-/* Each thread runs on its own CPU, if there are two. */
 static void late_begin(struct __test_metadata *_metadata,
 		       struct late_race *race)
 {
-	cpu_set_t cpu;
-
 	ASSERT_EQ(0, pthread_create(&race->thread, NULL, be_late, race));
-	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		return;
-	CPU_ZERO(&cpu);
-	CPU_SET(0, &cpu);
-	pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu);
-	CPU_ZERO(&cpu);
-	CPU_SET(1, &cpu);
-	pthread_setaffinity_np(race->thread, sizeof(cpu), &cpu);
+	run_apart(race->thread);
 }
 
 /* The late call begins, and another thread marks the socket and binds it. */
