@@ -1053,10 +1053,17 @@ TEST_F(any, bind_refused)
 			    (!late->port && (!result || result == -EPERM))) {
 			TH_LOG("it returned %d", result);
 		}
-		if (late->port || holds_zero(late->fd))
+		if (late->port || holds_zero(late->fd)) {
 			expect_filed(_metadata, late->fd, &late->place);
-		else
+		} else {
+			struct addr name = { .len = sizeof(name.v6) };
+
 			expect_free(_metadata, &late->place);
+			EXPECT_EQ(0, rc(getsockname(late->fd, &name.sa, &name.len)));
+			EXPECT_AT(&late->place, 0, port_of(&name));
+			expect_address(_metadata, &name, is_ip6(contest->host) ? "::" : "0.0.0.0",
+				       late->about);
+		}
 		close(late->fd);
 		settle(_metadata);
 		expect_free(_metadata, &late->place);
@@ -1508,6 +1515,13 @@ static int do_ask_for_no_peer(struct call *call)
 	return err == -ENOTCONN ? 0 : err ?: -EISCONN;
 }
 
+static int do_ask_for_peer(struct call *call)
+{
+	return peer_port(call->fd);
+}
+
+#define NO_LOCK_FOR_NAMES	"this kernel does not take the lock for getpeername()"
+
 /*
  * Calls on unmarked sockets run in the kernel's functions only: while they wait for the
  * lock, they hold no reference on the module.
@@ -1545,6 +1559,75 @@ TEST_F(others, hold_no_reference)
 	}
 }
 
+/* The name of a peer on an ordinary port is the kernel's business. */
+TEST_F(others, hold_no_reference_for_names)
+{
+	struct call ask = { .make = do_ask_for_peer };
+	int peer = new_socket(_metadata, variant->host, variant->type), marked;
+	long users = wait_for_users(0);
+
+	if (is_older_than(6, 1))
+		SKIP(return, NO_LOCK_FOR_NAMES);
+	ASSERT_EQ(0, bind_to(peer, variant->host, PEER_PORT));
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(peer, 2)));
+	for (marked = 0; marked < 2; marked++) {
+		ask.fd = new_socket(_metadata, variant->host, variant->type);
+		ASSERT_EQ(0, set_mark(ask.fd, marked));
+		ASSERT_EQ(0, connect_to(ask.fd, variant->host, PEER_PORT));
+		call_hold(_metadata, &ask, BEFORE_LOCK);
+		EXPECT_EQ(users, module_users());
+		EXPECT_EQ(PEER_PORT, call_release(_metadata, &ask));
+		close(ask.fd);
+	}
+}
+
+/*
+ * A call that runs in the module holds a reference on it while it waits for the lock, so
+ * that the module cannot be unloaded meanwhile.
+ */
+TEST_F(others, but_these_hold_one)
+{
+	const struct call calls[] = {
+		{ .make = do_bind, .host = variant->host },
+		{ .make = do_bind, .host = variant->host, .port = OTHER_PORT },
+		{ .make = do_ask_for_peer },
+		/* With MSG_MORE, a send takes the lock. */
+		{ .make = do_send, .host = variant->host, .text = "x", .flags = MSG_MORE },
+		{ .make = do_v6only, .value = 1 },
+	};
+	int listener = bound_socket(_metadata, variant->host, variant->type, 0);
+	long users = wait_for_users(1);
+	size_t i;
+
+	if (variant->type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(listener, 2)));
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		struct call call = calls[i];
+
+		if ((call.make == do_v6only && !is_ip6(variant->host)) ||
+		    (call.make == do_send && variant->type == SOCK_STREAM) ||
+		    (call.make == do_ask_for_peer && is_older_than(6, 1)))
+			continue;
+		call.fd = new_socket(_metadata, variant->host, variant->type);
+		if (call.make == do_ask_for_peer) {
+			ASSERT_EQ(0, connect_to(call.fd, variant->host, 0));
+		} else {
+			require_mark(_metadata, call.fd);
+		}
+		if (call.make == do_send)
+			send_to(call.fd, variant->host, OTHER_PORT, "y", 0);
+		call_hold(_metadata, &call, BEFORE_LOCK);
+		EXPECT_EQ(users + 1, module_users()) {
+			TH_LOG("during call %zu", i);
+		}
+		call_release(_metadata, &call);
+		close(call.fd);
+	}
+	close(listener);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
 /* ---- names ---- */
 
 FIXTURE(asked) {};
@@ -1574,7 +1657,7 @@ TEST_F(asked, disconnected_while_getpeername_waits)
 	struct call ask = { .make = do_ask_for_no_peer };
 
 	if (is_older_than(6, 1))
-		SKIP(return, "this kernel does not take the lock for getpeername()");
+		SKIP(return, NO_LOCK_FOR_NAMES);
 	ask.fd = new_socket(_metadata, variant->host, SOCK_DGRAM);
 	ASSERT_EQ(0, connect_to(ask.fd, variant->host, variant->port));
 	call_hold(_metadata, &ask, BEFORE_LOCK);
@@ -1784,7 +1867,10 @@ FIXTURE_SETUP(turn)
 	stay_on_one_cpu(_metadata);
 }
 
-FIXTURE_TEARDOWN(turn) {}
+FIXTURE_TEARDOWN(turn)
+{
+	write_file(DRAIN, "0");
+}
 
 #define PLACE_OF(variant, _about) {					\
 	.host = (variant)->host, .dest = (variant)->host,		\
@@ -2087,6 +2173,35 @@ TEST_F(turn, first_come_first_served)
 	for (i = 0; i < QUEUE; i++) {
 		hold_wait(_metadata, waiters[i].hold, BEFORE_LOCK);
 		EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &waiters[i]));
+	}
+	close(rival);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/*
+ * Whether the module drains is asked when it is the turn of a bind(), not when that
+ * begins to wait.
+ */
+TEST_F(turn, drain_is_switched_while_bind_waits)
+{
+	int rival = bound_socket(_metadata, variant->host, variant->type, 0), drains;
+
+	if (access(DRAIN, W_OK))
+		SKIP(return, "the module is not loaded");
+	for (drains = 0; drains < 2; drains++) {
+		int fd = socket_for(_metadata, variant->host, variant->type, 0);
+		struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
+		struct call last = { .make = do_bind, .fd = fd, .host = variant->host };
+
+		call_hold(_metadata, &first, BEFORE_LOCK);
+		EXPECT_EQ(0, write_file(DRAIN, drains ? "0" : "1"));
+		call_start(_metadata, &last);
+		expect_blocked(_metadata, &last);
+		EXPECT_EQ(0, write_file(DRAIN, drains ? "1" : "0"));
+		EXPECT_EQ(-EADDRINUSE, call_release(_metadata, &first));
+		EXPECT_EQ(drains ? -EPERM : -EADDRINUSE, call_end(_metadata, &last));
+		EXPECT_EQ(0, write_file(DRAIN, "0"));
+		close(fd);
 	}
 	close(rival);
 	EXPECT_EQ(0, wait_for_users(0));
