@@ -281,6 +281,78 @@ TEST_F(names, of_a_peer_that_leaves)
 	EXPECT_EQ(-ENOTCONN, ask(getpeername, listener).err);
 }
 
+/* Send until the peer's buffer and one's own are full. */
+static void fill_up(struct __test_metadata *_metadata, int fd)
+{
+	static const char text[4096];
+
+	while (rc(send(fd, text, sizeof(text), MSG_DONTWAIT)) > 0)
+		;
+	settle(_metadata);
+	while (rc(send(fd, text, sizeof(text), MSG_DONTWAIT)) > 0)
+		;
+}
+
+/* Whether it gets into this state; an ACK may be delayed. */
+static bool reaches(struct __test_metadata *_metadata, int fd, int state)
+{
+	int naps;
+
+	for (naps = 0; naps < IO_TIMEOUT_SEC * 100; naps++) {
+		if (tcp_info_of(_metadata, fd).tcpi_state == state)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+/* While a connection ends, its peer has a name. */
+TEST_F(names, in_each_state)
+{
+	static const struct {
+		int state;
+		bool full;	/* what is sent cannot be delivered yet */
+		bool peer_first, peer_last;	/* when the peer shuts its side down */
+	} ways[] = {
+		{ .state = TCP_FIN_WAIT2 },
+		{ .state = TCP_FIN_WAIT1, .full = true },
+		{ .state = TCP_CLOSING, .full = true, .peer_last = true },
+		{ .state = TCP_LAST_ACK, .full = true, .peer_first = true },
+	};
+	int listener, client, child;
+	size_t i;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	listener = bound_socket(_metadata, variant->home, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, set_int(listener, SOL_SOCKET, SO_RCVBUF, 4096));
+	ASSERT_EQ(0, rc(listen(listener, 8)));
+	for (i = 0; i < ARRAY_SIZE(ways); i++) {
+		client = new_socket(_metadata, variant->home, SOCK_STREAM);
+		ASSERT_EQ(0, set_int(client, SOL_SOCKET, SO_SNDBUF, 4096));
+		ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+		child = rc(accept(listener, NULL, NULL));
+		ASSERT_LE(0, child);
+		if (ways[i].full)
+			fill_up(_metadata, client);
+		if (ways[i].peer_first)
+			ASSERT_EQ(0, rc(shutdown(child, SHUT_WR)));
+		settle(_metadata);
+		ASSERT_EQ(0, rc(shutdown(client, SHUT_WR)));
+		if (ways[i].peer_last)
+			ASSERT_EQ(0, rc(shutdown(child, SHUT_WR)));
+		EXPECT_TRUE(reaches(_metadata, client, ways[i].state)) {
+			TH_LOG("it does not get into state %d", ways[i].state);
+		}
+		expect_name(_metadata, ask(getpeername, client), variant->home, variant->port);
+		reset_on_close(client);
+		reset_on_close(child);
+		close(client);
+		close(child);
+	}
+	close(listener);
+}
+
 /*
  * A buffer that is too short gets the first bytes, and the full length is
  * returned.
