@@ -371,6 +371,44 @@ def step_refused_once():
         let_in(step.try_it)
 
 
+@test()
+def refusals_are_apart():
+    """What was refused longer ago is not refused with what is refused now."""
+    backend = "ftrace" if HAS_TRACER else "kprobe"
+    host = "127.0.0.1"
+    with at_step("setsockopt", backend, host) as step, plain_socket(host, TCP) as stream:
+        set_mark(stream)
+        for call in step.try_it, lambda: stream.bind((host, 0)):
+            time.sleep(FORGOTTEN)
+            with refused(PLACE[backend]):
+                equal(REFUSAL, code(call))
+        equal("ok", code(step.try_it), "beside a refused bind() of TCP")
+
+
+@test(("ftrace",), ("kprobe",))
+def refused_with_others(backend):
+    """bind() on a socket of an earlier load needs two sets of hooks, of which one was
+    refused: it is not tried again at once."""
+    host = "127.0.0.1"
+    if backend == "ftrace":
+        skip_without_tracer()
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
+        load(f"hook={backend}")
+        set_mark(sock)
+        unload()
+        load(f"hook={backend}")
+        with refused(PLACE[backend]) as calls:
+            began = time.monotonic()
+            equal(REFUSAL, code(sock.bind, (host, 0)))
+            asked = calls()
+            equal(REFUSAL, code(sock.bind, (host, 0)), "at once again")
+            tried = calls()
+            # On a machine that stood still, a second may have passed.
+            equal(True, asked == tried or time.monotonic() - began > 0.9, (asked, tried))
+        let_in(sock.bind, (host, 0))
+        sends(sock, host)
+
+
 TRIES = 256
 
 
