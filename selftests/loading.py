@@ -321,6 +321,28 @@ def all_hooks_are_in_place(backend, nth):
         equal(True, some.answers["ENOPROTOOPT"] > 0, "bind() was refused meanwhile")
 
 
+# What the log says about the errno with which a function cannot be hooked
+HINTS = {
+    "EBUSY": "a livepatch, a kprobe or another module is on it",
+    "EOPNOTSUPP": "a BPF program on it",
+    "ENOENT": "no such traceable function",
+    "EINVAL": "no such traceable function",
+    "EADDRNOTAVAIL": "no such traceable function",
+    REFUSAL: "see the lines above",
+}
+
+
+@test()
+def a_hint_for_each_errno():
+    function = dict(INSTALLERS[:2])[BACKEND]
+    with without_module():
+        for name, hint in HINTS.items():
+            number = getattr(errno, name)
+            with refused(function, err=number):
+                fails([errno.errorcode[number]], rf"cannot hook \w+ .*: errno {number} \(.*{hint}",
+                      f"hook={BACKEND}")
+
+
 # The functions by which the module finds functions and checks that the hooks work
 STEPS = ["register_kprobe", "sock_create_kern", "kernel_bind", "kernel_connect"]
 if LONG:
@@ -476,6 +498,18 @@ def a_program_moves_binds_to_port_1(family):
 
 
 @test(*FAMILIES)
+def a_program_forbids_datagrams(family):
+    """That is no fault."""
+    with calm(), Program(family, FORBIDS, Program.SENDMSG) as program:
+        answer, lines = try_to_load("", program.code)
+        equal("ok", answer)
+        for what in "to", "from":
+            text = f"{UDP_OVER[family]}: nothing can be sent {what} port 0 (errno {errno.EPERM})"
+            equal(True, any(text in line for line in lines), f"{text!r} in {lines}")
+        unload()
+
+
+@test(*FAMILIES)
 def a_program_moves_datagrams(family):
     """The program changes the destination of the self-check's datagrams."""
     with calm(), Program(family, MOVES_PORT, Program.SENDMSG) as program:
@@ -510,15 +544,39 @@ def firewall(chain, *rules):
 def a_firewall_drops_packets():
     """That is no fault, and does not keep the load waiting for long."""
     with without_module(), firewall("type filter hook input priority 0",
-                                    "tcp sport 0 drop", "udp dport 0 drop"):
+                                    "tcp sport 0 drop", "udp dport 0 drop",
+                                    "udp sport 0 drop"):
         began = time.monotonic()
         answer, lines = try_to_load()
         equal("ok", answer)
         for what in (f"{TCP_OVER['ip4']}: connections from port 0 do not arrive",
-                     f"{UDP_OVER['ip4']}: datagrams to port 0 do not arrive"):
+                     f"{UDP_OVER['ip4']}: datagrams to port 0 do not arrive",
+                     f"{UDP_OVER['ip4']}: datagrams from port 0 do not arrive"):
             equal(True, any(what in line for line in lines), f"{what!r} in {lines}")
         equal(True, time.monotonic() - began < 60, "seconds")
         works()
+
+
+@contextlib.contextmanager
+def slow_loopback(delay):
+    """Packets on lo arrive after so many ms."""
+    try:
+        run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", f"{delay}ms")
+    except (OSError, RuntimeError) as error:
+        raise Skip(f"packets cannot be delayed here: {error}") from None
+    try:
+        yield
+    finally:
+        run("tc", "qdisc", "delete", "dev", "lo", "root")
+
+
+@test()
+def packets_take_their_time():
+    """The self-check waits for them."""
+    with without_module(), slow_loopback(30):
+        answer, lines = try_to_load()
+        equal("ok", answer)
+        equal([], [line for line in lines if "not checked" in line], "what has not arrived")
 
 
 @thorough()
