@@ -63,6 +63,8 @@ def drain_refuses_new_ones(family, kind):
         with switched("drain"):
             equal("EPERM", code(set_mark, after), "a new mark")
             equal(0, get_mark(after))
+            equal("EPERM", code(set_mark, before), "a mark that it has")
+            equal(1, get_mark(before))
             equal("EPERM", code(before.bind, (host, 0)), "a bind to port 0")
             equal((0, 0), (before.getsockname()[1], holds_zero(before)))
             equal("ok", code(other.bind, (host, OTHER_PORT)), "to another port")
@@ -108,8 +110,9 @@ def drain_takes_the_hooks_out():
         others = late_hooks()
         use_all(host)
         equal(LATE, late_hooks() | others)
-        old = plain_socket(host, UDP)
+        old, stream = plain_socket(host, UDP), plain_socket(host, TCP)
         set_mark(old)
+        set_mark(stream)
         with bound_socket(host, UDP, 0):
             switch("drain", 1)
             time.sleep(1.5)
@@ -118,10 +121,12 @@ def drain_takes_the_hooks_out():
         with contextlib.suppress(TimeoutError):
             wait_for("the hooks to go", lambda: late_hooks() == others)
         equal(others, late_hooks(), "hooks when the last is gone")
-        # Neither a refused mark nor the first send of a marked socket brings them back.
-        with plain_socket(host, UDP) as fresh, old:
+        # No refused mark or bind() and no first send of a marked socket brings them back.
+        with plain_socket(host, UDP) as fresh, old, stream:
             equal("EPERM", code(set_mark, fresh), "a new mark")
             equal("EINVAL", code(old.sendto, b"x", (host, 0)), "a first send")
+            equal("EPERM", code(stream.bind, (host, 0)), "a bind to port 0")
+            equal("ok", code(stream.bind, (host, OTHER_PORT)), "to another port")
         equal(others, late_hooks(), "hooks after calls that are refused")
         switch("drain", 0)
         use_all(host)
@@ -384,13 +389,13 @@ def unload_with_options(sock):
 def only_the_initial_user_namespace(family, kind):
     host, kind = LOOPBACK[family], KINDS[kind]
 
-    def by_child(more=0):
+    def by_child(more=0, mark=1):
         child = os.fork()
         if not child:
             status = 99
             if not libc.unshare(CLONE_NEWUSER | more):
                 with plain_socket(host, kind) as sock:
-                    status = {"ok": 0, "EPERM": 1}.get(code(set_mark, sock), 2)
+                    status = {"ok": 0, "EPERM": 1}.get(code(set_mark, sock, mark), 2)
             os._exit(status)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -402,6 +407,7 @@ def only_the_initial_user_namespace(family, kind):
         with switched("init_userns"):
             equal(1, by_child(), "from a user namespace, EPERM")
             equal(1, by_child(CLONE_NEWNET), "also in a network namespace of its own")
+            equal(0, by_child(mark=0), "clearing a mark")
             with plain_socket(host, kind) as sock:
                 set_mark(sock)
                 sock.bind((host, 0))
