@@ -467,6 +467,8 @@ DUEL(ip6, "::1", "::1");
 DUEL(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
 DUEL(any4, "0.0.0.0", "127.0.0.1");
 DUEL(any6, "::", "::1");
+DUEL(both_any4, "0.0.0.0", "0.0.0.0");
+DUEL(both_any6, "::", "::");
 DUEL(dual, "::", "0.0.0.0");
 
 FIXTURE_SETUP(duel)
@@ -478,8 +480,26 @@ FIXTURE_SETUP(duel)
 
 FIXTURE_TEARDOWN(duel) {}
 
-#define DUELS		scaled(1000, 30000)
+#define DUELS		scaled(300, 30000)
 #define DUEL_MAX_SEC	scaled(1, 60)
+#define AUDIENCE	512
+/* As far from the port as UDP's table is long, or a multiple of that */
+#define AUDIENCE_PORT	8192
+
+/*
+ * Many UDP sockets in the chain of the port, which a wildcard is compared with one by
+ * one, so that the test for conflicts takes its time.
+ */
+static void make_audience(struct __test_metadata *_metadata, int type, int port)
+{
+	int i, fd;
+
+	for (i = 0; type == SOCK_DGRAM && i < AUDIENCE; i++) {
+		fd = new_socket(_metadata, "127.0.0.9", type);
+		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(fd, "127.0.0.9", AUDIENCE_PORT + port));
+	}
+}
 
 TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
 {
@@ -489,6 +509,7 @@ TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
 	volatile int spin;
 	int fd, err;
 
+	make_audience(_metadata, variant->type, variant->port);
 	ASSERT_EQ(0, pthread_create(&second.thread, NULL, be_second, &second));
 	run_apart(second.thread);
 	for (round = 0; round < DUELS && now() - start < DUEL_MAX_SEC; round++) {
