@@ -168,6 +168,10 @@ TEST_F(option, set_bad_pointer)
 				   NULL, sizeof(int)));
 	EXPECT_EQ(-EFAULT, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO,
 				   (void *)1, sizeof(int)));
+	/* Nothing is read if the length is wrong. */
+	EXPECT_EQ(-EINVAL, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO,
+				   (void *)1, sizeof(int) - 1));
+	EXPECT_EQ(-EINVAL, set_raw(self->fd, variant->level, IP_BIND_PORT_ZERO, NULL, 0));
 	EXPECT_EQ(0, GET_MARK());
 }
 
@@ -369,6 +373,23 @@ TEST_F(child, cannot_be_cleared)
 	EXPECT_EQ(-ENOPROTOOPT,
 		  set_int(self->fd, SOL_IP, IP_BOUND_PORT_ZERO, 0));
 	EXPECT_EQ(1, holds_zero(self->fd));
+}
+
+/* As on a child of a listener on an ordinary port */
+TEST_F(child, no_v6only)
+{
+	struct link link = link_up(_metadata, variant->host, OTHER_PORT);
+	int only;
+
+	for (only = 0; only < 2; only++) {
+		EXPECT_EQ(set_int(link.child, SOL_IPV6, IPV6_V6ONLY, only),
+			  set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, only));
+		if (is_ip6(variant->host))
+			EXPECT_EQ(-EINVAL, set_int(self->fd, SOL_IPV6, IPV6_V6ONLY, only));
+	}
+	close(link.child);
+	close(link.client);
+	close(link.listener);
 }
 
 FIXTURE(levels) {};
