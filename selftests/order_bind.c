@@ -1336,6 +1336,38 @@ TEST_F(again, bind_after_refused)
 		SKIP(return, NOT_UNDONE);
 }
 
+/*
+ * The watch on a socket that has given port 0 back is taken out of the wait queue of the
+ * socket lock before the module can be unloaded, since the next owner of the lock walks
+ * that queue.
+ */
+TEST(lock_is_used_after_unload)
+{
+	const struct contest contest = { .host = "127.0.0.1", .type = SOCK_DGRAM };
+	struct module_state before = module_found();
+	struct call winner = { .make = do_win, .host = contest.host };
+	struct refusal refusal;
+
+	if (!getenv("PORT0_KO"))
+		SKIP(return, "PORT0_KO does not name the module's file");
+	enter_netns(_metadata);
+	refusal_make(_metadata, &refusal, contest.host);
+	if (!refusal_is_undone(_metadata, &refusal, &contest)) {
+		refusal_end(_metadata, &refusal);
+		SKIP(return, NOT_UNDONE);
+	}
+	winner.fd = new_socket(_metadata, contest.host, contest.type);
+	refusal_on(_metadata, &refusal);
+	call_start(_metadata, &winner);
+	EXPECT_EQ(-EPERM, call_end(_metadata, &winner));
+	refusal_off(_metadata, &refusal);
+	EXPECT_EQ(0, module_take_out());
+	EXPECT_EQ(0, set_int(winner.fd, SOL_SOCKET, SO_KEEPALIVE, 1));
+	EXPECT_EQ(0, module_bring_back(&before));
+	close(winner.fd);
+	refusal_end(_metadata, &refusal);
+}
+
 /* ---- a program that chooses the port ---- */
 
 #define DRAIN	"/sys/module/port0/parameters/drain"
