@@ -39,18 +39,13 @@ static void port0_drain_rearm(void)
 			__func__);
 }
 
-/*
- * While draining, remove PORT0_HOOKS_LATE again and again: a send to port 0 that began
- * before they were removed arms them once more. If not draining, rearm.
- */
+/* While draining, try until PORT0_HOOKS_LATE can be removed; if not draining, rearm. */
 static void port0_drain_work_fn(struct work_struct *work)
 {
-	if (!port0_is_draining()) {
+	if (!port0_is_draining())
 		port0_drain_rearm();
-		return;
-	}
-	port0_hooks_trim();
-	schedule_delayed_work(&port0_drain_work, PORT0_DRAIN_INTERVAL);
+	else if (!port0_hooks_trim())
+		schedule_delayed_work(&port0_drain_work, PORT0_DRAIN_INTERVAL);
 }
 
 static int port0_drain_set(const char *val, const struct kernel_param *kp)

@@ -507,26 +507,31 @@ static void port0_hooks_refuse(unsigned int sets, int err)
 }
 
 /**
- * port0_hooks_arm - install sets of hooks, all or none
- * @sets: which, PORT0_HOOKS_*
+ * port0_hooks_arm_beside - install sets of hooks if others are installed
+ * @beside: sets that must be installed already, PORT0_HOOKS_* or 0
+ * @sets: which to install, all or none
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex unless all
- * @sets are armed already.
- * Return: 0, or the errno of the hook that could not be installed; the log has
- * the details. Any errno but -ENOMEM and -EAGAIN is returned for the next second
- * as well, without another try.
+ * of them are armed already.
+ * Return: 0; -EINVAL if @beside is not installed, or is removed meanwhile; or the errno
+ * of the hook that could not be installed; the log has the details. Any errno but
+ * -ENOMEM and -EAGAIN is returned for the next second as well, without another try.
  */
-int port0_hooks_arm(unsigned int sets)
+int port0_hooks_arm_beside(unsigned int beside, unsigned int sets)
 {
 	struct port0_hook *culprit = NULL;
-	unsigned int n;
+	unsigned int n, all = beside | sets;
 	int err = 0;
 
 	/* Pairs with the release below: hooks that are seen armed are installed. */
-	if ((smp_load_acquire(&port0_hooks_armed) & sets) == sets)
+	if ((smp_load_acquire(&port0_hooks_armed) & all) == all)
 		return 0;
 
 	mutex_lock(&port0_hook_mutex);
+	if ((port0_hooks_armed & beside) != beside) {
+		err = -EINVAL;
+		goto unlock;
+	}
 	err = port0_hooks_refusal(sets);
 	if (err)
 		goto unlock;
@@ -547,6 +552,18 @@ int port0_hooks_arm(unsigned int sets)
 unlock:
 	mutex_unlock(&port0_hook_mutex);
 	return err;
+}
+
+/**
+ * port0_hooks_arm - install sets of hooks, all or none
+ * @sets: which, PORT0_HOOKS_*
+ *
+ * Context: as port0_hooks_arm_beside().
+ * Return: as port0_hooks_arm_beside(), but for -EINVAL.
+ */
+int port0_hooks_arm(unsigned int sets)
+{
+	return port0_hooks_arm_beside(0, sets);
 }
 
 /**
@@ -576,25 +593,29 @@ static bool port0_hooks_remove(unsigned int sets)
  *
  * They are needed by sockets that are bound to port 0 and by calls that a hook has
  * redirected. Each of these holds a reference on the module. A call takes its reference
- * before it arms hooks. So either its reference is seen here, or it sees that they are
- * disarmed and arms them again.
+ * before it looks whether hooks are armed. So either its reference is seen here, or it
+ * sees that they are disarmed: a bind() arms them again, and a send fails.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
+ * Return: true if none of them is installed any more.
  */
-void port0_hooks_trim(void)
+bool port0_hooks_trim(void)
 {
 	unsigned int armed;
+	bool gone;
 
 	mutex_lock(&port0_hook_mutex);
 	armed = port0_hooks_armed;
 	WRITE_ONCE(port0_hooks_armed, armed & ~PORT0_HOOKS_LATE);
 	/* Pairs with the barrier in try_module_get() in port0_enter(). */
 	smp_mb();
-	if (!module_refcount(THIS_MODULE))
-		port0_hooks_remove(PORT0_HOOKS_LATE);
+	gone = !module_refcount(THIS_MODULE);
+	if (gone)
+		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
 	else	/* Pairs with the load in port0_hooks_arm(). */
 		smp_store_release(&port0_hooks_armed, armed);
 	mutex_unlock(&port0_hook_mutex);
+	return gone;
 }
 
 /**

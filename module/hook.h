@@ -126,8 +126,9 @@ extern const unsigned int port0_hooks_count;
 int port0_hooks_choose(const char *backend);
 const char *port0_hooks_backend(void);
 int port0_hooks_arm(unsigned int sets);
+int port0_hooks_arm_beside(unsigned int beside, unsigned int sets);
 bool port0_hooks_are_armed(unsigned int sets);
-void port0_hooks_trim(void);
+bool port0_hooks_trim(void);
 bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */

@@ -96,7 +96,7 @@ bool port0_send_wants(const struct sock *sk, const struct msghdr *msg)
  * have changed it meanwhile; either function takes a socket of either family.
  *
  * Context: process, no locks held; may sleep.
- * Return: what the kernel's function returns, or what port0_hooks_arm() returns.
+ * Return: what the kernel's function returns, or what port0_hooks_arm_beside() returns.
  */
 int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 {
@@ -104,8 +104,12 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	struct port0_call call;
 	int err;
 
-	/* The drain may have removed the hooks on sendmsg() since this call passed them. */
-	err = port0_hooks_arm(PORT0_HOOKS_SEND | PORT0_HOOKS_ROUTE);
+	/*
+	 * The drain may have removed the hooks on sendmsg() since this call passed them. Then
+	 * it fails as it would without them: if it armed them again, a socket that sends all
+	 * the time would keep them.
+	 */
+	err = port0_hooks_arm_beside(PORT0_HOOKS_SEND, PORT0_HOOKS_ROUTE);
 	if (err)
 		return err;
 
