@@ -13,8 +13,8 @@ import time
 from port0_bpf import USER_PORT, Program, answer_with, instruction
 from port0_module import (HERE, SYS, load, load_file, refused, restored, unload, users, wait_for,
                           without_module)
-from port0_test import (CLONE_NEWNET, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
-                        bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
+from port0_test import (CLONE_NEWNET, IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace,
+                        Skip, bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
                         plain_socket, read, set_mark, test, write)
 
 ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
@@ -248,7 +248,7 @@ def a_program_sees_port_0():
             while not os.path.exists(over):
                 for _ in range(20):
                     answers.add(code(marked.sendto, b"x", (host, 0)))
-                    time.sleep(0.003)
+                    time.sleep(0.005)
         os.write(say, " ".join(sorted(answers)).encode())
 
     with without_module(), Namespace(), Program("ip4", NOT_ZERO, Program.SENDMSG) as program, \
@@ -268,7 +268,8 @@ def a_program_sees_port_0():
                 wait_for("a hook", lambda: late_hooks() != others)
                 time.sleep(0.05)
                 switch("drain", 1)
-                wait_for("the hooks to go", lambda: late_hooks() == others)
+                # Once a second, they go if no send is in flight.
+                wait_for("the hooks to go", lambda: late_hooks() == others, 6 * IO_TIMEOUT)
                 switch("drain", 0)
         finally:
             open(over, "w").close()
