@@ -52,21 +52,6 @@ static inline struct rtattr *nl_attr(struct nl_request *to, __u16 type,
 	return attr;
 }
 
-/* A socket that hears of what happens in @groups. */
-static inline int nl_open(__u32 groups)
-{
-	struct sockaddr_nl addr = { .nl_family = AF_NETLINK, .nl_groups = groups };
-	int fd = rc(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)), err;
-
-	if (fd < 0)
-		return fd;
-	err = set_timeouts(fd) ?: rc(bind(fd, (struct sockaddr *)&addr, sizeof(addr)));
-	if (!err)
-		return fd;
-	close(fd);
-	return err;
-}
-
 static inline int nl_call(const struct nl_request *request)
 {
 	struct {
@@ -74,11 +59,11 @@ static inline int nl_call(const struct nl_request *request)
 		struct nlmsgerr error;
 		char more[256];
 	} reply;
-	int fd = nl_open(0), err;
+	int fd = rc(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)), err;
 
 	if (fd < 0)
 		return fd;
-	err = rc(send(fd, request, request->nl.nlmsg_len, 0));
+	err = set_timeouts(fd) ?: rc(send(fd, request, request->nl.nlmsg_len, 0));
 	if (err >= 0)
 		err = rc(recv(fd, &reply, sizeof(reply), 0));
 	close(fd);
@@ -86,21 +71,31 @@ static inline int nl_call(const struct nl_request *request)
 }
 
 /*
- * Does the message say that @addr has its local route, so that packets to it are
- * accepted?
+ * The kernel adds the routes of an IPv6 address in the background, and tells listeners of
+ * a route a moment before a lookup finds it. So packets to @addr are sent until one
+ * arrives.
  */
-static inline bool nl_is_local_route(const struct nlmsghdr *head, const struct in6_addr *addr)
+static inline int wait_until_reached(struct addr addr)
 {
-	const struct rtmsg *route = NLMSG_DATA(head);
+	int fd = rc(socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0)), tries, err;
+	char byte;
 
-	return head->nlmsg_type == RTM_NEWROUTE && route->rtm_type == RTN_LOCAL &&
-	       memmem(head, head->nlmsg_len, addr, sizeof(*addr));
+	if (fd < 0)
+		return fd;
+	err = bind_to(fd, "::", 0);
+	addr.v6.sin6_port = htons(local_port(fd));
+	for (tries = 0; !err; tries++) {
+		sendto(fd, "", 1, 0, &addr.sa, addr.len);
+		if (recv(fd, &byte, 1, MSG_DONTWAIT) == 1)
+			break;
+		usleep(1000);
+		if (tries == IO_TIMEOUT_SEC * 1000)
+			err = -ETIMEDOUT;
+	}
+	close(fd);
+	return err;
 }
 
-/*
- * The kernel adds an IPv6 address in the background and its local route last, so
- * the route is waited for.
- */
 static inline int add_ip6_to_lo(const char *host)
 {
 	struct ifaddrmsg header = {
@@ -111,26 +106,10 @@ static inline int add_ip6_to_lo(const char *host)
 	};
 	struct nl_request request = nl_start(RTM_NEWADDR, &header, sizeof(header));
 	struct addr addr = addr_of(host, 0);
-	union {
-		struct nlmsghdr head;
-		char room[4096];
-	} news;
-	int routes = nl_open(RTMGRP_IPV6_ROUTE), err;
 
-	if (routes < 0)
-		return routes;
 	nl_attr(&request, IFA_LOCAL, &addr.v6.sin6_addr, sizeof(addr.v6.sin6_addr));
-	err = nl_call(&request);
-	while (!err) {
-		err = rc(recv(routes, &news, sizeof(news), 0));
-		if (err > 0 && nl_is_local_route(&news.head, &addr.v6.sin6_addr)) {
-			err = 0;
-			break;
-		}
-		err = err < 0 ? err : 0;
-	}
-	close(routes);
-	return err;
+	addr.v6.sin6_scope_id = header.ifa_index;
+	return nl_call(&request) ?: wait_until_reached(addr);
 }
 
 /* One end of a veth pair: a device on which nothing is received. */
