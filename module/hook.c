@@ -559,7 +559,7 @@ unlock:
  * @sets: which, PORT0_HOOKS_*
  *
  * Context: as port0_hooks_arm_beside().
- * Return: as port0_hooks_arm_beside(), but for -EINVAL.
+ * Return: 0, or the errno of the hook that could not be installed, as there.
  */
 int port0_hooks_arm(unsigned int sets)
 {
