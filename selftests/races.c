@@ -408,136 +408,6 @@ RACE(tcp, names_accept, BOUND, race_names, race_accept, race_visit)
 RACE(any, group_join_leave, GROUP, race_group, race_group, race_visit)
 RACE(any, group_close, GROUP, race_group, race_close, race_visit)
 
-/* This thread and the other run on CPUs of their own, if there are two. */
-static void run_apart(pthread_t other)
-{
-	cpu_set_t cpu;
-
-	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		return;
-	CPU_ZERO(&cpu);
-	CPU_SET(0, &cpu);
-	pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu);
-	CPU_ZERO(&cpu);
-	CPU_SET(1, &cpu);
-	pthread_setaffinity_np(other, sizeof(cpu), &cpu);
-}
-
-/*
- * Two sockets ask for the same port at the same moment, on addresses that conflict: one
- * gets it, the other is refused.
- */
-struct duel {
-	const char *host;
-	int fd, port, err;
-	atomic_bool go, over;
-	pthread_t thread;
-};
-
-static void *be_second(void *data)
-{
-	struct duel *second = data;
-
-	for (;;) {
-		while (!atomic_load(&second->go)) {
-			if (atomic_load(&second->over))
-				return NULL;
-			sched_yield();
-		}
-		second->err = bind_to(second->fd, second->host, second->port);
-		atomic_store(&second->go, false);
-	}
-}
-
-FIXTURE(duel) {};
-
-FIXTURE_VARIANT(duel) {
-	const char *host, *other;
-	int type, port;
-};
-
-#define DUEL(name, _host, _other)					\
-	ON_BOTH_PORTS(duel, name##_tcp, .host = _host, .other = _other,	\
-		      .type = SOCK_STREAM);				\
-	ON_BOTH_PORTS(duel, name##_udp, .host = _host, .other = _other,	\
-		      .type = SOCK_DGRAM)
-
-DUEL(ip4, "127.0.0.1", "127.0.0.1");
-DUEL(ip6, "::1", "::1");
-DUEL(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
-DUEL(any4, "0.0.0.0", "127.0.0.1");
-DUEL(any6, "::", "::1");
-DUEL(both_any4, "0.0.0.0", "0.0.0.0");
-DUEL(both_any6, "::", "::");
-DUEL(dual, "::", "0.0.0.0");
-
-FIXTURE_SETUP(duel)
-{
-	if (!have_family_of(variant->host))
-		SKIP(return, "no IPv6");
-	enter_netns(_metadata);
-}
-
-FIXTURE_TEARDOWN(duel) {}
-
-#define DUELS		scaled(300, 30000)
-#define DUEL_MAX_SEC	scaled(1, 60)
-#define AUDIENCE	512
-/* As far from the port as UDP's table is long, or a multiple of that */
-#define AUDIENCE_PORT	8192
-
-/*
- * Many UDP sockets in the chain of the port, which a wildcard is compared with one by
- * one, so that the test for conflicts takes its time.
- */
-static void make_audience(struct __test_metadata *_metadata, int type, int port)
-{
-	int i, fd;
-
-	for (i = 0; type == SOCK_DGRAM && i < AUDIENCE; i++) {
-		fd = new_socket(_metadata, "127.0.0.9", type);
-		ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1));
-		ASSERT_EQ(0, bind_to(fd, "127.0.0.9", AUDIENCE_PORT + port));
-	}
-}
-
-TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
-{
-	struct duel second = { .host = variant->other, .port = variant->port };
-	long users = wait_for_users(0), round, first_wins = 0;
-	double start = now();
-	volatile int spin;
-	int fd, err;
-
-	make_audience(_metadata, variant->type, variant->port);
-	ASSERT_EQ(0, pthread_create(&second.thread, NULL, be_second, &second));
-	run_apart(second.thread);
-	for (round = 0; round < DUELS && now() - start < DUEL_MAX_SEC; round++) {
-		fd = socket_for(_metadata, variant->host, variant->type, variant->port);
-		second.fd = socket_for(_metadata, variant->other, variant->type,
-				       variant->port);
-		atomic_store(&second.go, true);
-		for (spin = round * 7 % 600; spin > 0; spin--)
-			;
-		err = bind_to(fd, variant->host, variant->port);
-		while (atomic_load(&second.go))
-			sched_yield();
-		first_wins += !err;
-		ASSERT_EQ(-EADDRINUSE, err ?: second.err) {
-			TH_LOG("both in round %ld", round);
-		}
-		ASSERT_EQ(0, err ? second.err : err) {
-			TH_LOG("none in round %ld", round);
-		}
-		close(fd);
-		close(second.fd);
-	}
-	atomic_store(&second.over, true);
-	pthread_join(second.thread, NULL);
-	EXPECT_EQ(users, wait_for_users(users));
-	TH_LOG("%ld rounds, the first won %ld", round, first_wins);
-}
-
 /*
  * A namespace is removed with sockets on port 0 in it: connected, listening, in
  * all states between, and connections to port 0 that were just closed.
@@ -586,6 +456,7 @@ struct late_race {
 	void (*call)(struct late_race *race);
 	int fd;
 	int bystander;		/* UDP: bound to @other and port 0 during the whole race */
+	int port, err;		/* of bind_late() */
 	atomic_bool go, over;
 	pthread_t thread;
 };
@@ -621,11 +492,27 @@ static void keep_lock(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
 }
 
+/* Each thread runs on its own CPU, if there are two. */
 static void late_begin(struct __test_metadata *_metadata,
 		       struct late_race *race)
 {
+	cpu_set_t cpu;
+
 	ASSERT_EQ(0, pthread_create(&race->thread, NULL, be_late, race));
-	run_apart(race->thread);
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		return;
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	pthread_setaffinity_np(pthread_self(), sizeof(cpu), &cpu);
+	CPU_ZERO(&cpu);
+	CPU_SET(1, &cpu);
+	pthread_setaffinity_np(race->thread, sizeof(cpu), &cpu);
+}
+
+static void late_end(struct late_race *race)
+{
+	atomic_store(&race->over, true);
+	pthread_join(race->thread, NULL);
 }
 
 /* The late call begins, and another thread marks the socket and binds it. */
@@ -647,7 +534,7 @@ static void run_late(struct late_race *race, long round)
 
 static void bind_late(struct late_race *race)
 {
-	bind_to(race->fd, race->other, 0);
+	race->err = bind_to(race->fd, race->other, race->port);
 }
 
 /* The one of the two addresses that the socket has */
@@ -818,8 +705,7 @@ TEST_F_TIMEOUT(late, bind, STRESS_TIMEOUT_SEC)
 		reset_on_close(race.fd);
 		close(race.fd);
 	}
-	atomic_store(&race.over, true);
-	pthread_join(race.thread, NULL);
+	late_end(&race);
 	if (variant->type == SOCK_DGRAM)
 		close(race.bystander);
 	EXPECT_EQ(users, wait_for_users(users));
@@ -879,9 +765,122 @@ TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
 		}
 		close(race.fd);
 	}
-	atomic_store(&race.over, true);
-	pthread_join(race.thread, NULL);
+	late_end(&race);
 	TH_LOG("%ld rounds", round);
+}
+
+/*
+ * Two sockets ask for the same port at the same moment, on addresses that conflict: one
+ * gets it, the other is refused.
+ */
+FIXTURE(duel) {};
+
+FIXTURE_VARIANT(duel) {
+	const char *host, *other;
+	int type, port;
+};
+
+#define DUEL(name, _host, _other)					\
+	ON_BOTH_PORTS(duel, name##_tcp, .host = _host, .other = _other,	\
+		      .type = SOCK_STREAM);				\
+	ON_BOTH_PORTS(duel, name##_udp, .host = _host, .other = _other,	\
+		      .type = SOCK_DGRAM)
+
+DUEL(ip4, "127.0.0.1", "127.0.0.1");
+DUEL(ip6, "::1", "::1");
+DUEL(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+DUEL(any4, "0.0.0.0", "127.0.0.1");
+DUEL(any6, "::", "::1");
+DUEL(both_any4, "0.0.0.0", "0.0.0.0");
+DUEL(both_any6, "::", "::");
+DUEL(dual, "::", "0.0.0.0");
+
+FIXTURE_SETUP(duel)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(duel) {}
+
+#define DUELS		scaled(300, 30000)
+#define DUEL_MAX_SEC	scaled(1, 60)
+#define AUDIENCE	512
+/* As far from the port as UDP's table is long, or a multiple of that */
+#define AUDIENCE_PORT	8192
+
+/*
+ * Many UDP sockets in the chain of the port, which a wildcard is compared with one by
+ * one, so that the test for conflicts takes its time.
+ */
+static void make_audience(struct __test_metadata *_metadata, int *fds, int port)
+{
+	int i;
+
+	for (i = 0; i < AUDIENCE; i++) {
+		fds[i] = new_socket(_metadata, "127.0.0.9", SOCK_DGRAM);
+		ASSERT_EQ(0, set_int(fds[i], SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(fds[i], "127.0.0.9", AUDIENCE_PORT + port));
+	}
+}
+
+/*
+ * Whether the kernel refuses a wildcard beside an address in such a chain. Older ones do
+ * not, on any port.
+ */
+static bool audience_is_searched(struct __test_metadata *_metadata)
+{
+	int fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
+	int any = new_socket(_metadata, "0.0.0.0", SOCK_DGRAM);
+	int fds[AUDIENCE], i, err;
+
+	make_audience(_metadata, fds, OTHER_PORT);
+	ASSERT_EQ(0, bind_to(fd, "127.0.0.1", OTHER_PORT));
+	err = bind_to(any, "0.0.0.0", OTHER_PORT);
+	close(fd);
+	close(any);
+	for (i = 0; i < AUDIENCE; i++)
+		close(fds[i]);
+	return err == -EADDRINUSE;
+}
+
+TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
+{
+	struct late_race second = {
+		.other = variant->other, .port = variant->port, .call = bind_late,
+	};
+	long users = wait_for_users(0), round, first_wins = 0;
+	int fd, err, audience[AUDIENCE];
+	double start = now();
+	volatile int spin;
+
+	if (variant->type == SOCK_DGRAM && audience_is_searched(_metadata))
+		make_audience(_metadata, audience, variant->port);
+	late_begin(_metadata, &second);
+	for (round = 0; round < DUELS && now() - start < DUEL_MAX_SEC; round++) {
+		fd = socket_for(_metadata, variant->host, variant->type, variant->port);
+		second.fd = socket_for(_metadata, variant->other, variant->type,
+				       variant->port);
+		atomic_store(&second.go, true);
+		for (spin = round * 7 % 600; spin > 0; spin--)
+			;
+		err = bind_to(fd, variant->host, variant->port);
+		while (atomic_load(&second.go))
+			sched_yield();
+		first_wins += !err;
+		ASSERT_EQ(-EADDRINUSE, err ?: second.err) {
+			TH_LOG("both in round %ld", round);
+		}
+		ASSERT_EQ(0, err ? second.err : err) {
+			TH_LOG("none in round %ld", round);
+		}
+		close(fd);
+		close(second.fd);
+	}
+	late_end(&second);
+	EXPECT_EQ(users, wait_for_users(users));
+	TH_LOG("%ld rounds, the first won %ld", round, first_wins);
 }
 
 TEST_HARNESS_MAIN
