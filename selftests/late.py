@@ -122,10 +122,8 @@ OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
 
 
 @contextlib.contextmanager
-def marked_before(way, host):
-    """A UDP socket that was marked under an earlier load, and a context in which its
-    hooks are refused."""
-    backend, refuse = WAYS[way]
+def old_mark(backend, host):
+    """A UDP socket that was marked under an earlier load."""
     if backend == "ftrace":
         skip_without_tracer()
     with without_module(), Namespace(), plain_socket(host, UDP) as sock:
@@ -133,8 +131,16 @@ def marked_before(way, host):
         set_mark(sock)
         unload()
         load(f"hook={backend}")
-        yield sock, lambda: refuse(OTHERS[host])
+        yield sock
         equal(int(holds_zero(sock)), users(), "references on the module")
+
+
+@contextlib.contextmanager
+def marked_before(way, host):
+    """The same, and a context in which its hooks are refused."""
+    backend, refuse = WAYS[way]
+    with old_mark(backend, host) as sock:
+        yield sock, lambda: refuse(OTHERS[host])
 
 
 EACH_WAY = ([(way, host) for way in WAYS for host in OTHERS] if LONG else
@@ -390,13 +396,7 @@ def refused_with_others(backend, error):
     """bind() on a socket of an earlier load needs two sets of hooks, of which one was
     refused: it is not tried again at once."""
     host = "127.0.0.1"
-    if backend == "ftrace":
-        skip_without_tracer()
-    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
-        load(f"hook={backend}")
-        set_mark(sock)
-        unload()
-        load(f"hook={backend}")
+    with old_mark(backend, host) as sock:
         with refused(PLACE[backend], err=getattr(errno, error)) as calls:
             began = time.monotonic()
             equal(error, code(sock.bind, (host, 0)))
