@@ -31,8 +31,8 @@
 #include "saddr.h"
 
 struct inet_bind2_bucket;
-struct port0_bidder;
-typedef bool (*port0_conflict_t)(const struct port0_bidder *bidder,
+struct port0_binder;
+typedef bool (*port0_conflict_t)(const struct port0_binder *binder,
 				 struct sock *sk2);
 
 #if defined(PORT0_HAVE_TB2) && defined(PORT0_HAVE_TB_BHASH2) &&		\
@@ -173,14 +173,14 @@ static inline void port0_bind_hash(struct sock *sk, struct inet_bind_bucket *tb,
 
 static __always_inline bool
 port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
-	      const struct port0_bidder *bidder)
+	      const struct port0_binder *binder)
 {
 	return false;
 }
 
 static __always_inline bool
 port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
-	       const struct port0_bidder *bidder)
+	       const struct port0_binder *binder)
 {
 	return false;
 }
@@ -338,12 +338,12 @@ static inline void port0_bind_hash(struct sock *sk, struct inet_bind_bucket *tb,
 
 static __always_inline bool
 port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
-	      const struct port0_bidder *bidder)
+	      const struct port0_binder *binder)
 {
 	struct sock *sk2;
 
 	sk_for_each_bound(sk2, &tb2->owners)
-		if (conflicts(bidder, sk2))
+		if (conflicts(binder, sk2))
 			return true;
 	return false;
 }
@@ -448,18 +448,18 @@ static inline void port0_bind_hash(struct sock *sk, struct inet_bind_bucket *tb,
 
 static __always_inline bool
 port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
-	      const struct port0_bidder *bidder)
+	      const struct port0_binder *binder)
 {
 	struct sock *sk2;
 #ifdef PORT0_HAVE_TB2_DEATHROW
 	struct inet_timewait_sock *tw;
 
 	twsk_for_each_bound_bhash2(tw, &tb2->deathrow)
-		if (conflicts(bidder, (struct sock *)tw))
+		if (conflicts(binder, (struct sock *)tw))
 			return true;
 #endif
 	sk_for_each_bound_bhash2(sk2, &tb2->owners)
-		if (conflicts(bidder, sk2))
+		if (conflicts(binder, sk2))
 			return true;
 	return false;
 }
@@ -498,7 +498,7 @@ static inline void port0_tb2_link(struct inet_bind2_bucket *tb2,
  */
 static __always_inline bool
 port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
-	       const struct port0_bidder *bidder)
+	       const struct port0_binder *binder)
 {
 	int l3mdev = inet_sk_bound_l3mdev(sk);
 	struct inet_bind_hashbucket *head2;
@@ -510,7 +510,7 @@ port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
 		if (!port0_tb2_is_ours(tb2, sk, l3mdev) ||
 		    !port0_tb2_addr_any(tb2, sk))
 			continue;
-		found = port0_tb2_any(tb2, conflicts, bidder);
+		found = port0_tb2_any(tb2, conflicts, binder);
 		if (found || port0_rules.first_any_only)
 			break;
 	}
@@ -522,19 +522,19 @@ port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
 
 static __always_inline bool
 port0_tb_any(struct inet_bind_bucket *tb, port0_conflict_t conflicts,
-	     const struct port0_bidder *bidder)
+	     const struct port0_binder *binder)
 {
 #ifdef PORT0_BUCKETS_C
 	struct inet_bind2_bucket *tb2;
 
 	hlist_for_each_entry(tb2, &tb->bhash2, bhash_node)
-		if (port0_tb2_any(tb2, conflicts, bidder))
+		if (port0_tb2_any(tb2, conflicts, binder))
 			return true;
 #else
 	struct sock *sk2;
 
 	sk_for_each_bound(sk2, &tb->owners)
-		if (conflicts(bidder, sk2))
+		if (conflicts(binder, sk2))
 			return true;
 #endif
 	return false;

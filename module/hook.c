@@ -48,8 +48,8 @@ static const struct port0_backend *port0_backend;
 
 /*
  * The sets that could not be armed, the errno, and until when (in jiffies) requests for
- * them fail with it at once. Any user can cause a try, and each try patches the
- * kernel's code.
+ * them fail with it at once. Without this limit, any user could make the module patch
+ * the kernel's code again and again.
  */
 #define PORT0_REFUSAL_TIME	HZ
 static unsigned int port0_hooks_refused;
@@ -306,7 +306,7 @@ static int port0_kprobe_arm(struct port0_hook *hook)
  * its count of armed kprobes; arming this one again before the next try corrects the
  * count.
  */
-static void port0_kprobe_insist(struct port0_hook *hook)
+static void port0_kprobe_retry(struct port0_hook *hook)
 {
 	struct kprobe *kp = &hook->kp;
 
@@ -339,8 +339,8 @@ static void port0_kprobe_remove(struct port0_hook **hooks, unsigned int n)
 	}
 	unregister_kprobes(port0_kprobes, found);
 	for (i = 0; i < found; i++)
-		port0_kprobe_insist(container_of(port0_kprobes[i],
-						 struct port0_hook, kp));
+		port0_kprobe_retry(container_of(port0_kprobes[i],
+						struct port0_hook, kp));
 }
 
 static int port0_kprobe_install(struct port0_hook **hooks, unsigned int n,
@@ -514,8 +514,9 @@ static void port0_hooks_refuse(unsigned int sets, int err)
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex unless all
  * of them are armed already.
  * Return: 0; -EINVAL if @beside is not installed, or is removed meanwhile; or the errno
- * of the hook that could not be installed; the log has the details. Any errno but
- * -ENOMEM and -EAGAIN is returned for the next second as well, without another try.
+ * of the hook that could not be installed; the log has the details. Except for -ENOMEM
+ * and -EAGAIN, requests for the set of that hook then fail with the same errno for one
+ * second, without another try.
  */
 int port0_hooks_arm_beside(unsigned int beside, unsigned int sets)
 {
@@ -543,7 +544,7 @@ int port0_hooks_arm_beside(unsigned int beside, unsigned int sets)
 				   culprit ? culprit->func : "all functions together",
 				   port0_backend->name, -err,
 				   port0_hook_hint(err));
-		/* Only requests that include the culprit's set fail at once. */
+		/* For a second, only requests for the culprit's set fail. */
 		port0_hooks_refuse(culprit ? culprit->set : sets, err);
 		goto unlock;
 	}
@@ -593,8 +594,8 @@ static bool port0_hooks_remove(unsigned int sets)
  *
  * They are needed by sockets that are bound to port 0 and by calls that a hook has
  * redirected. Each of these holds a reference on the module. A call takes its reference
- * before it looks whether hooks are armed. So either its reference is seen here, or it
- * sees that they are disarmed: a bind() arms them again, and a send fails.
+ * before it tests whether the hooks are armed. So either the reference is counted here,
+ * or the call finds the hooks disarmed: then bind() arms them again, and a send fails.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
  * Return: true if none of them is installed any more.
@@ -612,7 +613,7 @@ bool port0_hooks_trim(void)
 	gone = !module_refcount(THIS_MODULE);
 	if (gone)
 		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
-	else	/* Pairs with the load in port0_hooks_arm(). */
+	else	/* Pairs with the load in port0_hooks_arm_beside(). */
 		smp_store_release(&port0_hooks_armed, armed);
 	mutex_unlock(&port0_hook_mutex);
 	return gone;
@@ -622,8 +623,8 @@ bool port0_hooks_trim(void)
  * port0_hooks_disarm - remove sets of hooks
  * @sets: which; need not be armed
  *
- * Removing only some of the hooks may need memory. Without it they stay installed,
- * which costs other sockets time and has no other effect.
+ * Removing only some of the hooks may need memory. If there is none, they stay
+ * installed, which costs other sockets time and has no other effect.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex. Calls that
  * have been redirected before may still be running when it returns.

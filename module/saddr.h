@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Comparing bound addresses: two of them meet if some packet could be for either, so
- * that they conflict. The kernel's inet_rcv_saddr_equal() tells this for two sockets,
- * but newer kernels do not export it, and bind buckets have an address without a
- * socket.
+ * Comparing bound addresses. Two addresses overlap if a packet could be for either: then
+ * sockets on them conflict, unless they share the port (SO_REUSEADDR, SO_REUSEPORT). The
+ * kernel's inet_rcv_saddr_equal() compares the addresses of two sockets, but newer
+ * kernels do not export it, and bind buckets have an address without a socket.
  */
 #ifndef _PORT0_SADDR_H
 #define _PORT0_SADDR_H
@@ -33,9 +33,10 @@ static inline struct port0_saddr port0_saddr_of(const struct sock *sk)
 	};
 }
 
-static inline bool port0_saddr4_meets(const struct port0_saddr *a,
-				      const struct port0_saddr *b,
-				      bool wild_a, bool wild_b)
+/* Mirrors ipv4_rcv_saddr_equal(). Parameters as those of port0_saddr_overlaps(). */
+static inline bool port0_saddr4_overlaps(const struct port0_saddr *a,
+					 const struct port0_saddr *b,
+					 bool wild_a, bool wild_b)
 {
 	if (b->v6only)
 		return false;
@@ -43,31 +44,32 @@ static inline bool port0_saddr4_meets(const struct port0_saddr *a,
 }
 
 /**
- * port0_saddr_meets - tell whether two addresses meet
+ * port0_saddr_overlaps - tell whether two addresses overlap
  * @a: the address to be bound
  * @b: an address that is bound already
- * @wild_a: a wildcard in @a meets every address
- * @wild_b: a wildcard in @b meets every address
+ * @wild_a: a wildcard in @a overlaps with every address
+ * @wild_b: a wildcard in @b overlaps with every address
  *
- * Mirrors inet_rcv_saddr_equal(). Like that, it is not symmetric: an IPv4 wildcard
- * in @a meets an IPv6 address in @b, but not the other way round.
+ * Mirrors inet_rcv_saddr_equal() and ipv6_rcv_saddr_equal(). Like these, it is not
+ * symmetric: an IPv4 wildcard in @a overlaps with an IPv6 address in @b, but an IPv6
+ * address in @a does not overlap with an IPv4 wildcard in @b.
  *
  * Context: any.
- * Return: true if they meet.
+ * Return: true if they overlap.
  */
-static inline bool port0_saddr_meets(const struct port0_saddr *a,
-				     const struct port0_saddr *b,
-				     bool wild_a, bool wild_b)
+static inline bool port0_saddr_overlaps(const struct port0_saddr *a,
+					const struct port0_saddr *b,
+					bool wild_a, bool wild_b)
 {
 	bool mapped_a, mapped_b, any_a, any_b;
 
 	if (!IS_ENABLED(CONFIG_IPV6) || !a->v6)
-		return port0_saddr4_meets(a, b, wild_a, wild_b);
+		return port0_saddr4_overlaps(a, b, wild_a, wild_b);
 
 	mapped_a = ipv6_addr_v4mapped(a->v6);
 	mapped_b = !b->v6 || ipv6_addr_v4mapped(b->v6);
 	if (mapped_a && mapped_b)
-		return port0_saddr4_meets(a, b, wild_a, wild_b);
+		return port0_saddr4_overlaps(a, b, wild_a, wild_b);
 
 	any_a = ipv6_addr_any(a->v6);
 	any_b = b->v6 && ipv6_addr_any(b->v6);
@@ -81,13 +83,13 @@ static inline bool port0_saddr_meets(const struct port0_saddr *a,
 }
 
 /**
- * port0_rcv_saddr_equal - tell whether the addresses of two sockets meet
+ * port0_rcv_saddr_equal - tell whether the addresses of two sockets overlap
  * @sk: the socket to be bound
  * @sk2: a bound socket; may be a TIME_WAIT socket
- * @wild: a wildcard on either side meets every address
+ * @wild: a wildcard on either side overlaps with every address
  *
- * Context: any; the caller keeps @sk2 from going away.
- * Return: true if they meet.
+ * Context: any; the caller keeps @sk2 from being freed.
+ * Return: true if they overlap.
  */
 static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 					 const struct sock *sk2, bool wild)
@@ -95,24 +97,24 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 	struct port0_saddr a = port0_saddr_of(sk);
 	struct port0_saddr b = port0_saddr_of(sk2);
 
-	return port0_saddr_meets(&a, &b, wild, wild);
+	return port0_saddr_overlaps(&a, &b, wild, wild);
 }
 
 /**
- * port0_rcv_saddr_may_meet - tell whether a socket may meet one that is not filed
- * under the address that it has
+ * port0_rcv_saddr_may_overlap - tell whether the address of a socket may overlap with
+ * that of one that is not filed under the address that it has (place.h)
  * @sk: the socket to be bound
- * @sk2: a socket on port 0 that a late bind() has given another address, which
- *	watch.c has not undone yet, or that connect() has not filed under its new
+ * @sk2: a socket on port 0 that a late bind() (watch.c) has given another address,
+ *	which has not been restored yet, or that connect() has not filed under its new
  *	address yet
  *
- * It may be filed under any address of its family, so it is compared as the wildcard.
+ * @sk2 may be filed under any address of its family, so the wildcard stands for it.
  *
- * Context: any; the caller keeps @sk2 from going away.
- * Return: false if they cannot meet.
+ * Context: any; the caller keeps @sk2 from being freed.
+ * Return: false if they cannot overlap.
  */
-static inline bool port0_rcv_saddr_may_meet(const struct sock *sk,
-					    const struct sock *sk2)
+static inline bool port0_rcv_saddr_may_overlap(const struct sock *sk,
+					       const struct sock *sk2)
 {
 	struct port0_saddr a = port0_saddr_of(sk);
 	struct port0_saddr b = {
@@ -120,7 +122,7 @@ static inline bool port0_rcv_saddr_may_meet(const struct sock *sk,
 		.v6only = ipv6_only_sock(sk2),
 	};
 
-	return port0_saddr_meets(&a, &b, true, true);
+	return port0_saddr_overlaps(&a, &b, true, true);
 }
 
 /* Mirrors inet_rcv_saddr_any(). */

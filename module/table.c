@@ -2,16 +2,15 @@
 /*
  * Which kernel functions are hooked, when, and where their calls go.
  *
- * A call first comes to a gate, as calls on every socket in the system do. The gate
- * tests whether the module is concerned: for most functions, whether the socket is
- * marked. Then the function of the hook, PORT0_HOOK() below, gets the arguments of the
- * kernel's function and decides what is done with the call.
+ * Calls of a hooked function, on any socket in the system, first run a gate. It tests
+ * whether the call concerns the module: for most functions, whether the socket is
+ * marked. Only for such calls, the function that PORT0_HOOK() below defines gets the
+ * arguments of the kernel's function and decides what is done with the call.
  *
  * Context: gates and hooks run in the context of the kernel's function, possibly
  * with preemption disabled, and must not sleep.
  */
 #include <linux/net.h>
-#include <net/flow.h>
 #include <net/ipv6.h>
 
 #include "call.h"
@@ -20,7 +19,7 @@
 #include "port0.h"
 
 #define REDIRECTS	true
-#define LOOKS_ON	false
+#define OBSERVES	false
 
 /* The function that is to run instead, or NULL for the kernel's own */
 static __always_inline void *port0_redirect(const struct port0_hook *hook,
@@ -101,9 +100,10 @@ static noinline int port0_kprobe_pass(struct kprobe *kp, struct pt_regs *regs)
 }
 
 /*
- * PORT0_GATE(name, redirects) { ... } defines a gate. It returns true if the call is
- * passed to its hooks. ARG(n) is the n-th argument, from 0, as a pointer and NUM(n)
- * the same as a number.
+ * PORT0_GATE(name, redirects) { ... } defines a gate; redirects is REDIRECTS, or
+ * OBSERVES if its hooks always let the kernel's function run. It returns true if the
+ * call is passed to its hooks. ARG(n) is the n-th argument, from 0, as a pointer and
+ * NUM(n) the same as a number.
  * PORT0_HOOK(func) { ... } defines the hook on func(), where ARG(n) and NUM(n) can be
  * used, too. PORT0_ENTRY() is its line in the table.
  */
@@ -152,7 +152,7 @@ static enum port0_verdict port0_on_##func(const struct port0_args *args)
 /*
  * PORT0_REPLACE(func, replacement, type, (parameters), (arguments)) defines
  * @enter of the hook on func(): it calls replacement() and then drops the reference
- * on the module that port0_enter() has taken. The reference keeps the module loaded
+ * on the module that port0_enter() took. The reference keeps the module loaded
  * while replacement() sleeps. The few instructions after module_put() are covered by
  * synchronize_rcu_tasks() at unload.
  *
@@ -219,7 +219,7 @@ PORT0_GATE(sending, REDIRECTS)
 	return port0_sock_is_known(ARG(0));
 }
 
-PORT0_GATE(watched, LOOKS_ON)
+PORT0_GATE(watched, OBSERVES)
 {
 	return port0_sock_is_known(ARG(0));
 }
@@ -228,7 +228,7 @@ PORT0_GATE(watched, LOOKS_ON)
  * Request and TIME_WAIT sockets have no sk_flags. Reading other members in its place
  * is harmless: if they pass, port0_call_find() finds no call on them.
  */
-PORT0_GATE(third, LOOKS_ON)
+PORT0_GATE(third, OBSERVES)
 {
 	return ARG(2) && port0_sock_is_known(ARG(2));
 }
@@ -368,7 +368,7 @@ PORT0_HOOK(__inet_hash_connect)
 }
 
 #if IS_ENABLED(CONFIG_SMC)
-/* Newer kernels have no ULP "smc"; they answer the same. */
+/* Kernels without the ULP "smc" fail with the same errno. */
 PORT0_ANSWER(tcp_set_ulp, int, (struct sock *sk, const char *name), -ENOENT);
 PORT0_HOOK(tcp_set_ulp)
 {
@@ -378,7 +378,7 @@ PORT0_HOOK(tcp_set_ulp)
 
 /* getpeername(), accept() and SO_PEERNAME, where inet_dport is 0 */
 
-/* Other sockets have no peer with a port. An MPTCP socket has that of a TCP connection. */
+/* Other sockets have no peer port. The peer of an MPTCP socket is that of a TCP connection. */
 static bool port0_sock_names_port(const struct sock *sk)
 {
 	return port0_sock_is_tcp_or_udp(sk) || (sk->sk_type == SOCK_STREAM &&

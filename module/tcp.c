@@ -21,22 +21,22 @@
 #include "saddr.h"
 
 /**
- * struct port0_bidder - the socket that asks for the port, for the conflict tests
+ * struct port0_binder - the socket to be bound, as the conflict tests need it
  * @sk: the socket
  * @uid: its owner
  * @reuse: it has SO_REUSEADDR and is not listening
  * @group_ok: it is in no SO_REUSEPORT group, or in one that has closed members
  */
-struct port0_bidder {
+struct port0_binder {
 	const struct sock *sk;
 	kuid_t uid;
 	bool reuse;
 	bool group_ok;
 };
 
-static struct port0_bidder port0_bidder_of(const struct sock *sk)
+static struct port0_binder port0_binder_of(const struct sock *sk)
 {
-	struct port0_bidder bidder = {
+	struct port0_binder binder = {
 		.sk = sk,
 		.uid = port0_sk_uid(sk),
 		.reuse = sk->sk_reuse && sk->sk_state != TCP_LISTEN,
@@ -45,20 +45,20 @@ static struct port0_bidder port0_bidder_of(const struct sock *sk)
 
 	rcu_read_lock();
 	group = rcu_dereference(sk->sk_reuseport_cb);
-	bidder.group_ok = !group || port0_group_has_closed(group);
+	binder.group_ok = !group || port0_group_has_closed(group);
 	rcu_read_unlock();
-	return bidder;
+	return binder;
 }
 
 /*
  * Mirrors inet_bind_conflict() for a given port: tells whether @sk2 conflicts,
- * provided that the addresses meet. @sk2 may be a TIME_WAIT socket, which has only
+ * provided that the addresses overlap. @sk2 may be a TIME_WAIT socket, which has only
  * the members of struct sock_common, so no uid.
  */
 static __always_inline bool
-port0_sock_conflicts(const struct port0_bidder *bidder, struct sock *sk2)
+port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 {
-	const struct sock *sk = bidder->sk;
+	const struct sock *sk = binder->sk;
 	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
 
 	if (sk == sk2)
@@ -67,23 +67,23 @@ port0_sock_conflicts(const struct port0_bidder *bidder, struct sock *sk2)
 		return false;
 	if (sk->sk_reuse && sk2->sk_reuse && sk2->sk_state != TCP_LISTEN)
 		return false;
-	return !sk->sk_reuseport || !sk2->sk_reuseport || !bidder->group_ok ||
+	return !sk->sk_reuseport || !sk2->sk_reuseport || !binder->group_ok ||
 	       (sk2->sk_state != TCP_TIME_WAIT &&
-		!uid_eq(bidder->uid, port0_sk_uid(sk2)));
+		!uid_eq(binder->uid, port0_sk_uid(sk2)));
 }
 
 /* Mirrors __inet_bhash2_conflict(), for a socket @sk2 found in a tb2. */
 static __always_inline bool
-port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
+port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 {
-	const struct sock *sk = bidder->sk;
+	const struct sock *sk = binder->sk;
 
 	if (ipv6_only_sock(sk2) &&
 	    (sk->sk_family == AF_INET ||
 	     (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
 	      !port0_rules.v6only_blocks_mapped)))
 		return false;
-	return port0_sock_conflicts(bidder, sk2);
+	return port0_sock_conflicts(binder, sk2);
 }
 
 /*
@@ -91,18 +91,18 @@ port0_sock_conflicts2(const struct port0_bidder *bidder, struct sock *sk2)
  * a late bind() (see watch.c) changes an address without the lock of the chain.
  */
 static __always_inline bool
-port0_sock_conflicts_any(const struct port0_bidder *bidder, struct sock *sk2)
+port0_sock_conflicts_any(const struct port0_binder *binder, struct sock *sk2)
 {
 	bool is_filed = sk2->sk_state == TCP_TIME_WAIT || port0_tcp_is_filed(sk2);
 
-	return port0_sock_conflicts(bidder, sk2) &&
-	       (is_filed ? port0_rcv_saddr_equal(bidder->sk, sk2, true) :
-			   port0_rcv_saddr_may_meet(bidder->sk, sk2));
+	return port0_sock_conflicts(binder, sk2) &&
+	       (is_filed ? port0_rcv_saddr_equal(binder->sk, sk2, true) :
+			   port0_rcv_saddr_may_overlap(binder->sk, sk2));
 }
 
-/* Tell whether the address of @sk meets the one stored in the fast_* members of @tb. */
-static bool port0_tb_fast_meets(const struct inet_bind_bucket *tb,
-				const struct sock *sk)
+/* Mirrors how sk_reuseport_match() compares the fast_* members of @tb with an address. */
+static bool port0_tb_fast_overlaps(const struct inet_bind_bucket *tb,
+				   const struct sock *sk)
 {
 	struct port0_saddr fast = {
 		.v4 = tb->fast_rcv_saddr,
@@ -114,19 +114,19 @@ static bool port0_tb_fast_meets(const struct inet_bind_bucket *tb,
 	};
 	struct port0_saddr saddr = port0_saddr_of(sk);
 
-	return port0_saddr_meets(&fast, &saddr, true, false);
+	return port0_saddr_overlaps(&fast, &saddr, true, false);
 }
 
 /* Mirrors sk_reuseport_match(). fast_* of @tb are valid if fastreuseport > 0. */
 static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
-				     const struct port0_bidder *bidder)
+				     const struct port0_binder *binder)
 {
-	if (tb->fastreuseport <= 0 || !bidder->sk->sk_reuseport ||
-	    rcu_access_pointer(bidder->sk->sk_reuseport_cb) ||
-	    !uid_eq(tb->fastuid, bidder->uid))
+	if (tb->fastreuseport <= 0 || !binder->sk->sk_reuseport ||
+	    rcu_access_pointer(binder->sk->sk_reuseport_cb) ||
+	    !uid_eq(tb->fastuid, binder->uid))
 		return false;
 	return tb->fastreuseport == FASTREUSEPORT_ANY ||
-	       port0_tb_fast_meets(tb, bidder->sk);
+	       port0_tb_fast_overlaps(tb, binder->sk);
 }
 
 /*
@@ -134,34 +134,34 @@ static bool port0_tb_reuseport_match(const struct inet_bind_bucket *tb,
  * port with this one, they need not be compared one by one.
  */
 static bool port0_tb_is_shared(const struct inet_bind_bucket *tb,
-			       const struct port0_bidder *bidder)
+			       const struct port0_binder *binder)
 {
 	return port0_tb_is_empty(tb) ||
-	       bidder->sk->sk_reuse == SK_FORCE_REUSE ||
-	       (tb->fastreuse > 0 && bidder->reuse) ||
-	       port0_tb_reuseport_match(tb, bidder);
+	       binder->sk->sk_reuse == SK_FORCE_REUSE ||
+	       (tb->fastreuse > 0 && binder->reuse) ||
+	       port0_tb_reuseport_match(tb, binder);
 }
 
 /* Mirrors inet_csk_update_fastreuse(). */
 static void port0_tb_update_fastreuse(struct inet_bind_bucket *tb,
-				      const struct port0_bidder *bidder)
+				      const struct port0_binder *binder)
 {
-	const struct sock *sk = bidder->sk;
+	const struct sock *sk = binder->sk;
 	bool first = port0_tb_is_empty(tb);
 
 	if (first)
-		tb->fastreuse = bidder->reuse;
-	else if (!bidder->reuse)
+		tb->fastreuse = binder->reuse;
+	else if (!binder->reuse)
 		tb->fastreuse = 0;
 
 	if (!sk->sk_reuseport) {
 		tb->fastreuseport = 0;
 		return;
 	}
-	if (!first && port0_tb_reuseport_match(tb, bidder))
+	if (!first && port0_tb_reuseport_match(tb, binder))
 		return;
 	tb->fastreuseport = first ? FASTREUSEPORT_ANY : FASTREUSEPORT_STRICT;
-	tb->fastuid = bidder->uid;
+	tb->fastuid = binder->uid;
 	tb->fast_rcv_saddr = sk->sk_rcv_saddr;
 	tb->fast_ipv6_only = ipv6_only_sock(sk);
 	tb->fast_sk_family = sk->sk_family;
@@ -178,7 +178,7 @@ static int port0_tcp_bind(struct sock *sk)
 {
 	struct inet_bind_bucket *tb = inet_csk(sk)->icsk_bind_hash, *new = NULL;
 	struct inet_bind_hashbucket *head = port0_bhash(sk), *head2;
-	struct port0_bidder bidder = port0_bidder_of(sk);
+	struct port0_binder binder = port0_binder_of(sk);
 	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
 	struct inet_bind2_bucket *tb2, *new2 = NULL;
 	bool bound = tb, shared, conflicts;
@@ -187,10 +187,10 @@ static int port0_tcp_bind(struct sock *sk)
 	spin_lock_bh(&head->lock);
 	if (!tb)
 		tb = port0_tb_find(head, sk);
-	shared = !tb || port0_tb_is_shared(tb, &bidder);
+	shared = !tb || port0_tb_is_shared(tb, &binder);
 
 	if (!shared && port0_uses_hash2(sk) &&
-	    port0_tb2s_any(sk, port0_sock_conflicts2, &bidder))
+	    port0_tb2s_any(sk, port0_sock_conflicts2, &binder))
 		goto unlock;
 
 	head2 = port0_bhash2_lock(sk, port0_saddr_hash(sk));
@@ -199,9 +199,9 @@ static int port0_tcp_bind(struct sock *sk)
 		conflicts = false;
 	else if (port0_uses_hash2(sk))
 		conflicts = tb2 &&
-			    port0_tb2_any(tb2, port0_sock_conflicts2, &bidder);
+			    port0_tb2_any(tb2, port0_sock_conflicts2, &binder);
 	else
-		conflicts = port0_tb_any(tb, port0_sock_conflicts_any, &bidder);
+		conflicts = port0_tb_any(tb, port0_sock_conflicts_any, &binder);
 	if (conflicts)
 		goto unlock2;
 
@@ -228,7 +228,7 @@ static int port0_tcp_bind(struct sock *sk)
 		tb2 = new2;
 		port0_tb2_link(tb2, head2, tb, sk);
 	}
-	port0_tb_update_fastreuse(tb, &bidder);
+	port0_tb_update_fastreuse(tb, &binder);
 	port0_tb2_sync_fastreuse(tb, tb2);
 
 	if (!bound) {

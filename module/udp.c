@@ -5,9 +5,9 @@
  * udp_lib_get_port() has two parts: one for a given port and one that chooses a port,
  * which it uses for port 0. This file mirrors the first part for port 0. The second
  * one could be made to choose 0, by [0, 0] as the range of ephemeral ports. But it
- * tests for conflicts differently (with all sockets on the port, where the first part
- * decides by the first socket that meets), and it searches the whole table before it
- * fails if port 0 is taken.
+ * tests all sockets on the port for conflicts, where the first part stops at the first
+ * one whose address overlaps; and if port 0 is taken, it searches the whole table
+ * before it fails.
  *
  * Locking is the same as there: the lock of the port's chain, then that of the chain
  * of port and address, with bottom halves disabled.
@@ -24,7 +24,7 @@
  * Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered.
  * The socket lock of @sk2 is not held, so its address may be about to change.
  */
-static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
+static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2)
 {
 	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
 
@@ -33,7 +33,7 @@ static bool port0_udp_meets(const struct sock *sk, const struct sock *sk2)
 	       (!sk2->sk_reuse || !sk->sk_reuse) &&
 	       (!dev2 || !dev || dev2 == dev) &&
 	       (port0_udp_is_filed(sk2) ? port0_rcv_saddr_equal(sk, sk2, true) :
-					  port0_rcv_saddr_may_meet(sk, sk2));
+					  port0_rcv_saddr_may_overlap(sk, sk2));
 }
 
 /* Tell whether @sk may share the port with @sk2 by SO_REUSEPORT. */
@@ -51,7 +51,7 @@ static bool port0_udp_inuse(const struct sock *sk,
 	struct sock *sk2;
 
 	sk_for_each(sk2, &hslot->head)
-		if (port0_udp_meets(sk, sk2))
+		if (port0_udp_conflicts(sk, sk2))
 			return !port0_udp_may_join(sk, sk2);
 	return false;
 }
@@ -64,7 +64,7 @@ static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
 
 	spin_lock(&hslot2->lock);
 	udp_portaddr_for_each_entry(sk2, &hslot2->head) {
-		if (port0_udp_meets(sk, sk2)) {
+		if (port0_udp_conflicts(sk, sk2)) {
 			inuse = !port0_udp_may_join(sk, sk2);
 			break;
 		}
