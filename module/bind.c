@@ -27,7 +27,7 @@
 /* The ULP that hands a TCP socket to SMC; newer kernels do not have it. */
 #define PORT0_SMC_ULP	"smc"
 
-/* The port is at the same place in both families. */
+/* The port has the same offset in addresses of both families. */
 static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 {
 	BUILD_BUG_ON(offsetof(struct sockaddr_in, sin_port) !=
@@ -37,15 +37,15 @@ static __be16 *port0_sockaddr_port(port0_sockaddr_t *uaddr)
 
 /**
  * struct port0_bind - a bind() of a marked socket in flight
- * @turn: keeps other calls of bind() on the socket from overlapping it
- * @call: what the hooks that run below it find
+ * @turn: held until the bind() returns, so that no other bind() of the socket runs
+ * @call: what hooks find that run below the kernel's bind()
  */
 struct port0_bind {
 	struct port0_turn turn;
 	struct port0_call call;
 };
 
-/* The hooks that a marked socket may need once it is bound. */
+/* The sets of hooks that a marked socket needs once it is bound */
 static unsigned int port0_bind_hooks(const struct sock *sk)
 {
 	return sk->sk_protocol == IPPROTO_UDP ?
@@ -133,7 +133,8 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
  * socket lock.
  * Return: what inet_bind() returns; -ERESTARTSYS if the task was killed while it
  * waited for another bind() of the socket; -EPERM for port 0 while the parameter
- * "drain" is set; -ENOMEM; or what port0_hooks_arm() returns.
+ * "drain" is set; -ENOMEM if there is no memory for a watch; or what port0_hooks_arm()
+ * returns.
  */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 {
@@ -198,10 +199,10 @@ static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
  * @uaddr: the address, in kernel memory, as cgroup programs have left it
  * @flags: BIND_*
  *
- * Replaces port 0 by the stand-in. The kernel recognises a second bind() by inet_num,
- * which is 0 on port 0, so it is recognised here. A bind that is not called by
- * port0_inet_bind(), but by a cgroup program with bpf_bind(), gets an ephemeral port
- * for port 0.
+ * Replaces port 0 by the stand-in. The kernel recognises a second bind() by an inet_num
+ * that is not 0. On port 0 it is 0, so a second bind() is recognised here. A bind() to
+ * port 0 that a cgroup program makes by bpf_bind(), and not port0_inet_bind(), gets an
+ * ephemeral port.
  *
  * Context: process; does not sleep. The caller owns the socket lock if @flags lack
  * BIND_WITH_LOCK. Without the lock, the socket cannot get port 0 meanwhile, since
@@ -345,7 +346,7 @@ static bool port0_bind_is_smc(const struct sock *sk)
  * Context: process, socket locked, in get_port called by port0_inet_bind() or
  * port0_inet6_bind(); may sleep.
  * Return: the call, for port0_bind_claimed(); ERR_PTR(-EOPNOTSUPP) if the socket was
- * handed to SMC; ERR_PTR(-EACCES).
+ * handed to SMC; ERR_PTR(-EACCES) if port 0 needs a capability that the task lacks.
  */
 struct port0_call *port0_bind_claim(struct sock *sk)
 {

@@ -28,9 +28,9 @@ static void port0_drain_work_fn(struct work_struct *work);
 static DECLARE_DELAYED_WORK(port0_drain_work, port0_drain_work_fn);
 
 /*
- * Arm the hooks on sendmsg() for UDP sockets that are bound and marked already, by an
- * earlier load of the module or before the drain removed the hooks: no call of theirs
- * arms them.
+ * Arm the hooks on sendmsg() for UDP sockets that are bound and marked already, from an
+ * earlier load of the module or from before the drain removed the hooks. No later call
+ * on such a socket would arm them.
  */
 static void port0_drain_rearm(void)
 {
@@ -86,7 +86,7 @@ bool port0_is_draining(void)
  * port0_may_mark - tell whether the current task may mark a socket
  *
  * Context: process.
- * Return: false if the parameter "init_userns" keeps it from that.
+ * Return: false if the parameter "init_userns" forbids it.
  */
 bool port0_may_mark(void)
 {

@@ -34,7 +34,7 @@ static char *port0_backend_name = "ftrace";
 module_param_named(hook, port0_backend_name, charp, 0444);
 MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto for ftrace where the kernel has it (default: ftrace)");
 
-/* The task that loads the module: until that is done, only its calls are redirected */
+/* The task that loads the module. Until it is done, only its calls are redirected. */
 static struct task_struct *port0_loader;
 #define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
@@ -139,8 +139,8 @@ err_hooks:
 static void __exit port0_exit(void)
 {
 	/*
-	 * First: the kernel stops its search for an option of any module at those of one
-	 * that is being unloaded.
+	 * This comes first: as long as the options of a module that is being unloaded are
+	 * registered, nf_sockopt_find() may stop at them and not find those of others.
 	 */
 	port0_sockopt_unregister();
 	port0_drain_end();

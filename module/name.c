@@ -2,8 +2,8 @@
 /*
  * getpeername(), accept() and SO_PEERNAME where the peer is on port 0.
  *
- * The kernel takes inet_dport 0 for "not connected". It can be the port of the peer,
- * and the state of the socket tells whether it is connected.
+ * The kernel takes a socket whose inet_dport is 0 for one that is not connected. But the
+ * peer's port can be 0, so here the state of the socket decides.
  */
 #include <linux/bpf-cgroup.h>
 #include <net/ipv6.h>
@@ -16,8 +16,8 @@
  * @peer: 1 for getpeername(), 2 for accept() and SO_PEERNAME, for which a connection
  *	that is closed already has a peer, too
  *
- * The test of inet_getname(), but without the port. Only sock->state tells a closed
- * connection from none.
+ * Mirrors the test of inet_getname(), but without the port. In TCP_CLOSE, only
+ * sock->state shows whether there was a connection.
  *
  * Context: any. The answer may be out of date if the caller does not own the socket
  * lock.

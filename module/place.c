@@ -26,7 +26,6 @@
 
 #include "place.h"
 #include "port0.h"
-#include "saddr.h"
 
 /**
  * port0_place_holds - tell whether a socket is filed under the address that it has

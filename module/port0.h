@@ -4,8 +4,8 @@
  *
  * A socket has no pointer to anything in this module. The mark is a bit of sk_flags,
  * and whether a socket holds port 0 is read from the kernel's own state. So a socket
- * can outlive the module, and the kernel can clone one from a listener, without the
- * module having to be told.
+ * can exist longer than the module is loaded, and the kernel can clone one from a
+ * listener without a hook.
  */
 #ifndef _PORT0_H
 #define _PORT0_H
@@ -22,10 +22,10 @@
 
 /*
  * The mark: a bit of sk->sk_flags far above those of enum sock_flags. It is written
- * under the socket lock and read without. The kernel writes flags under the lock, too,
- * but for ioctl(SIOCGSTAMP) on older kernels: see doc/how-it-works.md. Clearing the mark
- * sets WAS_MARKED, so that the hooks still see sends to port 0 that began before:
- * clearing does not wait for them, since sends take no turns (turn.h).
+ * with the socket lock held and read without it. The kernel, too, writes sk_flags with
+ * the lock held, except for ioctl(SIOCGSTAMP) on older kernels: see doc/how-it-works.md.
+ * Clearing the mark does not wait for sends to port 0 that have begun, since sends take
+ * no turns (turn.h). It sets WAS_MARKED, so that the gates still pass these sends.
  */
 #define PORT0_SOCK_MARK		(BITS_PER_LONG - 2)
 #define PORT0_SOCK_WAS_MARKED	(BITS_PER_LONG - 3)
@@ -43,7 +43,7 @@ static inline bool port0_sock_is_marked(const struct sock *sk)
 	return test_bit(PORT0_SOCK_MARK, &sk->sk_flags);
 }
 
-/* Marked now, or in the past: a send from then may still be in flight */
+/* Marked now or earlier: a send to port 0 that began then may still be in flight */
 static inline bool port0_sock_is_known(const struct sock *sk)
 {
 	return READ_ONCE(sk->sk_flags) &

@@ -37,7 +37,7 @@ enum port0_rules_addr {
 
 #define PORT0_RULES_SOCKETS	3
 
-/* Bind a new socket; *port is 0 for any port, and the port it got after that. */
+/* Bind a new socket to *port, or to any port if that is 0, and set *port to its port. */
 static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
 			    __be16 *port)
 {
@@ -93,7 +93,7 @@ static int port0_rules_ask(const enum port0_rules_addr *where)
 	return err ?: 1;
 }
 
-/* Tell in *lets whether these addresses can be bound together; 0 or an errno. */
+/* Set *lets to whether these addresses can be bound together. Returns 0 or an errno. */
 static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
 			    enum port0_rules_addr second,
 			    enum port0_rules_addr third)
@@ -144,8 +144,8 @@ int port0_rules_learn(void)
 	port0_rules.mapped_any_spares4 = any_mapped;
 	port0_rules.mapped_apart = apart;
 	/*
-	 * Only kernels of form B (see buckets.h) may look at all sockets. Form C
-	 * refuses this pair for another reason.
+	 * Only kernels of form B (see buckets.h) may compare with all sockets of the
+	 * port. Kernels of form C refuse this pair for another reason.
 	 */
 #ifdef PORT0_BUCKETS_B
 	port0_rules.mapped_walks = !mapped;

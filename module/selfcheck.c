@@ -5,11 +5,11 @@
  * socket of each kind is bound to port 0, connects or sends from there, receives, and
  * is closed.
  *
- * The module does not load if a socket is not bound as it should be, or connects or
- * sends from another port than 0, or to another. If nothing arrives, the host's
- * firewall may have dropped it, or IPv6 or the loopback device may be down: this is
- * only logged. Any user can connect and send to these sockets meanwhile, which must not
- * keep the module from loading.
+ * The module does not load if a socket is not bound as it should be, connects or sends
+ * from a port other than 0, or sends to a port other than 0. If nothing arrives, the
+ * host's firewall may have dropped it, or IPv6 or the loopback device may be down: this
+ * is only logged. Any user can connect and send to these sockets meanwhile, which must
+ * not keep the module from loading.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -24,7 +24,7 @@
 
 #include "port0.h"
 
-/* How often to look for a packet on loopback, with a pause of 1 ms if there is none */
+/* How often to look for a packet on loopback; if there is none, with a pause of 1 ms */
 #define PORT0_CHECK_TRIES	200
 
 /* The errno if the module does not work on this kernel */
@@ -163,7 +163,7 @@ static int port0_check_bind(const struct port0_check *check,
 }
 
 /*
- * Accept connections until there is one from port 0: others are somebody else's.
+ * Accept connections until there is one from port 0. Others are from other programs.
  * Returns 0 or an errno.
  */
 static int port0_check_accept(struct socket *peer)
@@ -281,7 +281,7 @@ static int port0_check_datagram(const struct port0_check *check,
 					  "datagrams from port 0 do not arrive" :
 					  "datagrams to port 0 do not arrive",
 					  err);
-	/* The port is at the same place in both families. */
+	/* The port has the same offset in addresses of both families. */
 	if (source.v4.sin_port != from_port)
 		return port0_check_fault(check,
 					 "a datagram came from another port than it was sent from");

@@ -28,7 +28,7 @@ static bool port0_send_routed;
  * marked before the module was loaded.
  *
  * Context: process, no locks held; may sleep. Takes the socket lock.
- * Return: 0, or -EAGAIN if no port is free.
+ * Return: 0, or -EAGAIN if get_port finds no free port.
  */
 int port0_inet_autobind(struct sock *sk)
 {
@@ -105,9 +105,9 @@ int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len)
 	int err;
 
 	/*
-	 * The drain may have removed the hooks on sendmsg() since this call passed them. Then
-	 * it fails as it would without them: if it armed them again, a socket that sends all
-	 * the time would keep them.
+	 * The drain may have removed the hooks on sendmsg() since this call passed them. The
+	 * call then fails, as it would without the hooks. If it armed them again, a socket
+	 * that sends all the time would keep them armed for ever.
 	 */
 	err = port0_hooks_arm_beside(PORT0_HOOKS_SEND, PORT0_HOOKS_ROUTE);
 	if (err)
@@ -174,8 +174,8 @@ void port0_send_route6(const struct sock *sk, struct flowi6 *fl6)
  * @sk: the socket
  * @fl4: its flow, which is in the socket
  *
- * If the call has not looked up a route, it appends to a datagram that an earlier
- * call has begun, and the destination of that one is kept.
+ * A call that has not looked up a route appends to a datagram that an earlier call has
+ * begun. That datagram keeps its destination.
  *
  * Context: process, socket locked, when ip_append_data() is entered; does not sleep.
  */

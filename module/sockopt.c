@@ -2,8 +2,8 @@
 /*
  * The socket options, as netfilter's private options at SOL_IP and SOL_IPV6.
  *
- * The kernel calls these handlers for option numbers that it does not know itself. It
- * holds a reference on the module meanwhile, and does not hold the socket lock.
+ * The kernel calls these handlers for option numbers that are not its own. It holds a
+ * reference on the module meanwhile, and does not hold the socket lock.
  */
 #include <linux/delay.h>
 #include <linux/netfilter.h>
@@ -18,7 +18,7 @@
 
 /*
  * Kernel sockets cannot be marked. Among them are the TCP sockets inside SMC and MPTCP
- * sockets, where a mark would be on one of two sockets only.
+ * sockets, where only one of two sockets would be marked.
  */
 static bool port0_sock_can_be_marked(const struct sock *sk)
 {

@@ -2,8 +2,8 @@
 /*
  * The table of turns, hashed by socket.
  *
- * A task that ends its turn on a socket hands it to the task that has waited longest
- * for that socket, and wakes no other. Turns are on the stacks of their tasks.
+ * A task that ends its turn on a socket hands the turn to the task that has waited
+ * longest for it, and wakes only that one. Turns are on the stacks of their tasks.
  */
 #include <linux/hash.h>
 #include <linux/kernel.h>

@@ -88,8 +88,8 @@ static struct port0_watch_bucket *port0_watch_bucket(const struct sock *sk)
  * If threads share the table, a count of one proves nothing: close() drops the table's
  * reference while calls go on. Calls of io_uring may hold neither reference.
  *
- * Context: process, in bind() of @sock, no locks held. The mark has been seen, so
- * calls that begin from now on see it, too.
+ * Context: process, in bind() of @sock, no locks held. The caller has read the mark, so
+ * calls that begin from now on read it, too.
  * Return: false if it is certain that no other call is in flight.
  */
 bool port0_watch_wanted(const struct socket *sock)
@@ -98,8 +98,8 @@ bool port0_watch_wanted(const struct socket *sock)
 	struct file *file = sock->file;
 
 	/*
-	 * System calls cannot reach a kernel socket, such as the self-check's. Another
-	 * socket has no file while SMC has it, and does not get port 0: see
+	 * A kernel socket, such as the self-check's: no system call can use it. A socket
+	 * that was handed to SMC may have no file either, but does not get port 0: see
 	 * port0_bind_claim().
 	 */
 	if (!file)
@@ -110,15 +110,15 @@ bool port0_watch_wanted(const struct socket *sock)
 #endif
 	if (!files || (current->flags & PF_IO_WORKER))
 		return true;
-	/* The mark was read before the counts: a call that is not counted yet sees it. */
+	/* The mark was read before the counts: a call that is not counted yet reads it. */
 	smp_mb();
 	return atomic_read(&files->count) > 1 || file_count(file) != 1;
 }
 
 /*
- * Tell whether the address of a socket may have been changed by connect(), or cleared
- * by the end of a connection, rather than by a late bind(). This is for sockets whose
- * bucket does not store the address.
+ * For sockets whose bucket does not store the address: tell whether connect() may have
+ * changed the address, or the end of a connection may have cleared it. If neither, a
+ * late bind() has.
  */
 static bool port0_watch_may_move(const struct port0_watch *watch,
 				 const struct sock *sk)
@@ -131,9 +131,10 @@ static bool port0_watch_may_move(const struct port0_watch *watch,
 	if (port0_rcv_saddr_any(sk))
 		return !is_locked;
 	/*
-	 * The peer may have refused the connection before connect() released the
-	 * lock. connect() leaves inet_daddr, for IPv4, and does not lock the address; a
-	 * late bind() clears the one and locks the other.
+	 * TCP_CLOSE does not exclude connect(): the peer may have refused the connection
+	 * before connect() released the lock. Then inet_daddr is still set (for IPv4) and
+	 * the address is not locked. A late bind() clears inet_daddr and locks the
+	 * address.
 	 */
 	return inet_sk(sk)->inet_daddr ||
 	       (!is_locked && !watch->place.addr_locked);
@@ -162,8 +163,8 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 	struct sock *sk = watch->sk;
 
 	/*
-	 * The port has been given back; the work item has not run yet. Neighbours in the
-	 * bucket may be linked and unlinked meanwhile, which writes @node, too.
+	 * If so, the port has been given back and the work item has not run yet. The read
+	 * is lockless: linking or unlinking another watch in the bucket writes @node, too.
 	 */
 	if (hlist_unhashed_lockless(&watch->node) || !port0_sock_holds(sk))
 		return 0;
@@ -186,7 +187,8 @@ static void port0_watch_work(struct work_struct *work)
 	sock_put(watch->sk);
 	/*
 	 * On PREEMPT_RT, irq_work_single() reads the flags of @end once more after
-	 * irq_work_sync() has let go. It runs with interrupts disabled.
+	 * irq_work_sync() has returned here. It runs with interrupts disabled, so a grace
+	 * period is long enough.
 	 */
 	kfree_rcu(watch, rcu);
 	module_put(THIS_MODULE);

@@ -2,7 +2,7 @@
 /*
  * port0 - bind TCP and UDP sockets to port 0, literally
  *
- * A socket asks for port 0 in two steps: it is marked, then bound.
+ * A program binds a socket to port 0 in two steps: it marks the socket, then binds it.
  *
  *	int one = 1;
  *
