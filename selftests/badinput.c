@@ -449,7 +449,7 @@ TEST_F_TIMEOUT(random_calls, on_any_socket, STRESS_TIMEOUT_SEC)
 		close(fds[i]);
 	EXPECT_EQ(users, wait_for_users(users));
 	EXPECT_LT(0, bound);
-	TH_LOG("%ld calls; port 0 was met %ld times", calls, bound);
+	TH_LOG("%ld calls; a socket that was checked was on port 0 %ld times", calls, bound);
 }
 
 TEST_HARNESS_MAIN

@@ -114,7 +114,7 @@ TEST_F(bind, port_1)
 	close(other);
 }
 
-TEST_F(bind, close_gives_it_back)
+TEST_F(bind, close_releases_the_port)
 {
 	int late = SOCKET();
 	int round;
@@ -361,13 +361,13 @@ TEST_F(bind, user_namespace_with_a_foreign_network)
 TEST_F(bind, reuseaddr)
 {
 	int other = SOCKET();
-	int selfish = SOCKET();
+	int alone = SOCKET();
 
 	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_REUSEADDR, 1));
 	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEADDR, 1));
 
 	ASSERT_EQ(0, BIND(self->fd));
-	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
+	EXPECT_EQ(-EADDRINUSE, BIND(alone));
 	ASSERT_EQ(0, BIND(other));
 	expect_port(_metadata, other, variant->port);
 
@@ -385,13 +385,13 @@ TEST_F(bind, reuseaddr)
 TEST_F(bind, reuseport)
 {
 	int other = SOCKET();
-	int selfish = SOCKET();
-	int stranger = SOCKET();
+	int alone = SOCKET();
+	int foreign = SOCKET();
 
 	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_REUSEPORT, 1));
 	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEPORT, 1));
-	ASSERT_EQ(0, set_int(stranger, SOL_SOCKET, SO_REUSEPORT, 1));
-	ASSERT_EQ(0, rc(fchown(stranger, FOREIGN_UID, -1)));
+	ASSERT_EQ(0, set_int(foreign, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, rc(fchown(foreign, FOREIGN_UID, -1)));
 
 	ASSERT_EQ(0, BIND(self->fd));
 	ASSERT_EQ(0, BIND(other));
@@ -399,17 +399,17 @@ TEST_F(bind, reuseport)
 	ASSERT_EQ(0, LISTEN(other));
 	expect_port(_metadata, other, variant->port);
 
-	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
-	EXPECT_EQ(-EADDRINUSE, BIND(stranger));
+	EXPECT_EQ(-EADDRINUSE, BIND(alone));
+	EXPECT_EQ(-EADDRINUSE, BIND(foreign));
 
-	/* The port is free when the last of the group is gone. */
+	/* The port is free when the last socket of the group is closed. */
 	close(self->fd);
-	EXPECT_EQ(-EADDRINUSE, BIND(selfish));
+	EXPECT_EQ(-EADDRINUSE, BIND(alone));
 	close(other);
-	EXPECT_EQ(0, BIND(selfish));
+	EXPECT_EQ(0, BIND(alone));
 }
 
-TEST_F(bind, reuseport_comes_too_late)
+TEST_F(bind, reuseport_only_on_the_second)
 {
 	int other = SOCKET();
 
@@ -744,39 +744,39 @@ TEST_F(connected, dual_stack)
 }
 
 /*
- * Many sockets on one port: past ten of them UDP looks for conflicts in its second
- * hash table, which is by address and port.
+ * Many sockets on one port: if there are more than ten, UDP looks for conflicts in its
+ * second hash table, which is by address and port.
  */
-#define CROWD_SIZE	32
+#define MANY_SOCKETS	32
 
-FIXTURE(crowd) {};
+FIXTURE(many) {};
 
-FIXTURE_VARIANT(crowd) {
+FIXTURE_VARIANT(many) {
 	const char *prefix;
 	int type;
 	int port;
 };
 
-#define CROWD(name, _prefix, _type)					\
-	ON_BOTH_PORTS(crowd, name, .prefix = _prefix, .type = _type)
+#define MANY(name, _prefix, _type)					\
+	ON_BOTH_PORTS(many, name, .prefix = _prefix, .type = _type)
 
-CROWD(ip4_tcp, "127.0.0.", SOCK_STREAM);
-CROWD(ip4_udp, "127.0.0.", SOCK_DGRAM);
-CROWD(mapped_tcp, "::ffff:127.0.0.", SOCK_STREAM);
-CROWD(mapped_udp, "::ffff:127.0.0.", SOCK_DGRAM);
+MANY(ip4_tcp, "127.0.0.", SOCK_STREAM);
+MANY(ip4_udp, "127.0.0.", SOCK_DGRAM);
+MANY(mapped_tcp, "::ffff:127.0.0.", SOCK_STREAM);
+MANY(mapped_udp, "::ffff:127.0.0.", SOCK_DGRAM);
 
-FIXTURE_SETUP(crowd)
+FIXTURE_SETUP(many)
 {
 	if (!have_family_of("::1"))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
 }
 
-FIXTURE_TEARDOWN(crowd) {}
+FIXTURE_TEARDOWN(many) {}
 
-static int join_crowd(struct __test_metadata *_metadata,
-		      const FIXTURE_VARIANT(crowd) *variant, int nth,
-		      bool reuse, int *err)
+static int bind_nth(struct __test_metadata *_metadata,
+		    const FIXTURE_VARIANT(many) *variant, int nth,
+		    bool reuse, int *err)
 {
 	char host[INET6_ADDRSTRLEN];
 	int fd;
@@ -788,21 +788,21 @@ static int join_crowd(struct __test_metadata *_metadata,
 	return fd;
 }
 
-TEST_F(crowd, each_has_its_address)
+TEST_F(many, each_has_its_address)
 {
 	static const char * const wildcards[] = { "0.0.0.0", "::" };
 	int nth, err, fd, leaver;
 	size_t i;
 
-	if (variant->type == SOCK_DGRAM && !udp_sees_crowds(_metadata))
-		SKIP(return, NO_CROWDS);
-	for (nth = 0; nth < CROWD_SIZE; nth++) {
-		leaver = join_crowd(_metadata, variant, nth, false, &err);
+	if (variant->type == SOCK_DGRAM && !udp_checks_wildcard(_metadata))
+		SKIP(return, NO_WILDCARD_CHECK);
+	for (nth = 0; nth < MANY_SOCKETS; nth++) {
+		leaver = bind_nth(_metadata, variant, nth, false, &err);
 		ASSERT_EQ(0, err);
 		expect_port(_metadata, leaver, variant->port);
 	}
-	for (nth = 0; nth < CROWD_SIZE; nth++) {
-		close(join_crowd(_metadata, variant, nth, false, &err));
+	for (nth = 0; nth < MANY_SOCKETS; nth++) {
+		close(bind_nth(_metadata, variant, nth, false, &err));
 		EXPECT_EQ(-EADDRINUSE, err);
 	}
 	for (i = 0; i < ARRAY_SIZE(wildcards); i++) {
@@ -813,20 +813,20 @@ TEST_F(crowd, each_has_its_address)
 	}
 
 	close(leaver);
-	join_crowd(_metadata, variant, CROWD_SIZE - 1, false, &err);
+	bind_nth(_metadata, variant, MANY_SOCKETS - 1, false, &err);
 	EXPECT_EQ(0, err);
-	join_crowd(_metadata, variant, nth, false, &err);
+	bind_nth(_metadata, variant, nth, false, &err);
 	EXPECT_EQ(0, err);
 }
 
-TEST_F(crowd, one_has_every_address)
+TEST_F(many, one_has_every_address)
 {
 	static const char * const wildcards[] = { "0.0.0.0", "::" };
 	int nth, err, fd;
 	size_t i;
 
-	for (nth = 0; nth < CROWD_SIZE; nth++) {
-		join_crowd(_metadata, variant, nth, true, &err);
+	for (nth = 0; nth < MANY_SOCKETS; nth++) {
+		bind_nth(_metadata, variant, nth, true, &err);
 		ASSERT_EQ(0, err);
 	}
 	for (i = 0; i < ARRAY_SIZE(wildcards); i++) {
@@ -840,46 +840,46 @@ TEST_F(crowd, one_has_every_address)
 		 * The wildcard socket also receives for addresses that no
 		 * socket is bound to.
 		 */
-		close(join_crowd(_metadata, variant, nth, false, &err));
+		close(bind_nth(_metadata, variant, nth, false, &err));
 		EXPECT_EQ(-EADDRINUSE, err);
 		close(fd);
 	}
-	join_crowd(_metadata, variant, nth, false, &err);
+	bind_nth(_metadata, variant, nth, false, &err);
 	EXPECT_EQ(0, err);
 }
 
 /*
- * UDP decides by the first socket that meets the new one. Beside more than ten sockets on
- * the port it looks for that in its second table, where older kernels do not see the
- * others from a wildcard. So the answer can depend on who came first and on how many
- * there are.
+ * For UDP, the first socket found whose address overlaps decides. If more than ten sockets
+ * are on the port, it is searched for in the second table, and older kernels search only
+ * the chain of the wildcard there if the new socket is on the wildcard. So the result can
+ * depend on the order of the sockets and on their number.
  */
-FIXTURE(company) {};
+FIXTURE(neighbours) {};
 
-FIXTURE_VARIANT(company) {
+FIXTURE_VARIANT(neighbours) {
 	const char *home, *elsewhere, *any;
 };
 
-FIXTURE_VARIANT_ADD(company, ip4) {
+FIXTURE_VARIANT_ADD(neighbours, ip4) {
 	.home = "127.0.0.1", .elsewhere = "127.0.0.2", .any = "0.0.0.0",
 };
 
-FIXTURE_VARIANT_ADD(company, ip6) {
+FIXTURE_VARIANT_ADD(neighbours, ip6) {
 	.home = "::1", .elsewhere = "fd00::2", .any = "::",
 };
 
-FIXTURE_VARIANT_ADD(company, mapped) {
+FIXTURE_VARIANT_ADD(neighbours, mapped) {
 	.home = "::ffff:127.0.0.1", .elsewhere = "::ffff:127.0.0.2", .any = "::",
 };
 
-FIXTURE_SETUP(company)
+FIXTURE_SETUP(neighbours)
 {
 	if (!have_family_of(variant->home))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
 }
 
-FIXTURE_TEARDOWN(company) {}
+FIXTURE_TEARDOWN(neighbours) {}
 
 static int sharing(struct __test_metadata *_metadata, const char *host, int port,
 		   bool reuse, bool share, int *err)
@@ -893,16 +893,16 @@ static int sharing(struct __test_metadata *_metadata, const char *host, int port
 }
 
 /*
- * Of two sockets on @home, one may be joined by SO_REUSEPORT, the @nth; does the third one,
- * on @host, get in?
+ * Bind @others sockets elsewhere, two on @home, of which the @nth has SO_REUSEPORT, and one
+ * with SO_REUSEPORT on @host. Returns the result of that last bind().
  */
-static int bind_in_company(struct __test_metadata *_metadata,
-			   const FIXTURE_VARIANT(company) *variant, const char *host,
-			   int port, int crowd, int nth)
+static int bind_beside(struct __test_metadata *_metadata,
+		       const FIXTURE_VARIANT(neighbours) *variant, const char *host,
+		       int port, int others, int nth)
 {
-	int fd[CROWD_SIZE + 3], count = 0, err, i;
+	int fd[MANY_SOCKETS + 3], count = 0, err, i;
 
-	for (i = 0; i < crowd; i++) {
+	for (i = 0; i < others; i++) {
 		fd[count++] = sharing(_metadata, variant->elsewhere, port, true, false, &err);
 		ASSERT_EQ(0, err);
 	}
@@ -916,21 +916,21 @@ static int bind_in_company(struct __test_metadata *_metadata,
 	return err;
 }
 
-TEST_F(company, of_any_size)
+TEST_F(neighbours, of_any_number)
 {
 	const char * const hosts[] = { variant->home, variant->any };
-	int crowd, nth, want;
+	int others, nth, want;
 	size_t i;
 
-	for (crowd = 0; crowd < CROWD_SIZE / 2; crowd++) {
+	for (others = 0; others < MANY_SOCKETS / 2; others++) {
 		for (i = 0; i < 2 * ARRAY_SIZE(hosts); i++) {
 			nth = i % 2;
-			want = bind_in_company(_metadata, variant, hosts[i / 2], CONTROL_PORT,
-					       crowd, nth);
-			EXPECT_EQ(want, bind_in_company(_metadata, variant, hosts[i / 2], 0,
-							crowd, nth)) {
-				TH_LOG("%s beside %d others and two, of which number %d shares",
-				       hosts[i / 2], crowd, nth);
+			want = bind_beside(_metadata, variant, hosts[i / 2], CONTROL_PORT,
+					   others, nth);
+			EXPECT_EQ(want, bind_beside(_metadata, variant, hosts[i / 2], 0,
+						    others, nth)) {
+				TH_LOG("%s beside %d others and two, SO_REUSEPORT on number %d",
+				       hosts[i / 2], others, nth);
 			}
 		}
 	}

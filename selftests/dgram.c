@@ -364,8 +364,8 @@ TEST_F(dgram, bound_after_an_ephemeral_port)
 	ASSERT_EQ(0, bind_to(fd, variant->server, variant->port));
 	EXPECT_EQ(-EADDRINUSE, bind_to(other, variant->server, variant->port));
 	client = client_of(_metadata, variant->dest, variant->port);
-	expect_send(_metadata, client, "heard");
-	expect_recv(_metadata, fd, "heard");
+	expect_send(_metadata, client, "x");
+	expect_recv(_metadata, fd, "x");
 }
 
 TEST_F(dgram, no_peer_no_name)
@@ -580,8 +580,8 @@ TEST_F(unmarked, no_send_to_a_mapped_peer)
 }
 
 /*
- * The kernel looks up the route of an echo reply without a socket. After a
- * datagram to port 0 the hooks see that, too.
+ * The kernel looks up the route of an echo reply without a socket. After a datagram to
+ * port 0, the hooks on the route lookup run for that, too.
  */
 TEST_F(unmarked, while_the_kernel_answers_a_ping)
 {

@@ -16,7 +16,7 @@
 
 #include "port0_test.h"
 
-#define TENANT		65534	/* a second owner of sockets */
+#define FOREIGN_UID		65534	/* a second owner of sockets */
 #define VETH		"port0a"
 #define MEMBERS		12	/* sockets in a play, at most */
 #define SENDERS		4	/* clients of each address */
@@ -54,7 +54,7 @@ static const struct kind {
 	{ "::ffff:0.0.0.0", SHARE, NULL },
 	{ "127.0.0.1", SHARE | PROGRAM, NULL },
 	{ "::", SHARE | PROGRAM, NULL },
-	/* only in stories[] */
+	/* only in combinations[] */
 	{ "127.0.0.1", REUSE | SHARE, NULL },
 	{ "127.0.0.1", REUSE | SHARE | FOREIGN, NULL },
 	{ "224.0.0.251", SHARE, NULL },
@@ -123,7 +123,7 @@ static void join(struct __test_metadata *_metadata, struct play *play, int kind)
 					   SO_ATTACH_REUSEPORT_CBPF, &first,
 					   sizeof(first))));
 	if (is->wants & FOREIGN)
-		ASSERT_EQ(0, rc(fchown(fd, TENANT, -1)));
+		ASSERT_EQ(0, rc(fchown(fd, FOREIGN_UID, -1)));
 	if (is->device)
 		ASSERT_EQ(0, set_device(fd, is->device));
 	err = bind_to(fd, is->host, play->port);
@@ -332,7 +332,7 @@ FIXTURE_TEARDOWN(groups) {}
  * bound; otherwise they listen when all are bound.
  */
 static void play_triple(struct __test_metadata *_metadata, struct play *play,
-			const int *of, bool early, bool ask)
+			const int *of, bool early, bool check)
 {
 	int i;
 
@@ -346,7 +346,7 @@ static void play_triple(struct __test_metadata *_metadata, struct play *play,
 	for (i = 0; i < play->members; i++)
 		if (play->type == SOCK_STREAM && !early)
 			listen_on(_metadata, play, i);
-	if (ask && play->members > 1)
+	if (check && play->members > 1)
 		receive(_metadata, play);
 	end(play);
 }
@@ -359,11 +359,11 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 		const int of[] = { nth / KINDS / KINDS, nth / KINDS % KINDS,
 				   nth % KINDS };
 		struct play control = PLAY(0), zero = PLAY(1);
-		/* Asking each time would take minutes. */
-		bool early = nth & 1, ask = nth % 7 == 0;
+		/* To test each time who receives would take minutes. */
+		bool early = nth & 1, check = nth % 7 == 0;
 
-		play_triple(_metadata, &control, of, early, ask);
-		play_triple(_metadata, &zero, of, early, ask);
+		play_triple(_metadata, &control, of, early, check);
+		play_triple(_metadata, &zero, of, early, check);
 		if (!compare(_metadata, &control, &zero, "triple", nth))
 			break;
 	}
@@ -470,34 +470,34 @@ TEST_F_TIMEOUT(groups, random, 1200)
 
 /* Some combinations where the third socket matters */
 enum {
-	ANY, ANY_REUSE, ANY_SHARE, ANY_TENANT, ANY_LO, ANY_VETH,
-	HOME, HOME_REUSE, HOME_SHARE, HOME_TENANT, HOME_LO,
-	SECOND_REUSE, SECOND_SHARE, SECOND_TENANT,
+	ANY, ANY_REUSE, ANY_SHARE, ANY_FOREIGN, ANY_LO, ANY_VETH,
+	HOME, HOME_REUSE, HOME_SHARE, HOME_FOREIGN, HOME_LO,
+	SECOND_REUSE, SECOND_SHARE, SECOND_FOREIGN,
 	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
-	HOME6_REUSE, HOME6_SHARE, HOME6_TENANT, MAPPED_SHARE, MAPPED_ANY_SHARE,
-	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_TENANT, MULTICAST_SHARE,
+	HOME6_REUSE, HOME6_SHARE, HOME6_FOREIGN, MAPPED_SHARE, MAPPED_ANY_SHARE,
+	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_FOREIGN, MULTICAST_SHARE,
 };
 
 static const struct {
 	const char *what;
 	int of[6];
 	int count;
-} stories[] = {
-	{ "a bucket of two owners is strict",
-	  { HOME_SHARE, SECOND_TENANT, HOME_TENANT, SECOND_TENANT, HOME_SHARE,
+} combinations[] = {
+	{ "a bucket with sockets of two users: FASTREUSEPORT_STRICT",
+	  { HOME_SHARE, SECOND_FOREIGN, HOME_FOREIGN, SECOND_FOREIGN, HOME_SHARE,
 	    SECOND_SHARE }, 6 },
-	{ "a selfish member makes it strict",
+	{ "a socket without SO_REUSEPORT: FASTREUSEPORT_STRICT",
 	  { SECOND_REUSE, HOME_SHARE, SECOND_SHARE, HOME_SHARE }, 4 },
-	{ "of a strict one the address counts, v6only as well",
+	{ "FASTREUSEPORT_STRICT: address and v6only are compared",
 	  { SECOND_REUSE, ONLY6_SHARE, SECOND_SHARE, HOME6_SHARE, HOME_SHARE,
 	    ONLY6_SHARE }, 6 },
-	{ "of a strict one the address counts that it receives on",
+	{ "FASTREUSEPORT_STRICT: sk_rcv_saddr is compared",
 	  { HOME_REUSE, MULTICAST_SHARE, HOME_SHARE, MULTICAST_SHARE }, 4 },
-	{ "of a strict one the IPv6 address counts",
-	  { HOME_REUSE, HOME6_SHARE, HOME_SHARE, HOME6_TENANT, HOME6_SHARE }, 5 },
-	{ "a wildcard between two specifics",
+	{ "FASTREUSEPORT_STRICT: the IPv6 address is compared",
+	  { HOME_REUSE, HOME6_SHARE, HOME_SHARE, HOME6_FOREIGN, HOME6_SHARE }, 5 },
+	{ "a wildcard between two specific addresses",
 	  { HOME_REUSE, ANY_REUSE, SECOND_REUSE }, 3 },
-	{ "a group beside a specific",
+	{ "a group beside a specific address",
 	  { ANY_SHARE, ANY_SHARE, HOME_SHARE, HOME_SHARE, ANY_SHARE }, 5 },
 	{ "two groups of :: side by side",
 	  { ANY6_SHARE, ONLY6_SHARE, ANY6_SHARE, ONLY6_SHARE, ANY_SHARE,
@@ -505,42 +505,42 @@ static const struct {
 	{ "the same address by two families",
 	  { MAPPED_SHARE, HOME_SHARE, MAPPED_SHARE, HOME_SHARE, ANY_SHARE,
 	    MAPPED_ANY_SHARE }, 6 },
-	{ "a fast way in past what is in the way",
+	{ "the fast path ignores a conflict",
 	  { ANY_VETH, ANY_LO, HOME_SHARE, SECOND_SHARE }, 4 },
-	{ "a wildcard has no fast way in",
+	{ "no fast path for a wildcard",
 	  { SECOND_REUSE, HOME_SHARE, ANY_SHARE }, 3 },
-	{ "who has a program has a group already",
+	{ "a socket with a program has a group already",
 	  { HOME_SHARE, HOME_PROGRAM, ANY6_SHARE, ANY6_PROGRAM }, 4 },
-	{ "others join who has a program",
+	{ "sockets join the group of one with a program",
 	  { HOME_PROGRAM, HOME_SHARE, ANY6_PROGRAM, ANY6_SHARE, HOME_SHARE }, 5 },
-	{ "who only reuses the address is in no group",
+	{ "SO_REUSEADDR alone makes no group",
 	  { HOME_REUSE, HOME_BOTH }, 2 },
-	{ "a group has one owner",
-	  { HOME_BOTH, HOME_BOTH_TENANT, HOME_BOTH, HOME_BOTH_TENANT }, 4 },
-	{ "a device is more than an address",
+	{ "a group has sockets of one user",
+	  { HOME_BOTH, HOME_BOTH_FOREIGN, HOME_BOTH, HOME_BOTH_FOREIGN }, 4 },
+	{ "sockets on a device and on an address",
 	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
 };
 
-TEST_F(groups, stories)
+TEST_F(groups, combinations)
 {
 	struct play plays[2] = { PLAY(0), PLAY(1) };
 	size_t nth;
 	int side, i;
 
-	for (nth = 0; nth < ARRAY_SIZE(stories); nth++) {
+	for (nth = 0; nth < ARRAY_SIZE(combinations); nth++) {
 		for (side = 0; side < 2; side++) {
 			struct play *play = &plays[side];
 
 			play->length = 0;
-			for (i = 0; i < stories[nth].count; i++)
-				join(_metadata, play, stories[nth].of[i]);
+			for (i = 0; i < combinations[nth].count; i++)
+				join(_metadata, play, combinations[nth].of[i]);
 			for (i = 0; i < play->members; i++)
 				if (play->type == SOCK_STREAM)
 					listen_on(_metadata, play, i);
 			receive(_metadata, play);
 			end(play);
 		}
-		compare(_metadata, &plays[0], &plays[1], stories[nth].what, nth);
+		compare(_metadata, &plays[0], &plays[1], combinations[nth].what, nth);
 	}
 }
 
@@ -606,8 +606,8 @@ TEST_F(chain, other_ports)
 	int fd, err, i, first, second;
 	size_t host;
 
-	if (type == SOCK_DGRAM && !udp_sees_crowds(_metadata))
-		SKIP(return, NO_CROWDS);
+	if (type == SOCK_DGRAM && !udp_checks_wildcard(_metadata))
+		SKIP(return, NO_WILDCARD_CHECK);
 	for (host = 0; host < ARRAY_SIZE(hosts); host++) {
 		for (i = 1; i < CHAIN_PORTS; i++) {
 			int other = port + i * CHAIN_STEP;

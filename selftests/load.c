@@ -153,7 +153,7 @@ TEST_F_TIMEOUT(load, connections, STRESS_TIMEOUT_SEC)
 		children[count] = rc(accept(listener, NULL, NULL));
 		ASSERT_LE(0, children[count]);
 	}
-	/* All of them are alive, each with its own peer. */
+	/* All are connected, each to its own peer. */
 	for (count = 0; count < wanted; count++) {
 		byte = count % 251;
 		ASSERT_EQ(1, rc(send(clients[count], &byte, 1, 0)));

@@ -55,7 +55,7 @@ static void leave_a_long_name(void)
 	close(fd);
 }
 
-static struct name ask(name_call call, int fd)
+static struct name get(name_call call, int fd)
 {
 	struct name name = { .len = sizeof(name.byte) };
 
@@ -147,7 +147,7 @@ static int accept_name(struct __test_metadata *_metadata, int listener,
 {
 	int fd;
 
-	*name = ask(accept, listener);
+	*name = get(accept, listener);
 	fd = name->err;
 	ASSERT_LE(0, fd);
 	return fd;
@@ -162,17 +162,17 @@ TEST_F(names, towards_the_port)
 
 	ASSERT_EQ(0, bind_to(client, variant->second, OTHER_PORT));
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	expect_name(_metadata, ask(getpeername, client), variant->home,
+	expect_name(_metadata, get(getpeername, client), variant->home,
 		    variant->port);
-	expect_name(_metadata, ask(getsockname, client), variant->second,
+	expect_name(_metadata, get(getsockname, client), variant->second,
 		    OTHER_PORT);
-	expect_name(_metadata, ask(getsockname, server), variant->home,
+	expect_name(_metadata, get(getsockname, server), variant->home,
 		    variant->port);
 	if (variant->type != SOCK_STREAM)
 		return;
 	child = accept_name(_metadata, server, &name);
 	expect_name(_metadata, name, variant->second, OTHER_PORT);
-	expect_name(_metadata, ask(getsockname, child), variant->home,
+	expect_name(_metadata, get(getsockname, child), variant->home,
 		    variant->port);
 }
 
@@ -185,14 +185,14 @@ TEST_F(names, from_the_port)
 	int child;
 
 	ASSERT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
-	expect_name(_metadata, ask(getsockname, client), variant->second,
+	expect_name(_metadata, get(getsockname, client), variant->second,
 		    variant->port);
-	expect_name(_metadata, ask(getpeername, client), variant->home, OTHER_PORT);
+	expect_name(_metadata, get(getpeername, client), variant->home, OTHER_PORT);
 	if (variant->type != SOCK_STREAM)
 		return;
 	child = accept_name(_metadata, server, &name);
 	expect_name(_metadata, name, variant->second, variant->port);
-	expect_name(_metadata, ask(getpeername, child), variant->second,
+	expect_name(_metadata, get(getpeername, child), variant->second,
 		    variant->port);
 }
 
@@ -208,16 +208,16 @@ TEST_F(names, after_disconnect)
 
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	ASSERT_EQ(0, disconnect(client));
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, client).err);
 	/* TCP still reports its former port. */
 	EXPECT_EQ(variant->type == SOCK_STREAM, is_ephemeral(local_port(client)));
-	expect_name(_metadata, ask(getsockname, client), any, local_port(client));
+	expect_name(_metadata, get(getsockname, client), any, local_port(client));
 
 	other = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
 	ASSERT_EQ(0, connect_to(bound, variant->home, OTHER_PORT));
 	ASSERT_EQ(0, disconnect(bound));
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, bound).err);
-	expect_name(_metadata, ask(getsockname, bound), variant->second,
+	EXPECT_EQ(-ENOTCONN, get(getpeername, bound).err);
+	expect_name(_metadata, get(getsockname, bound), variant->second,
 		    variant->port);
 	close(other);
 	close(server);
@@ -236,13 +236,13 @@ TEST_F(names, any_address_after_disconnect)
 
 	for (round = 0; round < 3; round++) {
 		ASSERT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
-		expect_name(_metadata, ask(getsockname, fd), variant->home,
+		expect_name(_metadata, get(getsockname, fd), variant->home,
 			    variant->port);
 		/*
 		 * While it is connected, it has one address and the others are free ...
 		 */
 		ASSERT_EQ(0, disconnect(fd));
-		expect_name(_metadata, ask(getsockname, fd), any, variant->port);
+		expect_name(_metadata, get(getsockname, fd), any, variant->port);
 		/* ... and after the disconnect, none is free. */
 		again = socket_for(_metadata, variant->second, variant->type,
 				   variant->port);
@@ -271,14 +271,14 @@ TEST_F(names, of_a_peer_that_leaves)
 	/* The client is in CLOSE_WAIT. */
 	ASSERT_EQ(0, rc(shutdown(child, SHUT_WR)));
 	EXPECT_EQ(0, rc(recv(client, &byte, 1, 0)));
-	expect_name(_metadata, ask(getpeername, client), variant->home,
+	expect_name(_metadata, get(getpeername, client), variant->home,
 		    variant->port);
 	/* A reset closes the client: it has no peer any more. */
 	reset_on_close(child);
 	close(child);
 	settle(_metadata);
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, listener).err);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, client).err);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, listener).err);
 }
 
 /* Send until the peer's buffer and one's own are full. */
@@ -344,7 +344,7 @@ TEST_F(names, in_each_state)
 		EXPECT_TRUE(reaches(_metadata, client, ways[i].state)) {
 			TH_LOG("it does not get into state %d", ways[i].state);
 		}
-		expect_name(_metadata, ask(getpeername, client), variant->home, variant->port);
+		expect_name(_metadata, get(getpeername, client), variant->home, variant->port);
 		reset_on_close(client);
 		reset_on_close(child);
 		close(client);
@@ -394,30 +394,30 @@ TEST_F(names, by_option)
 	int fd = new_socket(_metadata, variant->second, variant->type);
 	int server, client, child;
 
-	/* Not marked, as in programs that know nothing of port 0 */
-	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, fd).err);
+	/* Not marked, as in programs that do not use port 0 */
+	EXPECT_EQ(-ENOTCONN, get(peer_by_option, fd).err);
 	ASSERT_EQ(0, bind_to(fd, variant->second, OTHER_PORT));
-	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, fd).err);
+	EXPECT_EQ(-ENOTCONN, get(peer_by_option, fd).err);
 	close(fd);
 
 	client = new_socket(_metadata, variant->second, variant->type);
 	if (variant->type == SOCK_STREAM)
 		EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->home, variant->port));
-	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, client).err);
+	EXPECT_EQ(-ENOTCONN, get(peer_by_option, client).err);
 	server = server_on(_metadata, variant->home, variant->type, variant->port);
-	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, server).err);
+	EXPECT_EQ(-ENOTCONN, get(peer_by_option, server).err);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	expect_name(_metadata, ask(peer_by_option, client), variant->home, variant->port);
+	expect_name(_metadata, get(peer_by_option, client), variant->home, variant->port);
 	if (variant->type == SOCK_STREAM) {
 		child = rc(accept(server, NULL, NULL));
 		reset_on_close(child);
 		close(child);
 		settle(_metadata);
-		expect_name(_metadata, ask(peer_by_option, client), variant->home,
+		expect_name(_metadata, get(peer_by_option, client), variant->home,
 			    variant->port);
 	}
 	ASSERT_EQ(0, disconnect(client));
-	EXPECT_EQ(-ENOTCONN, ask(peer_by_option, client).err);
+	EXPECT_EQ(-ENOTCONN, get(peer_by_option, client).err);
 }
 
 /* By this option, a socket that is connecting has a peer. */
@@ -435,8 +435,8 @@ TEST_F(names, by_option_before_the_handshake)
 	settle(_metadata);
 	waiting = new_socket(_metadata, variant->home, SOCK_STREAM | SOCK_NONBLOCK);
 	ASSERT_EQ(-EINPROGRESS, connect_to(waiting, variant->home, variant->port));
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, waiting).err);
-	expect_name(_metadata, ask(peer_by_option, waiting), variant->home, variant->port);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, waiting).err);
+	expect_name(_metadata, get(peer_by_option, waiting), variant->home, variant->port);
 }
 
 /* An MPTCP socket is not marked, but the peer of its TCP connection may be on the port. */
@@ -452,9 +452,9 @@ TEST_F(names, of_multipath_tcp)
 	if (client < 0)
 		SKIP(return, "no MPTCP");
 	server = server_on(_metadata, variant->home, variant->type, variant->port);
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, client).err);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, client).err);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
-	expect_name(_metadata, ask(getpeername, client), variant->home, variant->port);
+	expect_name(_metadata, get(getpeername, client), variant->home, variant->port);
 	child = accept_name(_metadata, server, &name);
 	close(child);
 	close(client);
@@ -462,12 +462,12 @@ TEST_F(names, of_multipath_tcp)
 	server = socket(family, SOCK_STREAM, IPPROTO_MPTCP);
 	ASSERT_EQ(0, bind_to(server, variant->home, OTHER_PORT));
 	ASSERT_EQ(0, rc(listen(server, 8)));
-	EXPECT_EQ(-ENOTCONN, ask(getpeername, server).err);
+	EXPECT_EQ(-ENOTCONN, get(getpeername, server).err);
 	client = bound_socket(_metadata, variant->second, variant->type, variant->port);
 	ASSERT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
 	child = accept_name(_metadata, server, &name);
 	expect_name(_metadata, name, variant->second, variant->port);
-	expect_name(_metadata, ask(getpeername, child), variant->second, variant->port);
+	expect_name(_metadata, get(getpeername, child), variant->second, variant->port);
 }
 
 /* For the kernel these are connected to port 0, since their protocols have no ports. */
@@ -494,7 +494,7 @@ TEST(other_protocols)
 		if (fd < 0)
 			continue;
 		EXPECT_EQ(0, connect_to(fd, kinds[i].host, 0));
-		EXPECT_EQ(-ENOTCONN, ask(getpeername, fd).err);
+		EXPECT_EQ(-ENOTCONN, get(getpeername, fd).err);
 		close(fd);
 	}
 }
@@ -563,7 +563,7 @@ TEST_F(scope, is_needed)
 	EXPECT_EQ(-ENODEV, bind_scoped(fd, variant->port, 9999));
 	EXPECT_EQ(0, bind_scoped(fd, variant->port, self->index));
 	expect_port(_metadata, fd, variant->port);
-	expect_name6(_metadata, ask(getsockname, fd), LINK_LOCAL, variant->port, 0,
+	expect_name6(_metadata, get(getsockname, fd), LINK_LOCAL, variant->port, 0,
 		     self->index);
 	EXPECT_EQ(-EINVAL, bind_scoped(fd, variant->port, self->index));
 }
@@ -580,13 +580,13 @@ TEST_F(scope, is_in_the_name)
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(server, 4)));
 	ASSERT_EQ(0, connect_scoped(client, variant->port, self->index));
-	expect_name6(_metadata, ask(getpeername, client), LINK_LOCAL,
+	expect_name6(_metadata, get(getpeername, client), LINK_LOCAL,
 		     variant->port, 0, self->index);
 	if (variant->type == SOCK_STREAM) {
 		child = accept_name(_metadata, server, &name);
 		expect_name6(_metadata, name, LINK_LOCAL, local_port(client), 0,
 			     self->index);
-		expect_name6(_metadata, ask(getsockname, child), LINK_LOCAL,
+		expect_name6(_metadata, get(getsockname, child), LINK_LOCAL,
 			     variant->port, 0, self->index);
 		return;
 	}
@@ -612,13 +612,13 @@ TEST_F(scope, of_a_peer_on_the_port)
 	ASSERT_EQ(0, connect_scoped(client, OTHER_PORT, self->index));
 	if (variant->type != SOCK_STREAM) {
 		ASSERT_EQ(0, connect_scoped(server, variant->port, self->index));
-		expect_name6(_metadata, ask(getpeername, server), LINK_LOCAL,
+		expect_name6(_metadata, get(getpeername, server), LINK_LOCAL,
 			     variant->port, 0, self->index);
 		return;
 	}
 	child = accept_name(_metadata, server, &name);
 	expect_name6(_metadata, name, LINK_LOCAL, variant->port, 0, self->index);
-	expect_name6(_metadata, ask(getpeername, child), LINK_LOCAL,
+	expect_name6(_metadata, get(getpeername, child), LINK_LOCAL,
 		     variant->port, 0, self->index);
 }
 
@@ -639,21 +639,21 @@ TEST_F(scope, of_the_peer_alone)
 	fd = new_socket(_metadata, "::", variant->type);
 	ASSERT_EQ(0, set_device(fd, DEVICE));
 	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
-	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	expect_name6(_metadata, get(getpeername, fd), GLOBAL, variant->port, 0, 0);
 	close(fd);
 
 	fd = new_socket(_metadata, "::", variant->type);
 	ASSERT_EQ(0, bind_scoped(fd, OTHER_PORT, self->index));
 	ASSERT_EQ(0, connect_to(fd, GLOBAL, variant->port));
-	expect_name6(_metadata, ask(getpeername, fd), GLOBAL, variant->port, 0, 0);
+	expect_name6(_metadata, get(getpeername, fd), GLOBAL, variant->port, 0, 0);
 	close(fd);
 
 	fd = new_socket(_metadata, "::", variant->type);
 	ASSERT_EQ(0, bind_to(fd, GLOBAL, OTHER_PORT + 1));
 	ASSERT_EQ(0, connect_scoped(fd, variant->port, self->index));
-	expect_name6(_metadata, ask(getpeername, fd), LINK_LOCAL, variant->port, 0,
+	expect_name6(_metadata, get(getpeername, fd), LINK_LOCAL, variant->port, 0,
 		     self->index);
-	expect_name6(_metadata, ask(getsockname, fd), GLOBAL, OTHER_PORT + 1, 0, 0);
+	expect_name6(_metadata, get(getsockname, fd), GLOBAL, OTHER_PORT + 1, 0, 0);
 	close(fd);
 	close(other);
 	close(server);
@@ -691,13 +691,13 @@ TEST_F(scope, flow)
 		fd = new_socket(_metadata, "::1", variant->type);
 		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, with));
 		ASSERT_EQ(0, rc(connect(fd, &to.sa, to.len)));
-		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
+		expect_name6(_metadata, get(getpeername, fd), "::1", variant->port,
 			     with ? FLOW : 0, 0);
-		expect_name6(_metadata, ask(getsockname, fd), "::1",
+		expect_name6(_metadata, get(getsockname, fd), "::1",
 			     local_port(fd), 0, 0);
 		/* As getpeername() returns it */
 		ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_FLOWINFO_SEND, !with));
-		expect_name6(_metadata, ask(getpeername, fd), "::1", variant->port,
+		expect_name6(_metadata, get(getpeername, fd), "::1", variant->port,
 			     0, 0);
 		close(fd);
 	}

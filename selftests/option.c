@@ -246,7 +246,7 @@ TEST_F(option, bound_is_get_only)
 	EXPECT_EQ(0, GET_BOUND());
 }
 
-TEST_F(option, no_neighbours)
+TEST_F(option, no_other_options)
 {
 	static const int names[] = {
 		IP_BIND_PORT_ZERO - 1, IP_BOUND_PORT_ZERO + 1, NO_SUCH_OPTION,
@@ -704,7 +704,7 @@ TEST_F(smc_ulp, then_not_port_zero)
 }
 
 /*
- * SMC gives the socket back if an option asks for what only TCP has. Calls that found
+ * SMC gives the socket back if an option is set that only TCP has. Calls that found
  * the SMC socket before can still overwrite its flags.
  */
 TEST_F(smc_ulp, fallen_back_then_not_port_zero)

@@ -178,11 +178,11 @@ static int release_late(struct __test_metadata *_metadata, struct call *late,
 typedef void then_t(struct __test_metadata *_metadata, struct late *self);
 
 /*
- * A late bind() that does not ask for a port succeeds without effect; so does
+ * A late bind() with IP_BIND_ADDRESS_NO_PORT succeeds without effect; so does
  * one on UDP to the address that the socket has, or to the same wildcard in the
  * other family's form, which has the same hash.
  */
-static bool may_miss_it(const struct late *self, const struct call *late)
+static bool may_succeed(const struct late *self, const struct call *late)
 {
 	const struct contest *contest = self->contest;
 
@@ -213,7 +213,7 @@ static void each_late_bind(struct __test_metadata *_metadata, struct late *self,
 		hold_late(_metadata, self, &late);
 		win(_metadata, self);
 		result = release_late(_metadata, &late, self->port);
-		EXPECT_AT(&self->place, may_miss_it(self, &late) ? 0 : -EINVAL,
+		EXPECT_AT(&self->place, may_succeed(self, &late) ? 0 : -EINVAL,
 			  result);
 		EXPECT_AT(&self->place, 0, get_int(self->fd, SOL_SOCKET,
 						   SO_BINDTOIFINDEX));
@@ -290,9 +290,9 @@ static int try_bind_v6only(struct __test_metadata *_metadata,
 }
 
 /*
- * What other sockets may bind while the late bind() has written its address and keeps
- * the socket lock: no address that conflicts with the one that the socket was bound to,
- * but one that conflicts with no address of its family.
+ * Bind other sockets while the late bind() has written its address and keeps the socket
+ * lock. That must fail for an address that conflicts with the one that the socket was bound
+ * to, and succeed for an address that conflicts with no address of its family.
  */
 static void others_bind(struct __test_metadata *_metadata, struct late *self)
 {
@@ -303,7 +303,7 @@ static void others_bind(struct __test_metadata *_metadata, struct late *self)
 		  try_bind(_metadata, &self->place, host));
 	EXPECT_AT(&self->place, -EADDRINUSE,
 		  try_bind(_metadata, &self->place, "::"));
-	/* TCP looks for it in its bucket, unless the kernel goes through all of them. */
+	/* TCP searches only the bucket of the address, unless the kernel searches them all. */
 	if (other && !mapped && self->contest->type == SOCK_STREAM)
 		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, other));
 	if (!is_ip6(host) || mapped)
@@ -399,7 +399,7 @@ TEST_F(any, bind_after_device)
 	hold_late(_metadata, late, &bind_);
 	win(_metadata, late);
 	EXPECT_AT(&late->place, 0, set_device(late->fd, "lo"));
-	EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+	EXPECT_AT(&late->place, may_succeed(late, &bind_) ? 0 : -EINVAL,
 		  release_late(_metadata, &bind_, late->port));
 	EXPECT_AT(&late->place, (int)if_nametoindex("lo"),
 		  get_int(late->fd, SOL_SOCKET, SO_BINDTOIFINDEX));
@@ -416,8 +416,8 @@ LATE_BIND(tcp, listen)
 	expect_filed(_metadata, self->fd, &self->place);
 }
 
-/* The socket receives a datagram before any other call is made on it. */
-LATE_BIND(udp, hear)
+/* The next call on the socket receives a datagram. */
+LATE_BIND(udp, receive)
 {
 	expect_datagrams(_metadata, self->fd, &self->place);
 }
@@ -446,7 +446,7 @@ static void expect_peer(struct __test_metadata *_metadata, struct late *self)
 	if (fd >= 0 && self->contest->type == SOCK_STREAM)
 		close(fd);
 	EXPECT_TRUE(fd >= 0) {
-		TH_LOG("it sends nothing after %s", self->about);
+		TH_LOG("the peer receives nothing after %s", self->about);
 	}
 	EXPECT_AT(&self->place, self->port, port_of(&from));
 	expect_address(_metadata, &from, self->contest->dest,
@@ -635,7 +635,7 @@ TEST_F(any, bind_of_another_process)
 		close(hold);
 		ASSERT_EQ(pid, rc(waitpid(pid, &status, 0)));
 		ASSERT_TRUE(WIFEXITED(status));
-		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+		EXPECT_AT(&late->place, may_succeed(late, &bind_) ? 0 : -EINVAL,
 			  late_answer(-WEXITSTATUS(status), late->port));
 		expect_filed(_metadata, late->fd, &late->place);
 		reset_on_close(late->fd);
@@ -774,7 +774,7 @@ TEST_F(link, bind_on_device)
 		hold_late(_metadata, late, &bind_);
 		ASSERT_EQ(0, set_device(late->fd, device ? "lo" : ""));
 		win(_metadata, late);
-		EXPECT_AT(&late->place, may_miss_it(late, &bind_) ? 0 : -EINVAL,
+		EXPECT_AT(&late->place, may_succeed(late, &bind_) ? 0 : -EINVAL,
 			  release_late(_metadata, &bind_, late->port));
 		EXPECT_AT(&late->place, device, get_int(late->fd, SOL_SOCKET,
 							SO_BINDTOIFINDEX));
@@ -921,7 +921,7 @@ TEST_F(many, bind_then_close_of_others)
 {
 	struct rlimit files = { .rlim_cur = 4096, .rlim_max = 4096 };
 	struct call late[HELD] = {}, thread = { .make = do_nothing };
-	static int crowd[MANY];
+	static int others[MANY];
 	char host[32], other[HELD][32];
 	int fds[HELD], end[2], i;
 	long uncharged;
@@ -932,11 +932,11 @@ TEST_F(many, bind_then_close_of_others)
 	thread.fd = end[0];
 	call_start(_metadata, &thread);
 	for (i = 0; i < MANY; i++)
-		crowd[i] = socket_for(_metadata, "127.0.0.1", variant->type, 0);
+		others[i] = socket_for(_metadata, "127.0.0.1", variant->type, 0);
 	uncharged = uncharged_objects();
 	for (i = 0; i < MANY; i++) {
 		snprintf(host, sizeof(host), "127.1.%d.%d", i / 200 + 1, i % 200 + 1);
-		ASSERT_EQ(0, bind_to(crowd[i], host, 0));
+		ASSERT_EQ(0, bind_to(others[i], host, 0));
 	}
 	EXPECT_GT(MANY / 2, uncharged_objects() - uncharged);
 	for (i = 0; i < HELD; i++) {
@@ -952,7 +952,7 @@ TEST_F(many, bind_then_close_of_others)
 		ASSERT_EQ(0, bind_to(fds[i], host, 0));
 	}
 	for (i = 0; i < MANY; i++)
-		close(crowd[i]);
+		close(others[i]);
 	EXPECT_EQ(HELD, wait_for_users(HELD));
 	for (i = 0; i < HELD; i++) {
 		struct addr name = { .len = sizeof(name.v6) };
@@ -969,7 +969,7 @@ TEST_F(many, bind_then_close_of_others)
 	EXPECT_EQ(0, call_end(_metadata, &thread));
 }
 
-/* ---- a program that refuses what bind() has done ---- */
+/* ---- a post_bind program that refuses the bind() ---- */
 
 struct refusal {
 	struct cgroup cgroup;
@@ -1511,24 +1511,24 @@ TEST_F(any, device)
 	close(slow.uffd);
 }
 
-/* ---- sockets that are not marked ---- */
+/* ---- references on the module ---- */
 
-FIXTURE(others) {};
+FIXTURE(references) {};
 
-FIXTURE_VARIANT(others) {
+FIXTURE_VARIANT(references) {
 	const char *host;
 	int type;
 };
 
 #define UNMARKED(name, _host, _type)					\
-	FIXTURE_VARIANT_ADD(others, name) { .host = _host, .type = _type }
+	FIXTURE_VARIANT_ADD(references, name) { .host = _host, .type = _type }
 
 UNMARKED(ip4_tcp, "127.0.0.1", SOCK_STREAM);
 UNMARKED(ip4_udp, "127.0.0.1", SOCK_DGRAM);
 UNMARKED(ip6_tcp, "::1", SOCK_STREAM);
 UNMARKED(ip6_udp, "::1", SOCK_DGRAM);
 
-FIXTURE_SETUP(others)
+FIXTURE_SETUP(references)
 {
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
@@ -1537,9 +1537,9 @@ FIXTURE_SETUP(others)
 	enter_netns(_metadata);
 }
 
-FIXTURE_TEARDOWN(others) {}
+FIXTURE_TEARDOWN(references) {}
 
-static int do_ask_for_no_peer(struct call *call)
+static int do_getpeername_none(struct call *call)
 {
 	struct addr name = { .len = sizeof(name.v6) };
 	int err = rc(getpeername(call->fd, &name.sa, &name.len));
@@ -1547,7 +1547,7 @@ static int do_ask_for_no_peer(struct call *call)
 	return err == -ENOTCONN ? 0 : err ?: -EISCONN;
 }
 
-static int do_ask_for_peer(struct call *call)
+static int do_getpeername(struct call *call)
 {
 	return peer_port(call->fd);
 }
@@ -1558,7 +1558,7 @@ static int do_ask_for_peer(struct call *call)
  * Calls on unmarked sockets run in the kernel's functions only: while they wait for the
  * lock, they hold no reference on the module.
  */
-TEST_F(others, hold_no_reference)
+TEST_F(references, unmarked_calls_hold_none)
 {
 	const struct call calls[] = {
 		{ .make = do_bind, .host = variant->host },
@@ -1567,7 +1567,7 @@ TEST_F(others, hold_no_reference)
 		{ .make = variant->type == SOCK_STREAM ? do_listen : do_send,
 		  .host = variant->host, .port = PEER_PORT, .text = "x" },
 		/* Older kernels do not take the lock for this. */
-		{ .make = is_older_than(6, 1) ? do_bind : do_ask_for_no_peer,
+		{ .make = is_older_than(6, 1) ? do_bind : do_getpeername_none,
 		  .host = variant->host },
 		{ .make = do_v6only, .value = 1 },
 	};
@@ -1591,10 +1591,10 @@ TEST_F(others, hold_no_reference)
 	}
 }
 
-/* The name of a peer on an ordinary port is the kernel's business. */
-TEST_F(others, hold_no_reference_for_names)
+/* getpeername() is redirected only if the peer is on port 0. */
+TEST_F(references, getpeername_of_other_ports_holds_none)
 {
-	struct call ask = { .make = do_ask_for_peer };
+	struct call get = { .make = do_getpeername };
 	int peer = new_socket(_metadata, variant->host, variant->type), marked;
 	long users = wait_for_users(0);
 
@@ -1604,26 +1604,26 @@ TEST_F(others, hold_no_reference_for_names)
 	if (variant->type == SOCK_STREAM)
 		ASSERT_EQ(0, rc(listen(peer, 2)));
 	for (marked = 0; marked < 2; marked++) {
-		ask.fd = new_socket(_metadata, variant->host, variant->type);
-		ASSERT_EQ(0, set_mark(ask.fd, marked));
-		ASSERT_EQ(0, connect_to(ask.fd, variant->host, PEER_PORT));
-		call_hold(_metadata, &ask, BEFORE_LOCK);
+		get.fd = new_socket(_metadata, variant->host, variant->type);
+		ASSERT_EQ(0, set_mark(get.fd, marked));
+		ASSERT_EQ(0, connect_to(get.fd, variant->host, PEER_PORT));
+		call_hold(_metadata, &get, BEFORE_LOCK);
 		EXPECT_EQ(users, module_users());
-		EXPECT_EQ(PEER_PORT, call_release(_metadata, &ask));
-		close(ask.fd);
+		EXPECT_EQ(PEER_PORT, call_release(_metadata, &get));
+		close(get.fd);
 	}
 }
 
 /*
- * A call that runs in the module holds a reference on it while it waits for the lock, so
- * that the module cannot be unloaded meanwhile.
+ * A call that is redirected to the module holds a reference on it while it waits for the
+ * lock, so that the module cannot be unloaded meanwhile.
  */
-TEST_F(others, but_these_hold_one)
+TEST_F(references, redirected_calls_hold_one)
 {
 	const struct call calls[] = {
 		{ .make = do_bind, .host = variant->host },
 		{ .make = do_bind, .host = variant->host, .port = OTHER_PORT },
-		{ .make = do_ask_for_peer },
+		{ .make = do_getpeername },
 		/* With MSG_MORE, a send takes the lock. */
 		{ .make = do_send, .host = variant->host, .text = "x", .flags = MSG_MORE },
 		{ .make = do_v6only, .value = 1 },
@@ -1639,10 +1639,10 @@ TEST_F(others, but_these_hold_one)
 
 		if ((call.make == do_v6only && !is_ip6(variant->host)) ||
 		    (call.make == do_send && variant->type == SOCK_STREAM) ||
-		    (call.make == do_ask_for_peer && is_older_than(6, 1)))
+		    (call.make == do_getpeername && is_older_than(6, 1)))
 			continue;
 		call.fd = new_socket(_metadata, variant->host, variant->type);
-		if (call.make == do_ask_for_peer) {
+		if (call.make == do_getpeername) {
 			ASSERT_EQ(0, connect_to(call.fd, variant->host, 0));
 		} else {
 			require_mark(_metadata, call.fd);
@@ -1660,19 +1660,19 @@ TEST_F(others, but_these_hold_one)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
-/* ---- names ---- */
+/* ---- getpeername() ---- */
 
-FIXTURE(asked) {};
+FIXTURE(peer_name) {};
 
-FIXTURE_VARIANT(asked) {
+FIXTURE_VARIANT(peer_name) {
 	const char *host;
 	int port;
 };
 
-ON_BOTH_PORTS(asked, ip4, .host = "127.0.0.1");
-ON_BOTH_PORTS(asked, ip6, .host = "::1");
+ON_BOTH_PORTS(peer_name, ip4, .host = "127.0.0.1");
+ON_BOTH_PORTS(peer_name, ip6, .host = "::1");
 
-FIXTURE_SETUP(asked)
+FIXTURE_SETUP(peer_name)
 {
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
@@ -1681,21 +1681,21 @@ FIXTURE_SETUP(asked)
 	enter_netns(_metadata);
 }
 
-FIXTURE_TEARDOWN(asked) {}
+FIXTURE_TEARDOWN(peer_name) {}
 
-/* It had a peer when the call began, and has none when the call gets the lock. */
-TEST_F(asked, disconnected_while_getpeername_waits)
+/* The socket is disconnected after getpeername() has begun and before it gets the lock. */
+TEST_F(peer_name, disconnected_while_getpeername_waits)
 {
-	struct call ask = { .make = do_ask_for_no_peer };
+	struct call get = { .make = do_getpeername_none };
 
 	if (is_older_than(6, 1))
 		SKIP(return, NO_LOCK_FOR_NAMES);
-	ask.fd = new_socket(_metadata, variant->host, SOCK_DGRAM);
-	ASSERT_EQ(0, connect_to(ask.fd, variant->host, variant->port));
-	call_hold(_metadata, &ask, BEFORE_LOCK);
-	EXPECT_EQ(0, disconnect(ask.fd));
-	EXPECT_EQ(0, call_release(_metadata, &ask));
-	close(ask.fd);
+	get.fd = new_socket(_metadata, variant->host, SOCK_DGRAM);
+	ASSERT_EQ(0, connect_to(get.fd, variant->host, variant->port));
+	call_hold(_metadata, &get, BEFORE_LOCK);
+	EXPECT_EQ(0, disconnect(get.fd));
+	EXPECT_EQ(0, call_release(_metadata, &get));
+	close(get.fd);
 }
 
 /* ---- options of IPv6 sockets ---- */
@@ -2210,10 +2210,7 @@ TEST_F(turn, first_come_first_served)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
-/*
- * Whether the module drains is asked when it is the turn of a bind(), not when that
- * begins to wait.
- */
+/* bind() reads the parameter "drain" when it has its turn, not before it waits for it. */
 TEST_F(turn, drain_is_switched_while_bind_waits)
 {
 	int rival = bound_socket(_metadata, variant->host, variant->type, 0), drains;
@@ -2240,16 +2237,16 @@ TEST_F(turn, drain_is_switched_while_bind_waits)
 }
 
 #define HELD_BINDS	16
-#define CROWD		512
-#define CROWD_PART	64
-#define CROWD_PORT	20000
+#define MANY_SOCKETS		512
+#define PART	64
+#define MANY_PORT	20000
 
-static int do_bind_crowd(struct call *call)
+static int do_bind_part(struct call *call)
 {
 	const int *fds = call->page;
 	int i, err;
 
-	for (i = 0; i < CROWD_PART; i++) {
+	for (i = 0; i < PART; i++) {
 		err = bind_to(fds[i], call->host, call->port + i);
 		if (err)
 			return err;
@@ -2265,25 +2262,25 @@ TEST_F(turn, sockets_do_not_wait_for_each_other)
 {
 	struct rlimit files = { .rlim_cur = 2048, .rlim_max = 2048 };
 	struct call held[HELD_BINDS] = {};
-	static int crowd[CROWD];
+	static int others[MANY_SOCKETS];
 	int i;
 
 	ASSERT_EQ(0, rc(setrlimit(RLIMIT_NOFILE, &files)));
-	for (i = 0; i < CROWD; i++)
-		crowd[i] = socket_for(_metadata, variant->host, variant->type,
+	for (i = 0; i < MANY_SOCKETS; i++)
+		others[i] = socket_for(_metadata, variant->host, variant->type,
 				      0);
 	for (i = 0; i < HELD_BINDS; i++) {
 		held[i].make = do_bind;
 		held[i].fd = socket_for(_metadata, variant->host, variant->type,
 					0);
 		held[i].host = variant->host;
-		held[i].port = CROWD_PORT + CROWD + i;
+		held[i].port = MANY_PORT + MANY_SOCKETS + i;
 		call_hold(_metadata, &held[i], BEFORE_LOCK);
 	}
-	for (i = 0; i < CROWD; i += CROWD_PART) {
+	for (i = 0; i < MANY_SOCKETS; i += PART) {
 		struct call part = {
-			.make = do_bind_crowd, .page = &crowd[i],
-			.host = variant->host, .port = CROWD_PORT + i,
+			.make = do_bind_part, .page = &others[i],
+			.host = variant->host, .port = MANY_PORT + i,
 		};
 
 		call_start(_metadata, &part);
@@ -2302,8 +2299,8 @@ static int do_get(struct call *call)
 }
 
 /*
- * What the options say and do is guarded by the socket lock. The kernel takes it for
- * itself first, to look for an option of its own.
+ * Both options are read and set with the socket lock held. The kernel takes and releases
+ * the lock once before that, when it looks for an option of its own.
  */
 TEST_F(turn, options_wait_for_the_lock)
 {
@@ -2338,8 +2335,8 @@ TEST_F(turn, options_wait_for_the_lock)
 	}
 }
 
-/* What the options say is what the calls have done that got the lock before. */
-TEST_F(turn, options_see_what_came_first)
+/* getsockopt() returns the state that the call has left which got the lock before it. */
+TEST_F(turn, options_return_what_earlier_calls_did)
 {
 	static const struct {
 		struct call first;
@@ -2373,7 +2370,7 @@ TEST_F(turn, options_see_what_came_first)
 		call_hold(_metadata, &get, AFTER_UNLOCK);
 		call_start(_metadata, &lock);
 		slow_page_is_read(_metadata, &slow);
-		/* The lock is given to those who wait for it one after the other. */
+		/* Tasks get the lock in the order in which they began to wait. */
 		close(first.hold);
 		expect_blocked(_metadata, &first);
 		close(get.hold);
@@ -2388,8 +2385,9 @@ TEST_F(turn, options_see_what_came_first)
 }
 
 /*
- * Without threads no call is late, so the socket is not watched: close() drops its
- * reference itself. What a watch leaves to a worker cannot run meanwhile.
+ * Without threads no call is late, so the socket is not watched, and close() itself drops
+ * the reference on the module. For a watched socket a kworker would drop it, which cannot
+ * run here: this task has a real-time priority.
  */
 TEST_F(turn, no_watch_without_threads)
 {
@@ -2425,7 +2423,7 @@ static long sleeps_of(int tid)
 #define OTHERS	20
 
 /* A call that waits for one socket is not woken by calls on others. */
-TEST_F(turn, others_wake_nobody)
+TEST_F(turn, not_woken_by_calls_on_others)
 {
 	int fd = socket_for(_metadata, variant->host, variant->type, 0);
 	struct call first = { .make = do_bind, .fd = fd, .host = variant->host };
@@ -2452,7 +2450,7 @@ TEST_F(turn, others_wake_nobody)
 	for (i = 0; i < WAITERS; i++) {
 		after = sleeps_of(atomic_load(&waiters[i].tid));
 		EXPECT_EQ(before[i], after) {
-			TH_LOG("%ld times for %d bind()s", after - before[i],
+			TH_LOG("woken %ld times by %d calls of bind()", after - before[i],
 			       OTHERS);
 		}
 	}

@@ -347,7 +347,7 @@ TEST_F(socket, post_bind_refused_leaves_nothing)
 	EXPECT_TRUE(is_ip6(variant->home) ?
 		    IN6_IS_ADDR_LOOPBACK(&name.v6.sin6_addr) :
 		    name.v4.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
-	/* A disconnect releases a port that bind() did not ask for. */
+	/* A disconnect releases a port that bind() did not choose. */
 	EXPECT_EQ(0, disconnect(fd));
 	EXPECT_TRUE(variant->port || holds_zero(fd) == 0);
 	EXPECT_EQ(0, bind_to(fd, any, variant->port));

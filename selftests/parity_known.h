@@ -14,7 +14,7 @@
 enum known { KNOWN_UDP_PEER, KNOWN_BPF_SENDMSG, KNOWN_ROWS };
 
 static const char * const known_difference[KNOWN_ROWS] = {
-	[KNOWN_UDP_PEER] = "a UDP socket connected to port 0 also hears its peer's other ports",
+	[KNOWN_UDP_PEER] = "a UDP socket connected to port 0 also receives from its peer's other ports",
 	[KNOWN_BPF_SENDMSG] = "a BPF sendmsg program cannot redirect a datagram to port 0",
 };
 

@@ -248,7 +248,7 @@ static void drop_everything(struct __test_metadata *_metadata, int fd)
 				   sizeof(program))));
 }
 
-static int bound_to_meet(struct __test_metadata *_metadata, const char *host, int port)
+static int bound_nonblock(struct __test_metadata *_metadata, const char *host, int port)
 {
 	int fd = socket_for(_metadata, host, SOCK_STREAM, port);
 
@@ -259,22 +259,23 @@ static int bound_to_meet(struct __test_metadata *_metadata, const char *host, in
 }
 
 /*
- * A listener whose filter drops everything takes the first SYN and is closed. The
- * second SYN, from the listener's address, finds a socket in SYN_SENT.
+ * A simultaneous open. The SYN of the first socket is dropped by a listener with a filter,
+ * which is then closed. The second socket is bound to the listener's address, and its SYN
+ * arrives at the first one while that is in SYN_SENT.
  */
-static void meet(struct __test_metadata *_metadata, const char *one_host, int one_port,
-		 const char *two_host, int two_port)
+static void open_both(struct __test_metadata *_metadata, const char *one_host, int one_port,
+		      const char *two_host, int two_port)
 {
-	int deaf = socket_for(_metadata, two_host, SOCK_STREAM, two_port);
-	int one = bound_to_meet(_metadata, one_host, one_port), two;
+	int listener = socket_for(_metadata, two_host, SOCK_STREAM, two_port);
+	int one = bound_nonblock(_metadata, one_host, one_port), two;
 
-	drop_everything(_metadata, deaf);
-	ASSERT_EQ(0, bind_to(deaf, two_host, two_port));
-	ASSERT_EQ(0, rc(listen(deaf, 1)));
+	drop_everything(_metadata, listener);
+	ASSERT_EQ(0, bind_to(listener, two_host, two_port));
+	ASSERT_EQ(0, rc(listen(listener, 1)));
 	EXPECT_EQ(-EINPROGRESS, connect_to(one, two_host, two_port));
 	settle(_metadata);
-	close(deaf);
-	two = bound_to_meet(_metadata, two_host, two_port);
+	close(listener);
+	two = bound_nonblock(_metadata, two_host, two_port);
 	EXPECT_EQ(-EINPROGRESS, connect_to(two, one_host, one_port));
 
 	ASSERT_EQ(0, rc(fcntl(one, F_SETFL, 0)));
@@ -293,17 +294,17 @@ static void meet(struct __test_metadata *_metadata, const char *one_host, int on
 
 TEST_F(tcp, simultaneous_open)
 {
-	meet(_metadata, variant->home, variant->port, variant->second, OTHER_PORT);
+	open_both(_metadata, variant->home, variant->port, variant->second, OTHER_PORT);
 }
 
 TEST_F(tcp, simultaneous_open_towards_the_port)
 {
-	meet(_metadata, variant->home, OTHER_PORT, variant->second, variant->port);
+	open_both(_metadata, variant->home, OTHER_PORT, variant->second, variant->port);
 }
 
 TEST_F(tcp, simultaneous_open_between_two_such_ports)
 {
-	meet(_metadata, variant->home, variant->port, variant->second, variant->port);
+	open_both(_metadata, variant->home, variant->port, variant->second, variant->port);
 }
 
 /* The client is in TIME_WAIT, and connect() from the same port reuses that. */

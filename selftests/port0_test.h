@@ -85,10 +85,11 @@ static inline int bound_socket(struct __test_metadata *_metadata,
 }
 
 /*
- * Is a wildcard UDP socket refused beside more than ten sockets on its port? Kernels
- * whose udp_lib_get_port() does not ask inet_use_hash2_on_bind() let it be bound.
+ * Tell whether bind() of a UDP socket to a wildcard fails if more than ten sockets are on
+ * the port. It succeeds on kernels whose udp_lib_get_port() does not call
+ * inet_use_hash2_on_bind().
  */
-static inline bool udp_sees_crowds(struct __test_metadata *_metadata)
+static inline bool udp_checks_wildcard(struct __test_metadata *_metadata)
 {
 	char host[] = "127.0.0.00";
 	int fd[12], i, err;
@@ -106,7 +107,7 @@ static inline bool udp_sees_crowds(struct __test_metadata *_metadata)
 	return err == -EADDRINUSE;
 }
 
-#define NO_CROWDS	"this kernel's UDP does not see a crowd from a wildcard"
+#define NO_WILDCARD_CHECK	"this kernel lets UDP bind a wildcard beside more than ten sockets"
 
 static inline void expect_send(struct __test_metadata *_metadata, int fd,
 			       const char *text)

@@ -43,7 +43,8 @@ static const int starts[] = {
 	0, 1, 2, 3, CONTROL_PORT - 1, CONTROL_PORT, CONTROL_PORT + 1, 1024, OTHER_PORT + 1,
 };
 
-static const int asked[] = { 0, 1, 2, CONTROL_PORT, 80, 1023, 1024, OTHER_PORT };
+/* The ports that bind() gets; 0 stands for the port under test. */
+static const int ports[] = { 0, 1, 2, CONTROL_PORT, 80, 1023, 1024, OTHER_PORT };
 
 static bool is_allowed(int port, int start, bool capable)
 {
@@ -100,12 +101,12 @@ TEST_F(privilege, second_bind)
 		keep_bind_service(_metadata, capable);
 		for (i = 0; i < ARRAY_SIZE(starts); i++) {
 			set_unprivileged_start(_metadata, starts[i]);
-			for (j = 0; j < ARRAY_SIZE(asked); j++) {
+			for (j = 0; j < ARRAY_SIZE(ports); j++) {
 				/*
 				 * For an unmarked socket, port 0 means any
 				 * port.
 				 */
-				port = asked[j] ?: variant->port;
+				port = ports[j] ?: variant->port;
 				EXPECT_EQ(is_allowed(port, starts[i], capable) ?
 					  -EINVAL : -EACCES,
 					  bind_to(fd, variant->host, port)) {

@@ -183,7 +183,7 @@ static void race_addrform(struct race *race)
  * All threads start together; they spin, so that they start at nearly the same
  * time.
  */
-static void meet(struct race *race, int roles)
+static void start_together(struct race *race, int roles)
 {
 	int round = atomic_load(&race->round);
 
@@ -210,12 +210,12 @@ static void *run_role(void *data)
 	int i;
 
 	for (;;) {
-		meet(race, runner->roles);
+		start_together(race, runner->roles);
 		if (atomic_load(&race->over))
 			return NULL;
 		for (i = 0; i < CALLS; i++)
 			runner->role(race);
-		meet(race, runner->roles);
+		start_together(race, runner->roles);
 	}
 }
 
@@ -304,15 +304,15 @@ static void run_race(struct __test_metadata *_metadata, struct race *race,
 	deadline = now() + scaled(100, 4000) / 1e3;
 	do {
 		set_up_round(_metadata, race);
-		meet(race, n);
-		meet(race, n);
+		start_together(race, n);
+		start_together(race, n);
 		end_round(_metadata, race);
 		drain(race);
 		rounds++;
 	} while (now() < deadline);
 
 	atomic_store(&race->over, true);
-	meet(race, n);
+	start_together(race, n);
 	for (i = 0; i < n; i++)
 		pthread_join(runners[i].thread, NULL);
 	close(race->peer);
@@ -770,95 +770,95 @@ TEST_F_TIMEOUT(v6only, bind, STRESS_TIMEOUT_SEC)
 }
 
 /*
- * Two sockets ask for the same port at the same moment, on addresses that conflict: one
- * gets it, the other is refused.
+ * Two sockets are bound to the same port at the same moment, on addresses that conflict:
+ * one bind() succeeds, and the other one fails.
  */
-FIXTURE(duel) {};
+FIXTURE(two_binds) {};
 
-FIXTURE_VARIANT(duel) {
+FIXTURE_VARIANT(two_binds) {
 	const char *host, *other;
 	int type, port;
 };
 
-#define DUEL(name, _host, _other)					\
-	ON_BOTH_PORTS(duel, name##_tcp, .host = _host, .other = _other,	\
-		      .type = SOCK_STREAM);				\
-	ON_BOTH_PORTS(duel, name##_udp, .host = _host, .other = _other,	\
-		      .type = SOCK_DGRAM)
+#define TWO_BINDS(name, _host, _other)					\
+	ON_BOTH_PORTS(two_binds, name##_tcp, .host = _host,		\
+		      .other = _other, .type = SOCK_STREAM);		\
+	ON_BOTH_PORTS(two_binds, name##_udp, .host = _host,		\
+		      .other = _other, .type = SOCK_DGRAM)
 
-DUEL(ip4, "127.0.0.1", "127.0.0.1");
-DUEL(ip6, "::1", "::1");
-DUEL(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
-DUEL(any4, "0.0.0.0", "127.0.0.1");
-DUEL(any6, "::", "::1");
-DUEL(both_any4, "0.0.0.0", "0.0.0.0");
-DUEL(both_any6, "::", "::");
-DUEL(dual, "::", "0.0.0.0");
+TWO_BINDS(ip4, "127.0.0.1", "127.0.0.1");
+TWO_BINDS(ip6, "::1", "::1");
+TWO_BINDS(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.1");
+TWO_BINDS(any4, "0.0.0.0", "127.0.0.1");
+TWO_BINDS(any6, "::", "::1");
+TWO_BINDS(both_any4, "0.0.0.0", "0.0.0.0");
+TWO_BINDS(both_any6, "::", "::");
+TWO_BINDS(dual, "::", "0.0.0.0");
 
-FIXTURE_SETUP(duel)
+FIXTURE_SETUP(two_binds)
 {
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	enter_netns(_metadata);
 }
 
-FIXTURE_TEARDOWN(duel) {}
+FIXTURE_TEARDOWN(two_binds) {}
 
-#define DUELS		scaled(300, 30000)
-#define DUEL_MAX_SEC	scaled(1, 60)
-#define AUDIENCE	512
-/* As far from the port as UDP's table is long, or a multiple of that */
-#define AUDIENCE_PORT	8192
+#define BIND_ROUNDS	scaled(300, 30000)
+#define BIND_MAX_SEC	scaled(1, 60)
+#define CHAIN_SOCKETS	512
+/* This plus the port has the same chain as the port: a multiple of the table's size */
+#define CHAIN_PORT	8192
 
 /*
- * Many UDP sockets in the chain of the port, which a wildcard is compared with one by
- * one, so that the test for conflicts takes its time.
+ * Fill the chain of the port with UDP sockets on another port of the chain. A wildcard is
+ * compared with each of them, so that the test for conflicts takes longer.
  */
-static void make_audience(struct __test_metadata *_metadata, int *fds, int port)
+static void fill_chain(struct __test_metadata *_metadata, int *fds, int port)
 {
 	int i;
 
-	for (i = 0; i < AUDIENCE; i++) {
+	for (i = 0; i < CHAIN_SOCKETS; i++) {
 		fds[i] = new_socket(_metadata, "127.0.0.9", SOCK_DGRAM);
 		ASSERT_EQ(0, set_int(fds[i], SOL_SOCKET, SO_REUSEADDR, 1));
-		ASSERT_EQ(0, bind_to(fds[i], "127.0.0.9", AUDIENCE_PORT + port));
+		ASSERT_EQ(0, bind_to(fds[i], "127.0.0.9", CHAIN_PORT + port));
 	}
 }
 
 /*
- * Whether the kernel refuses a wildcard beside an address in such a chain. Older ones do
- * not, on any port.
+ * Tell whether bind() to a wildcard fails if another socket in such a chain is on an address
+ * of the same port. On older kernels it succeeds, on any port.
  */
-static bool audience_is_searched(struct __test_metadata *_metadata)
+static bool long_chain_is_searched(struct __test_metadata *_metadata)
 {
 	int fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
 	int any = new_socket(_metadata, "0.0.0.0", SOCK_DGRAM);
-	int fds[AUDIENCE], i, err;
+	int fds[CHAIN_SOCKETS], i, err;
 
-	make_audience(_metadata, fds, OTHER_PORT);
+	fill_chain(_metadata, fds, OTHER_PORT);
 	ASSERT_EQ(0, bind_to(fd, "127.0.0.1", OTHER_PORT));
 	err = bind_to(any, "0.0.0.0", OTHER_PORT);
 	close(fd);
 	close(any);
-	for (i = 0; i < AUDIENCE; i++)
+	for (i = 0; i < CHAIN_SOCKETS; i++)
 		close(fds[i]);
 	return err == -EADDRINUSE;
 }
 
-TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
+TEST_F_TIMEOUT(two_binds, one_succeeds, STRESS_TIMEOUT_SEC)
 {
 	struct late_race second = {
 		.other = variant->other, .port = variant->port, .call = bind_late,
 	};
 	long users = wait_for_users(0), round, first_wins = 0;
-	int fd, err, audience[AUDIENCE];
+	int fd, err, chain[CHAIN_SOCKETS];
 	double start = now();
 	volatile int spin;
 
-	if (variant->type == SOCK_DGRAM && audience_is_searched(_metadata))
-		make_audience(_metadata, audience, variant->port);
+	if (variant->type == SOCK_DGRAM && long_chain_is_searched(_metadata))
+		fill_chain(_metadata, chain, variant->port);
 	late_begin(_metadata, &second);
-	for (round = 0; round < DUELS && now() - start < DUEL_MAX_SEC; round++) {
+	for (round = 0; round < BIND_ROUNDS && now() - start < BIND_MAX_SEC; round++) {
 		fd = socket_for(_metadata, variant->host, variant->type, variant->port);
 		second.fd = socket_for(_metadata, variant->other, variant->type,
 				       variant->port);
@@ -870,17 +870,17 @@ TEST_F_TIMEOUT(duel, one_wins, STRESS_TIMEOUT_SEC)
 			sched_yield();
 		first_wins += !err;
 		ASSERT_EQ(-EADDRINUSE, err ?: second.err) {
-			TH_LOG("both in round %ld", round);
+			TH_LOG("both were bound in round %ld", round);
 		}
 		ASSERT_EQ(0, err ? second.err : err) {
-			TH_LOG("none in round %ld", round);
+			TH_LOG("neither was bound in round %ld", round);
 		}
 		close(fd);
 		close(second.fd);
 	}
 	late_end(&second);
 	EXPECT_EQ(users, wait_for_users(users));
-	TH_LOG("%ld rounds, the first won %ld", round, first_wins);
+	TH_LOG("%ld rounds, in %ld of them the first was bound", round, first_wins);
 }
 
 TEST_HARNESS_MAIN

@@ -57,7 +57,7 @@ enum place {
 	ANY_MAPPED, HOME_MAPPED, SECOND_MAPPED, FAR_MAPPED,
 };
 
-/* ZERO is "any ephemeral port"; only an unmarked socket can ask for it. */
+/* ZERO is "any ephemeral port"; only an unmarked socket can be bound so. */
 enum port { UNDER_TEST, OTHER, ZERO };
 
 /* Ways to damage the address that is passed to bind() and connect() */
@@ -125,7 +125,7 @@ struct step {
 		} address;				/* BIND, CONNECT */
 		struct {
 			unsigned int slot;
-			bool named;			/* ACCEPT asks for the peer's name */
+			bool named;			/* ACCEPT with an address */
 		} to;					/* ACCEPT, DUP */
 		struct {
 			unsigned int flag;

@@ -439,8 +439,8 @@ static void shutdown_connected(unsigned int mix)
 	add_on(used_slot(0, true, false, true), add_shutdown);
 }
 
-/* Ask for names, of any slot, used or not. */
-static void ask(unsigned int mix)
+/* getsockname(), getpeername() or SO_ERROR, on any slot, used or not */
+static void add_query(unsigned int mix)
 {
 	unsigned int slot = random_below(SLOTS);
 
@@ -500,7 +500,7 @@ static const struct {
 	{ 7, sendto_on_any },
 	{ 7, recv_on_bound },
 	{ 3, shutdown_connected },
-	{ 3, ask },
+	{ 3, add_query },
 	{ 2, dup_bound },
 	{ 5, close_bound },
 };
@@ -516,9 +516,7 @@ static void add_move(unsigned int mix)
 	moves[i].make(mix);
 }
 
-/*
- * At the end, ask for the state of each socket; the bind() shows whether it has a port.
- */
+/* The last calls show the state of each socket; bind() shows whether it has a port. */
 void make_sequence(struct sequence *sequence, __u64 seed, unsigned int steps)
 {
 	static const unsigned int mixes[] = { 0, 0, 100, 100, 50 };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Plays a sequence on one side and writes down what every call answered, without
- * what may differ between two sides: the number of the port under test.
+ * Plays a sequence on one side and records what every call returned, without what may
+ * differ between two sides: the number of the port under test.
  */
 #include <asm/byteorder.h>
 #include <poll.h>

@@ -272,7 +272,7 @@ static void unload_when_unused(struct __test_metadata *_metadata, long *refused)
 	atomic_store(&shared.pause, false);
 }
 
-TEST_F_TIMEOUT(unload, under_fire, STRESS_TIMEOUT_SEC)
+TEST_F_TIMEOUT(unload, while_sockets_are_in_use, STRESS_TIMEOUT_SEC)
 {
 	long cycle, refused = 0;
 	unsigned int random = seed();

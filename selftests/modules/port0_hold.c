@@ -42,7 +42,7 @@ typedef unsigned long (*port0_hold_func_t)(unsigned long a, unsigned long b);
 /**
  * enum port0_hold_what - what a function does at which tasks are held
  * @PORT0_HOLD_LOCK: it takes a socket lock
- * @PORT0_HOLD_UNLOCK: it gives one back
+ * @PORT0_HOLD_UNLOCK: it releases one
  * @PORT0_HOLD_WAIT: it waits for a completion, and may be killed
  */
 enum port0_hold_what {
