@@ -15,18 +15,16 @@ import re
 import struct
 import subprocess
 
-from port0_module import (HAS_TRACER, is_loaded, load, load_file, restored, unload, users, wait_for,
-                          wait_until_unused, without_module)
-from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace, Skip,
+from port0_module import (LIVEPATCH, is_loaded, livepatch, load, load_file, restored, skip_without,
+                          test_module, unload, wait_until_unused, without_module)
+from port0_test import (KINDS, LOOPBACK, OTHER_PORT, TCP, Namespace, Skip,
                         bound_socket, check, code, equal, is_older_than, kernel_log, libc, main,
                         plain_socket, read, test, write)
 
 TRACING = "/sys/kernel/tracing"
 KPROBES = "/sys/kernel/debug/kprobes"
-LIVEPATCH = "port0_livepatch"
 # An errno of the kernel that has no name in user space
 ENOTSUPP = 524
-HERE = os.path.dirname(os.path.realpath(__file__))
 
 # One from each set of hooks; works() calls them all.
 FUNCTIONS = ["inet_bind", "inet_csk_get_port", "inet_getname", "inet_put_port", "udp_sendmsg",
@@ -34,11 +32,6 @@ FUNCTIONS = ["inet_bind", "inet_csk_get_port", "inet_getname", "inet_put_port", 
 # Those of them where port0 replaces every call in works()
 REPLACED = ["inet_csk_get_port"]
 BACKENDS = ["ftrace", "kprobe"]
-
-
-def skip_without(backend):
-    if backend == "ftrace" and not HAS_TRACER:
-        raise Skip("this kernel has no function tracer")
 
 
 def works():
@@ -240,12 +233,12 @@ def saw_all(other, start, but=()):
     """
     print(f"# {hits_since(other, start)}")
     equal(set(but), {name for name, hits in hits_since(other, start).items() if not hits},
-          "functions that were called past the other")
+          "functions of which the other missed calls")
     before = other.hits()
     unmarked_traffic()
     after = other.hits()
     equal(set(), {name for name in after if after[name] == before[name]},
-          "functions that were called past the other by unmarked sockets")
+          "functions of which the other missed calls by unmarked sockets")
 
 
 @test(*PAIRS)
@@ -297,39 +290,16 @@ def another_second(other, backend):
         wait_until_unused()
 
 
-def livepatch_file():
-    path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
-    if not os.path.exists(path):
-        raise Skip("no livepatch was built for this kernel")
-    return path
-
-
-@contextlib.contextmanager
-def livepatch():
-    load_file(livepatch_file())
-    try:
-        wait_for("the livepatch's transition",
-                 lambda: read(f"/sys/kernel/livepatch/{LIVEPATCH}/transition") == "0",
-                 IO_TIMEOUT * 3)
-        yield
-    finally:
-        write(f"/sys/kernel/livepatch/{LIVEPATCH}/enabled", "0")
-        # The livepatch disappears from sysfs a moment before it drops the reference on
-        # its module.
-        wait_for("the livepatch to go", lambda: users(LIVEPATCH) == 0, IO_TIMEOUT * 3)
-        unload(LIVEPATCH)
-
-
 @test(*[(backend,) for backend in BACKENDS])
 def livepatch_first(backend):
     skip_without(backend)
-    livepatch_file()
+    test_module(LIVEPATCH)
     with without_module():
         if backend == "kprobe":
             with OTHERS["kprobe"]():
                 if probes_sit_on_ftrace():
                     raise Skip("this kernel warns when it refuses a kprobe beside a livepatch")
-        with livepatch():
+        with livepatch("inet_bind"):
             since = kernel_log()
             equal("EBUSY", code(load, f"hook={backend}"), "loading port0")
             named = [line for line in since() if line.startswith("port0:") and "inet_bind" in line]
@@ -346,7 +316,7 @@ def livepatch_first(backend):
 @test(*[(backend,) for backend in BACKENDS])
 def livepatch_second(backend):
     skip_without(backend)
-    file = livepatch_file()
+    file = test_module(LIVEPATCH)
     with without_module():
         load(f"hook={backend}")
         equal("EBUSY", code(load_file, file), "loading the livepatch")

@@ -12,16 +12,16 @@ import threading
 import time
 
 from port0_bpf import USER_PORT, Program, answer_with, instruction
-from port0_module import (HERE, SYS, load, load_file, refused, restored, unload, users, wait_for,
-                          without_module)
+from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, load, load_file, refused, restored,
+                          test_module, unload, users, wait_for, without_module)
 from port0_test import (CLONE_NEWNET, IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace,
                         Skip, bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
                         plain_socket, read, set_mark, test, write)
 
-ENABLED_FUNCTIONS = "/sys/kernel/tracing/enabled_functions"
 # One hook each that is armed by a bind, by a marked UDP socket, and by a datagram to
 # port 0
 LATE = {"inet_put_port", "udp_sendmsg", "ip_route_output_flow"}
+HOOK = "hook=ftrace" if HAS_TRACER else ""
 EVERY_KIND = [(family, kind) for family in LOOPBACK for kind in KINDS]
 CLONE_NEWUSER = 0x10000000
 
@@ -64,12 +64,12 @@ def drain_refuses_new_ones(family, kind):
         with switched("drain"):
             equal("EPERM", code(set_mark, after), "a new mark")
             equal(0, get_mark(after))
-            equal("EPERM", code(set_mark, before), "a mark that it has")
+            equal("EPERM", code(set_mark, before), "a mark that is set already")
             equal(1, get_mark(before))
             equal("EPERM", code(before.bind, (host, 0)), "a bind to port 0")
             equal((0, 0), (before.getsockname()[1], holds_zero(before)))
             equal("ok", code(other.bind, (host, OTHER_PORT)), "to another port")
-            equal("ok", code(set_mark, other, 0), "a mark taken back")
+            equal("ok", code(set_mark, other, 0), "clearing a mark")
             after.bind((host, 0))
             equal(True, after.getsockname()[1] > 1023, "an unmarked bind is ephemeral")
         before.bind((host, 0))
@@ -82,7 +82,7 @@ def load_if_needed():
 
 
 @test()
-def drain_leaves_holders_alone():
+def sockets_on_port_0_work_while_draining():
     host = "127.0.0.1"
     with restored(), Namespace():
         load_if_needed()
@@ -95,7 +95,7 @@ def drain_leaves_holders_alone():
                 dgram.sendto(b"x", (host, 0))
                 equal(b"x", dgram.recv(2))
                 equal("EINVAL", code(server.bind, (host, 0)), "a second bind")
-                equal(2, users(), "sockets that hold it")
+                equal(2, users(), "references on the module")
                 # The hooks stay while there are sockets that need them.
                 time.sleep(1.5)
                 dgram.sendto(b"y", (host, 0))
@@ -104,10 +104,10 @@ def drain_leaves_holders_alone():
 
 
 @test()
-def drain_takes_the_hooks_out():
+def drain_removes_hooks():
     host = "127.0.0.1"
     with without_module(), Namespace():
-        load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
+        load(HOOK)
         others = late_hooks()
         use_all(host)
         equal(LATE, late_hooks() | others)
@@ -117,12 +117,12 @@ def drain_takes_the_hooks_out():
         with bound_socket(host, UDP, 0):
             switch("drain", 1)
             time.sleep(1.5)
-            equal(LATE, late_hooks() | others, "hooks while a socket is there")
+            equal(LATE, late_hooks() | others, "hooks while a socket holds port 0")
         # The module tests once a second, also if the last socket is closed much later.
         with contextlib.suppress(TimeoutError):
             wait_for("the hooks to go", lambda: late_hooks() == others)
-        equal(others, late_hooks(), "hooks when the last is gone")
-        # No refused mark or bind() and no first send of a marked socket brings them back.
+        equal(others, late_hooks(), "hooks after the last socket was closed")
+        # Calls that are refused, and the first send of a marked socket, do not arm them.
         with plain_socket(host, UDP) as fresh, old, stream:
             equal("EPERM", code(set_mark, fresh), "a new mark")
             equal("EINVAL", code(old.sendto, b"x", (host, 0)), "a first send")
@@ -136,11 +136,11 @@ def drain_takes_the_hooks_out():
 
 
 @test()
-def undrained_marks_can_send():
+def marks_can_send_after_the_drain():
     """After the drain, a socket that was marked before can send to port 0 again."""
     host = "127.0.0.1"
     with without_module(), Namespace():
-        load("hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else "")
+        load(HOOK)
         others = late_hooks()
         # In a second namespace, so that the module has to search all namespaces.
         with Namespace(), plain_socket(host, UDP) as marked:
@@ -152,7 +152,7 @@ def undrained_marks_can_send():
             switch("drain", 0)
             with contextlib.suppress(TimeoutError):
                 wait_for("a hook", lambda: late_hooks() != others)
-            equal({"udp_sendmsg"}, late_hooks() - others, "hooks that it needs")
+            equal({"udp_sendmsg"}, late_hooks() - others, "hooks for the marked socket")
             equal("ok", code(marked.sendto, b"x", (host, 0)), "when it no longer drains")
             with bound_socket(host, UDP, 0) as server:
                 marked.sendto(b"y", (host, 0))
@@ -160,19 +160,18 @@ def undrained_marks_can_send():
 
 
 @test()
-def undrained_in_vain():
+def hooks_cannot_be_armed_after_the_drain():
     """The log says that the sockets marked before cannot send to port 0."""
     host = "127.0.0.1"
-    tracer = os.path.exists("/proc/sys/kernel/ftrace_enabled")
     with without_module(), Namespace():
-        load("hook=ftrace" if tracer else "")
+        load(HOOK)
         others = late_hooks()
         with plain_socket(host, UDP) as marked:
             set_mark(marked)
             marked.bind((host, OTHER_PORT))
             switch("drain", 1)
             wait_for("the hooks to go", lambda: late_hooks() == others)
-            with refused("register_ftrace_function" if tracer else "enable_kprobe") as calls:
+            with refused("register_ftrace_function" if HAS_TRACER else "enable_kprobe") as calls:
                 since = kernel_log()
                 switch("drain", 0)
                 wait_for("the hooks to be refused", calls)
@@ -201,14 +200,13 @@ def loaded_to_drain(parameter):
     """drain given at load applies from the start, also to sockets that were marked and
     bound before."""
     host = "127.0.0.1"
-    hook = "hook=ftrace" if os.path.exists("/proc/sys/kernel/ftrace_enabled") else ""
     with without_module(), Namespace(), plain_socket(host, UDP) as old:
-        load(hook)
+        load(HOOK)
         set_mark(old)
         old.bind((host, OTHER_PORT))
         unload()
         others = late_hooks()
-        load(f"{hook} {parameter}")
+        load(f"{HOOK} {parameter}")
         equal("Y", read(f"{SYS}/parameters/drain"))
         with plain_socket(host, TCP) as fresh:
             equal("EPERM", code(set_mark, fresh), "a new mark")
@@ -237,11 +235,11 @@ NOT_ZERO = (instruction(0x61, 0x10, USER_PORT) + instruction(0x15, 0, 1) + answe
 
 @test()
 def a_program_sees_port_0():
-    """A datagram whose hooks are removed while it is sent still passes a sendmsg program
-    with its own port, and the hooks that it needs do not stay."""
+    """While the drain removes hooks, a send to port 0 passes a sendmsg program with port 0 or
+    fails with EINVAL, and does not arm the hooks again."""
     host = "127.0.0.1"
 
-    def send_until(over, say):
+    def send_until(over, pipe):
         answers = set()
         with plain_socket(host, UDP) as marked:
             set_mark(marked)
@@ -250,32 +248,32 @@ def a_program_sees_port_0():
                 for _ in range(20):
                     answers.add(code(marked.sendto, b"x", (host, 0)))
                     time.sleep(0.005)
-        os.write(say, " ".join(sorted(answers)).encode())
+        os.write(pipe, " ".join(sorted(answers)).encode())
 
     with without_module(), Namespace(), Program("ip4", NOT_ZERO, Program.SENDMSG) as program, \
             tempfile.TemporaryDirectory() as directory:
         load()
         others = late_hooks()
         over = f"{directory}/over"
-        hear, say = os.pipe()
+        read_end, write_end = os.pipe()
         child = os.fork()
         if not child:
             write(f"{program.path}/cgroup.procs", "0")
-            send_until(over, say)
+            send_until(over, write_end)
             os._exit(0)
-        os.close(say)
+        os.close(write_end)
         try:
             for _ in range(12):
                 wait_for("a hook", lambda: late_hooks() != others)
                 time.sleep(0.05)
                 switch("drain", 1)
-                # Once a second, they go if no send is in flight.
+                # Once a second, the module removes them if no send is in flight.
                 wait_for("the hooks to go", lambda: late_hooks() == others, 6 * IO_TIMEOUT)
                 switch("drain", 0)
         finally:
             open(over, "w").close()
             os.waitpid(child, 0)
-        with os.fdopen(hear) as file:
+        with os.fdopen(read_end) as file:
             equal({"EPERM"}, set(file.read().split()) - {"EINVAL"}, "answers with the hooks")
 
 
@@ -325,15 +323,14 @@ def unloads_while_it_drains():
         time.sleep(1.5)
 
 
-# The option of port0_squatter.ko, and the part of an unload during which the options of
-# other modules may fail
+# The option of port0_squatter.ko, and the fraction of the time of an unload during which
+# options of other modules may fail
 OPTION = 0x7020
 MOMENT = 1 / 20
 
 
 def longest_refusal(answers):
-    """During which part of the answers an option of another module has failed at a
-    stretch."""
+    """The longest run of ENOPROTOOPT in a list of results, as a fraction of the list."""
     equal(set(), set(answers) - {"EXFULL", "ENOPROTOOPT"}, "other answers")
     stretches = itertools.groupby(answers)
     return max((len(list(stretch)) for answer, stretch in stretches
@@ -342,19 +339,17 @@ def longest_refusal(answers):
 
 @test()
 def other_options_while_it_is_unloaded():
-    """The kernel stops its search for an option at a module that is being unloaded, so this
-    one must withdraw its own before it waits for the work of the drain."""
-    path = os.path.join(HERE, "modules", "port0_squatter.ko")
-    if not os.path.exists(path):
-        raise Skip("port0_squatter.ko was not built")
+    """While a module that has options is being unloaded, the kernel may not find options of
+    other modules. So port0 must unregister its own before it waits for the drain's work."""
+    path = test_module("port0_squatter")
     with without_module(), Namespace(), plain_socket("::1", UDP) as sock:
-        # Searched after those of modules that are loaded later
+        # The kernel searches options of modules that are loaded later first.
         load_file(path, f"option={OPTION}")
         try:
             longest = max(unload_with_options(sock) for _ in range(4))
         finally:
             unload("port0_squatter")
-    equal(True, longest < MOMENT, f"an option of another module fails during {longest:.0%} of it")
+    equal(True, longest < MOMENT, f"another module's option failed for {longest:.0%} of the time")
 
 
 def unload_with_options(sock):
@@ -371,7 +366,7 @@ def unload_with_options(sock):
     thread.start()
     try:
         switch("drain", 1)
-        # The search for an option holds each module for a moment.
+        # While the kernel searches for an option, it holds a reference on each module.
         while (answer := code(unload)) == "EAGAIN":
             pass
         equal("ok", answer, "rmmod")

@@ -15,15 +15,17 @@ import re
 import time
 
 from port0_module import (HAS_TRACER, KPROBES, REFUSAL, hooked, is_loaded, livepatch, load,
-                          refused, restored, unload, users, without_module)
+                          refused, restored, skip_without, skip_without_tracer, unload, users,
+                          without_module)
 from port0_test import (LONG, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip, bound_socket, code,
                         equal, get_mark, holds_zero, is_ephemeral, kernel_log, main, plain_socket,
                         read, set_mark, test, write)
 
 TRACING = "/sys/kernel/tracing"
 HOSTS = [(host,) for host in LOOPBACK.values()]
-# In seconds, longer than the module remembers a refusal
-FORGOTTEN = 1.5
+# In seconds: after hooks could not be armed, the module fails requests for them for one
+# second, without another try. This is a little longer.
+REFUSAL_TIME = 1.5
 
 
 @contextlib.contextmanager
@@ -44,22 +46,17 @@ def kprobe(function):
         write(f"{TRACING}/kprobe_events", "-:port0late/probe\n", os.O_APPEND)
 
 
-def skip_without_tracer():
-    if not HAS_TRACER:
-        raise Skip("this kernel has no function tracer")
-
-
 def named(lines, function):
     found = [line for line in lines if line.startswith("port0:") and function in line]
     equal(True, bool(found), f"a line that names {function}: {lines}")
 
 
-def let_in(call, *args):
-    """Repeat the call until it succeeds: the module remembers a refusal for a second."""
-    deadline = time.monotonic() + FORGOTTEN + 10
+def retry(call, *args):
+    """Repeat the call until it succeeds, for which REFUSAL_TIME has to pass."""
+    deadline = time.monotonic() + REFUSAL_TIME + 10
     while (answer := code(call, *args)) in ("EBUSY", REFUSAL) and time.monotonic() < deadline:
         time.sleep(0.1)
-    equal("ok", answer, "when the other has gone")
+    equal("ok", answer, "without the livepatch or kprobe")
 
 
 def refused_mark(host):
@@ -70,7 +67,7 @@ def refused_mark(host):
         lines = since()
         equal(0, get_mark(sock), "a refused mark")
         equal("EBUSY", code(set_mark, sock), "at once again")
-        equal("ok", code(set_mark, sock, 0), "clearing what is clear")
+        equal("ok", code(set_mark, sock, 0), "clearing a mark that is not set")
         sock.bind((host, 0))
         equal(True, is_ephemeral(sock.getsockname()[1]), "an unmarked bind is ephemeral")
         # TCP does not need these hooks.
@@ -88,7 +85,7 @@ def sends(sock, host):
 
 def marks_and_sends(host):
     with plain_socket(host, UDP) as sock:
-        let_in(set_mark, sock)
+        retry(set_mark, sock)
         equal(1, get_mark(sock))
         sock.bind((host, 0))
         sends(sock, host)
@@ -124,8 +121,7 @@ OTHERS = {"127.0.0.1": "udpv6_sendmsg", "::1": "udp_sendmsg"}
 @contextlib.contextmanager
 def old_mark(backend, host):
     """A UDP socket that was marked under an earlier load."""
-    if backend == "ftrace":
-        skip_without_tracer()
+    skip_without(backend)
     with without_module(), Namespace(), plain_socket(host, UDP) as sock:
         load(f"hook={backend}")
         set_mark(sock)
@@ -137,7 +133,7 @@ def old_mark(backend, host):
 
 @contextlib.contextmanager
 def marked_before(way, host):
-    """The same, and a context in which its hooks are refused."""
+    """The same, and a context manager under which its hooks cannot be armed."""
     backend, refuse = WAYS[way]
     with old_mark(backend, host) as sock:
         yield sock, lambda: refuse(OTHERS[host])
@@ -165,7 +161,7 @@ def bind_of_an_old_mark(way, host):
             # TCP does not need the refused hooks.
             with bound_socket(host, TCP, 0) as stream:
                 stream.listen()
-        let_in(sock.bind, (host, 0))
+        retry(sock.bind, (host, 0))
         equal((0, 1), (sock.getsockname()[1], holds_zero(sock)))
         sends(sock, host)
 
@@ -183,7 +179,7 @@ def sendto_of_an_old_mark(way, host):
             with bound_socket(host, TCP, 0):
                 pass
         with plain_socket(host, UDP) as fresh:
-            let_in(set_mark, fresh)
+            retry(set_mark, fresh)
         with bound_socket(host, UDP, 0) as server:
             sock.sendto(b"x", (host, 0))
             equal(b"x", server.recv(2))
@@ -191,7 +187,7 @@ def sendto_of_an_old_mark(way, host):
 
 @test(("inet_put_port",), ("ip_append_data",))
 def bind_and_send_beside_a_kprobe(function):
-    """Where port0 replaces no calls, a kprobe of others is in nobody's way."""
+    """On functions whose calls port0 does not redirect, another kprobe prevents nothing."""
     host = "127.0.0.1"
     with without_module(), Namespace():
         load("hook=kprobe")
@@ -242,8 +238,7 @@ def state(sock):
 @contextlib.contextmanager
 def at_step(name, backend, host):
     kind, prepare, call = STEPS[name]
-    if backend == "ftrace":
-        skip_without_tracer()
+    skip_without(backend)
     with without_module(), Namespace():
         load(f"hook={backend}")
         step = Step(host, kind, prepare, call)
@@ -256,13 +251,13 @@ EACH_STEP = [(name, backend, host) for name in STEPS
              for backend, host in (("ftrace", "127.0.0.1"), ("kprobe", "::1"))]
 
 
-def says_which(lines, backend):
+def expect_reason(lines, backend):
     text = rf"^port0: .*: cannot hook \w+ with {backend}: errno {errno.EXFULL} \("
     equal(True, any(re.search(text, line) for line in lines),
-          f"a line that says which, in {lines}")
+          f"a line that names the function, in {lines}")
 
 
-def usual_life(step):
+def other_calls_work(step):
     """Calls that do not need the refused hooks still work."""
     with bound_socket(step.host, step.kind, OTHER_PORT) as other, \
             plain_socket(step.host, step.kind) as client:
@@ -283,14 +278,14 @@ EARLIER = [("setsockopt", "ftrace", "127.0.0.1", "ftrace_set_filter_ips"),
 
 @test(*EACH_STEP, *EARLIER)
 def step_refused(name, backend, host, place=None):
-    """The call fails, once and again, with the errno; the log has the reason, and
-    nothing has changed."""
+    """The call fails, each time with the same errno. The log has the reason, and nothing
+    has changed."""
     with at_step(name, backend, host) as step:
         with refused(place or PLACE[backend]) as calls:
             before, hooks, held = state(step.sock), hooked(), users()
             since, began = kernel_log(), time.monotonic()
             equal(REFUSAL, code(step.try_it))
-            says_which(since(), backend)
+            expect_reason(since(), backend)
             if name.startswith("sendto"):
                 # An unbound socket has got an ephemeral port, like any socket that
                 # sends.
@@ -301,23 +296,23 @@ def step_refused(name, backend, host, place=None):
             equal(held, users(), "references on the module")
             # Each try would patch the kernel, so the module tries once a second at
             # most.
-            asked = calls()
+            counted = calls()
             while True:
                 equal(REFUSAL, code(step.try_it), "again")
                 tried = calls()
                 if time.monotonic() - began > 0.9:
                     break
-                equal(asked, tried, "tries within the same second")
-            usual_life(step)
+                equal(counted, tried, "tries within the same second")
+            other_calls_work(step)
             # After that time, it is tried and refused again, and logged again.
-            asked, since = calls(), kernel_log()
-            deadline = time.monotonic() + FORGOTTEN + 10
-            while calls() == asked and time.monotonic() < deadline:
+            counted, since = calls(), kernel_log()
+            deadline = time.monotonic() + REFUSAL_TIME + 10
+            while calls() == counted and time.monotonic() < deadline:
                 equal(REFUSAL, code(step.try_it))
                 time.sleep(0.1)
-            equal(True, calls() > asked, "it is tried again")
-            says_which(since(), backend)
-        let_in(step.try_it)
+            equal(True, calls() > counted, "it is tried again")
+            expect_reason(since(), backend)
+        retry(step.try_it)
 
 
 @test(*EACH_STEP)
@@ -333,11 +328,11 @@ def step_refused_half_way(name, backend, host):
                     continue
                 equal(hooks, hooked(), "hooks")
                 equal(before[:2], state(step.sock)[:2])
-            let_in(step.try_it)
+            retry(step.try_it)
 
 
-def naps():
-    """How often this thread has slept."""
+def sleeps():
+    """How often this thread has slept so far."""
     return int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", read("/proc/thread-self/status"),
                          re.M)[1])
 
@@ -346,46 +341,46 @@ def naps():
         for name, backend, host in EACH_STEP for error in ("ENOMEM", "EAGAIN")
         if (backend, error) != ("kprobe", "EAGAIN")])
 def step_refused_for_a_moment(name, backend, host, error):
-    """ENOMEM and EAGAIN are not remembered, since the next try may succeed at once."""
+    """After ENOMEM and EAGAIN, the next call tries again at once."""
     number = getattr(errno, error)
     with at_step(name, backend, host) as step:
         with refused(PLACE[backend], err=number) as calls:
-            slept = naps()
+            slept = sleeps()
             equal(error, code(step.try_it))
-            slept = naps() - slept
-            # While a BPF program is being changed, the module waits and tries again.
+            slept = sleeps() - slept
+            # EAGAIN: a BPF program is being changed. The module waits and tries again.
             equal(True, error == "ENOMEM" or (calls() > 10 and slept > calls() // 2),
-                  f"{calls()} tries, {slept} naps")
-        equal("ok", code(step.try_it), "in the next moment")
+                  f"{calls()} tries, {slept} pauses")
+        equal("ok", code(step.try_it), "the next call")
     if error == "EAGAIN":
         with at_step(name, backend, host) as step:
             with refused(PLACE[backend], err=number, times=3):
-                equal("ok", code(step.try_it), "when it was waited for")
+                equal("ok", code(step.try_it), "after three tries")
 
 
 @test()
 def step_refused_once():
-    """The module cannot find out which function it was, and remembers the refusal, too."""
+    """If the module cannot find out which function it was, later calls fail for a second, too."""
     with at_step("setsockopt", "ftrace", "127.0.0.1") as step:
         with refused(PLACE["ftrace"], times=1) as calls:
             since = kernel_log()
             equal(REFUSAL, code(step.try_it))
-            asked = calls()
+            counted = calls()
             equal(REFUSAL, code(step.try_it), "at once again")
-            equal(asked, calls(), "tries within the same second")
+            equal(counted, calls(), "tries within the same second")
             named(since(), "all functions together")
-        let_in(step.try_it)
+        retry(step.try_it)
 
 
 @test()
 def refusals_are_apart():
-    """What was refused longer ago is not refused with what is refused now."""
+    """After a second failure, requests for the set that failed first are tried again."""
     backend = "ftrace" if HAS_TRACER else "kprobe"
     host = "127.0.0.1"
     with at_step("setsockopt", backend, host) as step, plain_socket(host, TCP) as stream:
         set_mark(stream)
         for call in step.try_it, lambda: stream.bind((host, 0)):
-            time.sleep(FORGOTTEN)
+            time.sleep(REFUSAL_TIME)
             with refused(PLACE[backend]):
                 equal(REFUSAL, code(call))
         equal("ok", code(step.try_it), "beside a refused bind() of TCP")
@@ -393,19 +388,19 @@ def refusals_are_apart():
 
 @test(("ftrace", "EBUSY"), ("kprobe", REFUSAL))
 def refused_with_others(backend, error):
-    """bind() on a socket of an earlier load needs two sets of hooks, of which one was
-    refused: it is not tried again at once."""
+    """bind() on a socket of an earlier load needs two sets of hooks. If one of them could not
+    be armed, the next bind() fails without a try."""
     host = "127.0.0.1"
     with old_mark(backend, host) as sock:
         with refused(PLACE[backend], err=getattr(errno, error)) as calls:
             began = time.monotonic()
             equal(error, code(sock.bind, (host, 0)))
-            asked = calls()
+            counted = calls()
             equal(error, code(sock.bind, (host, 0)), "at once again")
             tried = calls()
-            # On a machine that stood still, a second may have passed.
-            equal(True, asked == tried or time.monotonic() - began > 0.9, (asked, tried))
-        let_in(sock.bind, (host, 0))
+            # On a machine that was stopped meanwhile, a second may have passed.
+            equal(True, counted == tried or time.monotonic() - began > 0.9, (counted, tried))
+        retry(sock.bind, (host, 0))
         sends(sock, host)
 
 
@@ -421,7 +416,7 @@ def small_objects():
 
 @test()
 def often_refused():
-    """What a try that fails has allocated is freed."""
+    """A try that fails frees all that it has allocated."""
     if not os.path.exists("/proc/slabinfo"):
         raise Skip("this kernel has no /proc/slabinfo")
     with at_step("setsockopt", "ftrace", "127.0.0.1") as step:
@@ -437,7 +432,7 @@ def often_refused():
                 if not grown:
                     break
             equal({}, grown, f"objects of so many bytes, more after {TRIES} tries")
-        let_in(step.try_it)
+        retry(step.try_it)
 
 
 @test(*OTHERS.items())

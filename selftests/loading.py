@@ -24,16 +24,16 @@ import time
 import traceback
 
 from port0_bpf import USER_IP4, USER_PORT, Program, answer_with, network, store
-from port0_module import (ALWAYS, HAS_TRACER, HERE, REFUSAL, expect_tcp_sockets, hooked,
-                          is_loaded, livepatch, load, load_file, parameters, refused, restored,
-                          tcp_sockets, unload, users, wait_for, without_module)
+from port0_module import (ALWAYS, HAS_TRACER, REFUSAL, expect_tcp_sockets, hooked, is_loaded,
+                          livepatch, load, load_file, parameters, refused, restored, skip_without,
+                          skip_without_tracer, tcp_sockets, test_module, unload, users, wait_for,
+                          without_module)
 from port0_test import (IO_TIMEOUT, KINDS, LONG, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
                         is_older_than, kernel_log, libc, main, plain_socket, read, run, set_mark,
                         test, write)
 
-# How often a load is repeated, so that calls of the other thread happen at each of its
-# stages
+# How often a load is repeated, so that the other thread makes calls at each step of it
 ROUNDS = 2 if LONG else 1
 # The errno of a load whose self-check has failed
 FAULT = ["EOPNOTSUPP", "ENOTSUP"]
@@ -64,7 +64,7 @@ def disconnect(sock):
     check(libc.connect(sock.fileno(), nobody, 16))
 
 
-class Crowd:
+class OldSockets:
     """Marked sockets of an earlier load, and a thread that keeps calling on them.
 
     also: an error that each of their calls may end with.
@@ -76,7 +76,7 @@ class Crowd:
         self.over = threading.Event()
         self.answers = collections.Counter()
         self.space = Namespace()
-        self.thread = threading.Thread(target=self.live)
+        self.thread = threading.Thread(target=self.use)
         self.marked = []
         self.spare = []
 
@@ -108,7 +108,7 @@ class Crowd:
         for sock, _ in self.marked + self.spare:
             sock.close()
 
-    def live(self):
+    def use(self):
         with self.space:
             while not self.over.is_set():
                 try:
@@ -158,19 +158,18 @@ class Crowd:
             equal(True, port is None or is_ephemeral(port), f"ephemeral: {port}")
             self.expect(["EINVAL"], sock.bind, (host, OTHER_PORT))
         else:
-            equal(True, port is None or before in (None, port), f"refused, it has {port}")
+            equal(True, port is None or before in (None, port), f"bind() failed, port {port}")
         # Leave the socket without a port, as it was at the beginning.
         if sock.type == UDP:
             self.expect(["EINVAL"], sock.sendto, b"x", (host, 0))
             disconnect(sock)
             port = self.port(sock)
-            equal(True, port in (None, 0), f"let go, it has port {port}")
+            equal(True, port in (None, 0), f"disconnected, the port is {port}")
         elif answer == "ok":
             self.expect(["ok"], sock.listen)
             sock.shutdown(socket.SHUT_RDWR)
         else:
             self.expect(["ECONNREFUSED"], sock.connect, (host, OTHER_PORT))
-
 
     def on_another_port(self):
         """bind() to another port must succeed at any time."""
@@ -179,7 +178,7 @@ class Crowd:
             with sock:
                 port = OTHER_PORT + 1 + len(self.spare)
                 if self.expect(["ok"], sock.bind, (host, port)) == "ok":
-                    equal(True, self.port(sock) in (None, port), "the port that was asked for")
+                    equal(True, self.port(sock) in (None, port), "the port of bind()")
 
 
 def code_of(error):
@@ -189,17 +188,17 @@ def code_of(error):
 
 
 @contextlib.contextmanager
-def crowd(also=None):
-    """The module is not loaded, and the sockets marked before are still in use."""
+def old_sockets(also=None):
+    """The module is not loaded, and sockets that were marked before are in use."""
     with restored():
         if not is_loaded():
             load()
-        with Crowd(also) as some:
+        with OldSockets(also) as some:
             unload()
             some.start()
             yield some
-            equal([], some.problems, "what went wrong on other sockets")
-            equal(True, bool(some.answers), "the sockets were used meanwhile")
+            equal([], some.problems, "failures on other sockets")
+            equal(True, bool(some.answers), "other sockets were used meanwhile")
         load()
         works()
 
@@ -225,7 +224,7 @@ def try_to_load(args="", call=code):
     lines = [line for line in since() if line.startswith("port0: ")]
     equal(answer == "ok", is_loaded(), f"the load ended with {answer}; loaded")
     if answer != "ok":
-        equal(set(), hooked() - before, "hooks that are left")
+        equal(set(), hooked() - before, "hooks that were not removed")
     return answer, lines
 
 
@@ -243,15 +242,14 @@ def fails_often(*how):
 # How the module names the kinds of sockets that it checks
 TCP_OVER = {"ip4": "TCP over IPv4", "ip6": "TCP over IPv6"}
 UDP_OVER = {"ip4": "UDP over IPv4", "ip6": "UDP over IPv6"}
-# In which the programs run that make a load fail in the same way each time
-calm = crowd if LONG else without_module
+# For tests whose BPF program makes each load fail at the same step
+unloaded = old_sockets if LONG else without_module
 
 
 @test(*[(function,) for function in (FUNCTIONS if LONG else FUNCTIONS[1:2])])
 def a_hook_is_refused(function):
-    if not HAS_TRACER:
-        raise Skip("this kernel has no function tracer")
-    with crowd(REFUSAL) if LONG else without_module(), livepatch(function):
+    skip_without_tracer()
+    with old_sockets(REFUSAL) if LONG else without_module(), livepatch(function):
         fails_often(["EBUSY"], function, "hook=ftrace")
 
 
@@ -285,11 +283,6 @@ def tries(function, total):
     return sorted({*some_of(total), *least}) if LONG else least
 
 
-def skip_without(backend):
-    if backend == "ftrace" and not HAS_TRACER:
-        raise Skip("this kernel has no function tracer")
-
-
 # The functions that install hooks
 INSTALLERS = [("ftrace", "register_ftrace_function"), ("kprobe", "enable_kprobe")]
 if LONG:
@@ -302,7 +295,7 @@ def some_hooks_are_in_place(backend, function):
     skip_without(backend)
     args = f"hook={backend}"
     total = calls_of_a_load(function, args)
-    with crowd():
+    with old_sockets():
         for nth in some_of(total) if LONG else [total - 1]:
             with refused(function, skip=nth, delay=100):
                 fails([REFUSAL], rf"cannot hook \w+ with {backend}", args)
@@ -315,7 +308,7 @@ def some_hooks_are_in_place(backend, function):
 def all_hooks_are_in_place(backend, nth):
     """All hooks are installed; registering the options fails, for IPv4 or only for IPv6."""
     skip_without(backend)
-    with crowd() as some:
+    with old_sockets() as some:
         with refused("nf_register_sockopt", skip=nth, delay=300):
             fails([REFUSAL], "option", f"hook={backend}")
         equal(True, some.answers["ENOPROTOOPT"] > 0, "bind() was refused meanwhile")
@@ -357,7 +350,7 @@ def a_step_is_refused(function):
     answers = collections.Counter()
     with without_module():
         for nth in tries(function, total):
-            # One function may be missing; which one is the module's business.
+            # One hooked function is optional. In the short form, both results are enough.
             if not LONG and function == "register_kprobe" and len(answers) == 2:
                 break
             sockets = tcp_sockets()
@@ -402,21 +395,21 @@ def beside_v6only(port):
         return code(mapped.bind, ("::ffff:127.0.0.1", port))
 
 
-# How often the module asks, and may find a port taken by somebody else
+# How often the module tries a bind() that another program's socket may conflict with
 TRIES = 8
 
 
 @test()
 def a_port_is_taken():
-    """A rule of bind() that is found out at load is asked for again, on other ports."""
+    """At load, the module repeats a test of the rules of bind() on other ports."""
     args = "hook=ftrace" if HAS_TRACER else "hook=kprobe"
     if calls_of_a_load("kernel_bind", args) < 2 * TRIES:
         raise Skip("this kernel has no IPv6, or no rules to find out")
     with restored():
         if is_loaded():
             unload()
-        # The first bind() of the first question succeeds, its second one does not, and
-        # then none does before the last try.
+        # Of the first test, the first bind() succeeds and the second one fails. Then each
+        # bind() fails until the last try.
         with refused("kernel_bind", skip=1, times=TRIES - 1, err=errno.EADDRINUSE) as calls:
             load(args)
             equal(True, calls() > TRIES, "binds at load")
@@ -430,9 +423,9 @@ def a_family_is_missing():
         with refused("sock_create_kern", err=errno.EAFNOSUPPORT) as calls:
             answer, lines = try_to_load(f"hook={BACKEND}")
             equal("ok", answer, f"a load without families, which says {lines}")
-            # One for each kind; from 6.1 on, the rules of bind() are asked for first.
+            # One for each kind; from 6.1 on, the rules of bind() are tested before.
             least = len(KINDS) * len(LOOPBACK) + (not is_older_than(6, 1))
-            equal(True, calls() >= least, "the check wants a socket of each kind")
+            equal(True, calls() >= least, "the self-check creates a socket of each kind")
         works()
 
 
@@ -479,13 +472,13 @@ MOVES_NEAR = store(USER_PORT, network(1)) + answer_with(1)
 
 @thorough(*FAMILIES)
 def a_program_forbids_binds(family):
-    with calm(), Program(family, FORBIDS) as program:
+    with unloaded(), Program(family, FORBIDS) as program:
         fails_often(["EPERM"], "bind", "", program.code)
 
 
 @test(*FAMILIES)
 def a_program_moves_binds(family):
-    with calm(), Program(family, MOVES_PORT) as program:
+    with unloaded(), Program(family, MOVES_PORT) as program:
         fails_often(FAULT, rf"{TCP_OVER[family]}: bind\(\) to port 0 gave another port", "",
                     program.code)
 
@@ -493,14 +486,14 @@ def a_program_moves_binds(family):
 @thorough(*FAMILIES)
 def a_program_moves_binds_to_port_1(family):
     """Port 1 is what the module passes to the kernel instead of 0."""
-    with calm(), Program(family, MOVES_NEAR) as program:
+    with unloaded(), Program(family, MOVES_NEAR) as program:
         fails_often(FAULT, "port", "", program.code)
 
 
 @test(*FAMILIES)
 def a_program_forbids_datagrams(family):
-    """That is no fault."""
-    with calm(), Program(family, FORBIDS, Program.SENDMSG) as program:
+    """The module loads, and the log says what could not be checked."""
+    with unloaded(), Program(family, FORBIDS, Program.SENDMSG) as program:
         answer, lines = try_to_load("", program.code)
         equal("ok", answer)
         for what in "to", "from":
@@ -512,7 +505,7 @@ def a_program_forbids_datagrams(family):
 @test(*FAMILIES)
 def a_program_moves_datagrams(family):
     """The program changes the destination of the self-check's datagrams."""
-    with calm(), Program(family, MOVES_PORT, Program.SENDMSG) as program:
+    with unloaded(), Program(family, MOVES_PORT, Program.SENDMSG) as program:
         fails_often(FAULT, rf"{UDP_OVER[family]}: sendto\(\) to port 0 has sent to another port",
                     "", program.code)
 
@@ -520,7 +513,7 @@ def a_program_moves_datagrams(family):
 @test(*(FAMILIES if LONG else FAMILIES[:1]))
 def a_program_renames_senders(family):
     """The program changes the source port that recvmsg() returns."""
-    with calm(), Program(family, MOVES_PORT, Program.RECVMSG) as program:
+    with unloaded(), Program(family, MOVES_PORT, Program.RECVMSG) as program:
         fails_often(FAULT, f"{UDP_OVER[family]}: a datagram came from another port", "",
                     program.code)
 
@@ -542,7 +535,7 @@ def firewall(chain, *rules):
 
 @test()
 def a_firewall_drops_packets():
-    """That is no fault, and does not keep the load waiting for long."""
+    """The module loads, within a short time."""
     with without_module(), firewall("type filter hook input priority 0",
                                     "tcp sport 0 drop", "udp dport 0 drop",
                                     "udp sport 0 drop"):
@@ -571,12 +564,12 @@ def slow_loopback(delay):
 
 
 @test()
-def packets_take_their_time():
+def packets_arrive_late():
     """The self-check waits for them."""
     with without_module(), slow_loopback(30):
         answer, lines = try_to_load()
         equal("ok", answer)
-        equal([], [line for line in lines if "not checked" in line], "what has not arrived")
+        equal([], [line for line in lines if "not checked" in line], "packets not received")
 
 
 @thorough()
@@ -589,8 +582,8 @@ def a_program_moves_addresses():
 
 
 @contextlib.contextmanager
-def stranger():
-    """A process without privileges that sends to port 0 all the time.
+def another_user_sends():
+    """A process of another user, which sends to port 0 all the time.
 
     It has the CPU of this process and a real-time priority, so that it sends while the
     self-check has sockets on port 0.
@@ -606,7 +599,7 @@ def stranger():
             sock.connect((host, 0))
         while os.getppid() != 1:
             for sock in socks:
-                code(sock.send, b"strange")
+                code(sock.send, b"foreign")
             time.sleep(0.0001)
         os._exit(0)
     try:
@@ -618,27 +611,25 @@ def stranger():
 
 
 @test()
-def a_stranger_sends():
-    """Datagrams of others to the sockets of the self-check are ignored."""
-    with restored(), stranger():
+def another_user_sends_meanwhile():
+    """The self-check ignores datagrams from other sockets."""
+    with restored(), another_user_sends():
         for _ in range(4):
             if is_loaded():
                 unload()
             answer, lines = try_to_load()
-            equal("ok", answer, f"with a stranger, {lines}")
+            equal("ok", answer, f"with datagrams of another user, {lines}")
 
 
 @test()
 def an_option_is_taken():
-    path = os.path.join(HERE, "modules", "port0_squatter.ko")
-    if not os.path.exists(path):
-        raise Skip("port0_squatter.ko was not built")
-    with crowd():
+    path = test_module("port0_squatter")
+    with old_sockets():
         load_file(path)
         try:
             fails_often(["EBUSY"], "option")
             with Namespace(), plain_socket("127.0.0.1", TCP) as sock:
-                equal("ENOPROTOOPT", code(set_mark, sock), "of IPv4, taken and given back")
+                equal("ENOPROTOOPT", code(set_mark, sock), "IPv4, registered and unregistered")
         finally:
             unload("port0_squatter")
 

@@ -20,8 +20,8 @@ import traceback
 
 from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, absent, expect_tcp_sockets,
                           hooked, is_loaded, load, module_file, parameters, present, restored,
-                          skip_without_list, tcp_sockets, udp_sockets, unload, users,
-                          wait_for)
+                          skip_without_list, skip_without_tracer, tcp_sockets, udp_sockets,
+                          unload, users, wait_for)
 from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, code, equal, get_mark, holds_zero, is_ephemeral,
                         is_older_than, kernel_log, main, plain_socket, read,
@@ -43,11 +43,6 @@ ROUTE = {"ip_route_output_flow", "ip6_sk_dst_lookup_flow", "ip_append_data"}
 LOOKED_AT = HELD | ROUTE
 # Those that getname=0 leaves alone
 NAMES = {"inet_getname", "inet6_getname"}
-
-
-def skip_without_tracer():
-    if not HAS_TRACER:
-        raise Skip("this kernel has no function tracer")
 
 
 def modinfo(field):

@@ -95,8 +95,8 @@ def wait_for(what, done, patience=IO_TIMEOUT):
 
 
 def wait_until_unused():
-    """Wait until no socket holds the module: those of earlier tests go with their
-    namespaces, a little later."""
+    """Wait until no socket holds a reference on the module. Sockets of earlier tests are
+    closed when their namespaces are removed, which may take a moment."""
     wait_for("all references on the module", lambda: not users())
 
 
@@ -144,8 +144,8 @@ restored.depth = 0
 
 @contextlib.contextmanager
 def without_module():
-    """Unload the module inside "with", and load it again as it was. Loads take long: if a
-    whole program runs in restored(), they are left to that."""
+    """Unload the module inside "with", and load it again as it was. A load takes long: if a
+    whole program runs in restored(), only restored() loads it again."""
     with contextlib.nullcontext() if restored.depth else restored():
         absent()
         yield
@@ -161,10 +161,28 @@ def hooked():
     return functions
 
 
+def skip_without_tracer():
+    if not HAS_TRACER:
+        raise Skip("this kernel has no function tracer")
+
+
+def skip_without(backend):
+    if backend == "ftrace":
+        skip_without_tracer()
+
+
 def skip_without_list():
     """Skip if hooked() cannot find out."""
     if not os.path.exists(ENABLED_FUNCTIONS) and not os.path.exists(KPROBES):
         raise Skip("neither tracefs nor debugfs is mounted")
+
+
+def test_module(name):
+    """The file of a module from modules/; skips if it was not built."""
+    path = os.path.join(HERE, "modules", f"{name}.ko")
+    if not os.path.exists(path):
+        raise Skip(f"{name}.ko was not built")
+    return path
 
 
 @contextlib.contextmanager
@@ -175,9 +193,7 @@ def refused(function, **how):
     skip: how many calls succeed first; times: how many fail then; err: the errno;
     delay: in ms, before a call fails.
     """
-    path = os.path.join(HERE, "modules", f"{REFUSE}.ko")
-    if not os.path.exists(path):
-        raise Skip("port0_refuse.ko was not built")
+    path = test_module(REFUSE)
     args = " ".join(f"{name}={value}" for name, value in {"func": function, **how}.items())
     answer = code(load_file, path, args)
     if answer != "ok":
@@ -192,9 +208,7 @@ def refused(function, **how):
 @contextlib.contextmanager
 def livepatch(function):
     """A livepatch on this function, which then fails with EXFULL."""
-    path = os.path.join(HERE, "modules", f"{LIVEPATCH}.ko")
-    if not os.path.exists(path):
-        raise Skip("no livepatch was built for this kernel")
+    path = test_module(LIVEPATCH)
     state = f"/sys/kernel/livepatch/{LIVEPATCH}"
     load_file(path, f"func={function}")
     try:
