@@ -35,13 +35,13 @@ FTRACE_ENABLED = "/proc/sys/kernel/ftrace_enabled"
 NEVER = "ENOTSUP"
 
 # The hooked functions that are armed on demand: by a bind() to port 0, by a marked UDP
-# socket, and by a datagram to port 0. None of them is on the way of other sockets before.
+# socket, and by a datagram to port 0. Until then, calls of other sockets do not run them.
 HELD = {"inet_put_port", "udp_lib_unhash"}
 SEND = {"udp_sendmsg", "udpv6_sendmsg", "__cgroup_bpf_run_filter_sock_addr"}
 ROUTE = {"ip_route_output_flow", "ip6_sk_dst_lookup_flow", "ip_append_data"}
-# Whose calls port0 never replaces
-LOOKED_AT = HELD | ROUTE
-# Those that getname=0 leaves alone
+# Functions whose calls port0 never redirects
+OBSERVED = HELD | ROUTE
+# Functions that are not hooked with getname=0
 NAMES = {"inet_getname", "inet6_getname"}
 
 
@@ -292,14 +292,14 @@ def getname_switches_the_repair_off():
         child, _ = server.accept()
         with child:
             equal("ENOTCONN", code(client.getpeername))
-            equal((host, 0), child.getsockname(), "it is literal nevertheless")
+            equal((host, 0), child.getsockname(), "the socket is on port 0")
             client.sendall(b"x")
             equal(b"x", child.recv(1))
 
 
 @test()
 def getname_off_leaves_accept_as_it_was():
-    """And takes only these hooks away."""
+    """getname=0 leaves out only these hooks."""
     host = "127.0.0.1"
     hooks = {}
     for args, outcome in (("getname=0", "ECONNABORTED"), ("getname=1", "ok")):
@@ -405,7 +405,7 @@ def hooks_as_ftrace_lists_them(backend):
     gates = {}
     for name, line in listed.items():
         flags = re.match(r"\S+ (?:\[\w+\] )?\(\d+\)([ A-Z]*)", line)[1].split()
-        equal(name not in LOOKED_AT, "I" in flags, f"replaces calls: {line}")
+        equal(name not in OBSERVED, "I" in flags, f"replaces calls: {line}")
         if backend == "ftrace" and not is_older_than(5, 11):
             equal(False, "R" in flags, f"wants all registers: {line}")
             if "tramp: " in line and "->" in line:
@@ -529,7 +529,7 @@ def held_in_two_namespaces():
 
 
 @test(*EVERY_KIND)
-def let_go_by_a_killed_process(family, kind):
+def released_by_a_killed_process(family, kind):
     present()
     ready, say_ready = os.pipe()
     child = os.fork()
@@ -550,7 +550,7 @@ def let_go_by_a_killed_process(family, kind):
 
 
 @test()
-def unload_when_the_last_has_let_go():
+def unload_after_the_last_close():
     present()
     with Namespace():
         socks = [bound_socket(LOOPBACK[family], KINDS[kind], 0) for family, kind in EVERY_KIND]
@@ -786,7 +786,7 @@ def load_without_ftrace_fails_whole():
     equal(("ok",) * 3, option_answer("127.0.0.1", TCP))
 
 
-def one_life(host, kind):
+def use_once(host, kind):
     """Use a pair of sockets once; each call succeeds or fails in a known way.
 
     Returns the port that bind() took, or None.
@@ -814,12 +814,12 @@ def one_life(host, kind):
         return address[1]
 
 
-def live_on(stop, progress):
+def use_until_stopped(stop, progress):
     """Use sockets until the pipe stop is closed, and report each that had port 0."""
     os.set_blocking(progress, False)
     while not select.select([stop], [], [], 0)[0]:
         for family, kind in EVERY_KIND:
-            if one_life(LOOPBACK[family], KINDS[kind]) == 0:
+            if use_once(LOOPBACK[family], KINDS[kind]) == 0:
                 try:
                     os.write(progress, b"0")
                 except BlockingIOError:
@@ -838,7 +838,7 @@ class Worker:
             status = 1
             try:
                 with Namespace():
-                    live_on(stop, progress)
+                    use_until_stopped(stop, progress)
                 status = 0
             except Exception:
                 print("".join(f"# {line}\n" for line in traceback.format_exc().splitlines()))
@@ -866,7 +866,7 @@ class Worker:
 
 @test()
 def unload_under_load():
-    """Sockets are bound, connected and closed while the module comes and goes."""
+    """Sockets are bound, connected and closed while the module is loaded and unloaded."""
     present()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     worker = Worker()
@@ -876,7 +876,7 @@ def unload_under_load():
         while (error := code(unload)) != "ok":
             equal("EAGAIN", error)
             if time.monotonic() > deadline:
-                raise TimeoutError("no moment to unload in")
+                raise TimeoutError("the module could not be unloaded")
         equal("ENOPROTOOPT", option_answer("127.0.0.1", TCP)[0])
         load()
     worker.end()

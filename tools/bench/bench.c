@@ -39,7 +39,7 @@ static bool marked, transparent;
 static int steering = -1;
 static int server_netns = -1, own_netns = -1;
 static int rounds = 9;
-static int crowd;
+static int connections;
 static char buffer[BULK];
 
 static uint64_t now(void)
@@ -188,14 +188,14 @@ static void udp_connected_pair(void)
  * Connections in groups of a thousand, each from its own address, so that the ephemeral
  * ports suffice
  */
-static void tcp_crowd(void)
+static void tcp_many(void)
 {
 	struct sockaddr_in from = { .sin_family = AF_INET };
 	int i;
 
 	tcp_listener();
-	live = calloc(2 * crowd, sizeof(*live));
-	for (i = 0; i < crowd; i++) {
+	live = calloc(2 * connections, sizeof(*live));
+	for (i = 0; i < connections; i++) {
 		live[2 * i] = new_socket(SOCK_STREAM);
 		from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 256 +
 					     i / 1000);
@@ -204,7 +204,7 @@ static void tcp_crowd(void)
 		connect_to(live[2 * i], &target);
 		live[2 * i + 1] = must(accept(listener, NULL, NULL));
 	}
-	live_count = 2 * crowd;
+	live_count = 2 * connections;
 }
 
 static void new_member(void)
@@ -216,8 +216,8 @@ static void new_member(void)
 
 static void tcp_group(void)
 {
-	group = calloc(crowd, sizeof(*group));
-	for (group_count = 0; group_count < crowd; group_count++) {
+	group = calloc(connections, sizeof(*group));
+	for (group_count = 0; group_count < connections; group_count++) {
 		new_member();
 		bind_to(child, &server);
 		must(listen(child, 8));
@@ -446,13 +446,13 @@ static const struct work {
 	  .times = 500 },
 
 	/* with -n: so many live connections on the port */
-	{ .name = "crowd_accept", tcp_crowd, do_connect, do_accept,
+	{ .name = "many_accept", tcp_many, do_connect, do_accept,
 	  do_close_both, .times = 200, .chosen = true },
-	{ .name = "crowd_close", NULL, do_connect_and_accept, do_close_child,
+	{ .name = "many_close", NULL, do_connect_and_accept, do_close_child,
 	  do_close_both, .times = 200, .chosen = true },
-	{ .name = "crowd_bind_beside", NULL, new_child, do_bind_beside,
+	{ .name = "many_bind_beside", NULL, new_child, do_bind_beside,
 	  do_close_child, .times = 200, .chosen = true },
-	{ .name = "crowd_rebind", NULL, restarted_server, do_bind_child,
+	{ .name = "many_rebind", NULL, restarted_server, do_bind_child,
 	  do_close_child, .times = 21, .chosen = true },
 
 	/* with -n: so many listeners */
@@ -533,8 +533,8 @@ static void many_sockets(bool bound)
 {
 	struct sockaddr_in addr = server;
 
-	live = calloc(crowd, sizeof(*live));
-	for (live_count = 0; live_count < crowd; live_count++) {
+	live = calloc(connections, sizeof(*live));
+	for (live_count = 0; live_count < connections; live_count++) {
 		live[live_count] = new_server_socket(SOCK_STREAM);
 		addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + live_count);
 		if (bound)
@@ -561,7 +561,7 @@ static void show_memory(void)
 	} kinds[] = {
 		{ "memory_socket", many_unbound },
 		{ "memory_bound", many_bound },
-		{ "memory_connection", tcp_crowd },
+		{ "memory_connection", tcp_many },
 	};
 	double bytes;
 	unsigned int i;
@@ -574,7 +574,7 @@ static void show_memory(void)
 		bytes = slab_bytes();
 		kinds[i].make();
 		sleep(2);
-		bytes = (slab_bytes() - bytes) / crowd;
+		bytes = (slab_bytes() - bytes) / connections;
 		printf("%s %.1f %.1f\n", kinds[i].name, bytes, bytes);
 		teardown();
 	}
@@ -701,7 +701,7 @@ int main(int argc, char **argv)
 			use_netns(optarg);
 			break;
 		case 'n':
-			crowd = atoi(optarg);
+			connections = atoi(optarg);
 			break;
 		case 'r':
 			rounds = atoi(optarg);
