@@ -115,7 +115,7 @@ bool has(const ports set, int port)
 static void read_sockets(const char *text);
 
 /**
- * settings_read - read what port0-run has asked for
+ * settings_read - read the options of port0-run
  *
  * Called at start, since nginx, sshd and others overwrite the environment later. Also
  * called by bind() and others, since the constructor of another library may call these
@@ -376,7 +376,7 @@ void set_port(struct sockaddr_storage *copy, const struct sockaddr *addr, sockle
 static uint64_t notes[MAX_NOTES];
 
 /**
- * note_put - remember a number
+ * note_put - store a number
  * @key: the key, of which the lower 48 bits count; 0 is none
  * @value: the number
  */
@@ -387,7 +387,7 @@ void note_put(uint64_t key, uint16_t value)
 }
 
 /**
- * note_get - look up what was remembered
+ * note_get - look up a number that was stored
  * @key: the key
  *
  * Return: the number; -1 if there is none, or a newer note has overwritten it.
@@ -554,7 +554,7 @@ static struct held *take(void)
 	return NULL;
 }
 
-/* If the table is full, the socket is not remembered: then only the kernel decides. */
+/* If the table is full, the socket is not stored: then only the kernel decides. */
 static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 {
 	struct held *h = take();

@@ -13,7 +13,7 @@
 typedef uint8_t ports[65536 / 8];
 
 /**
- * struct settings - what port0-run has asked for
+ * struct settings - the options of port0-run
  * @mapped: ports whose bind() means port 0
  * @reached: ports that mean port 0 as a destination
  * @reached_name: the lowest of @reached, or 0

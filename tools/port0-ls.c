@@ -3,7 +3,7 @@
  * port0-ls - list the sockets on port 0, and who holds them
  *
  * Two sources are put together. The kernel's sock_diag lists the sockets of one
- * network namespace, so each namespace that can be found is entered and asked.
+ * network namespace, so each namespace that can be found is entered to list its sockets.
  * It leaves out TCP sockets that are bound and neither listen nor connect: these
  * are found among the descriptors of all processes, which also tell whose a
  * socket is.
@@ -74,7 +74,7 @@ struct place {			/* a network namespace */
 	ino_t inode;
 	char *name;		/* the name for ip-netns(8), or NULL */
 	pid_t pid;		/* a process in it, or 0 */
-	bool seen;		/* it could be asked */
+	bool seen;		/* its sockets were listed */
 };
 
 struct entry {			/* a socket on port 0 */

@@ -485,7 +485,7 @@ static void ask_once(const struct test *test, int hops, int64_t end, struct resu
 }
 
 /*
- * Asks once and waits at most @wait ms; @hops is the hop limit, 0 for the
+ * Sends one question and waits at most @wait ms; @hops is the hop limit, 0 for the
  * default.
  */
 void ask(const struct test *test, int hops, int wait, struct result *result)
