@@ -131,16 +131,6 @@ NAMES(ip4, "127.0.0.1", "127.0.0.2");
 NAMES(ip6, "::1", "fd00::2");
 NAMES(mapped, "::ffff:127.0.0.1", "::ffff:127.0.0.2");
 
-static int server_on(struct __test_metadata *_metadata, const char *host, int type,
-		     int port)
-{
-	int fd = bound_socket(_metadata, host, type, port);
-
-	if (type == SOCK_STREAM)
-		ASSERT_EQ(0, rc(listen(fd, 8)));
-	return fd;
-}
-
 /* accept() with an address; getpeername() returns the same one afterwards. */
 static int accept_name(struct __test_metadata *_metadata, int listener,
 		       struct name *name)
@@ -155,8 +145,8 @@ static int accept_name(struct __test_metadata *_metadata, int listener,
 
 TEST_F(names, towards_the_port)
 {
-	int server = server_on(_metadata, variant->home, variant->type,
-			       variant->port);
+	int server = new_server(_metadata, variant->home, variant->type,
+				variant->port);
 	int client = new_socket(_metadata, variant->second, variant->type), child;
 	struct name name;
 
@@ -178,7 +168,7 @@ TEST_F(names, towards_the_port)
 
 TEST_F(names, from_the_port)
 {
-	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int server = new_server(_metadata, variant->home, variant->type, OTHER_PORT);
 	int client = bound_socket(_metadata, variant->second, variant->type,
 				  variant->port);
 	struct name name;
@@ -200,8 +190,8 @@ TEST_F(names, from_the_port)
 TEST_F(names, after_disconnect)
 {
 	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
-	int server = server_on(_metadata, variant->home, variant->type,
-			       variant->port);
+	int server = new_server(_metadata, variant->home, variant->type,
+				variant->port);
 	int client = new_socket(_metadata, variant->second, variant->type);
 	int bound = bound_socket(_metadata, variant->second, variant->type,
 				 variant->port), other;
@@ -213,7 +203,7 @@ TEST_F(names, after_disconnect)
 	EXPECT_EQ(variant->type == SOCK_STREAM, is_ephemeral(local_port(client)));
 	expect_name(_metadata, get(getsockname, client), any, local_port(client));
 
-	other = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	other = new_server(_metadata, variant->home, variant->type, OTHER_PORT);
 	ASSERT_EQ(0, connect_to(bound, variant->home, OTHER_PORT));
 	ASSERT_EQ(0, disconnect(bound));
 	EXPECT_EQ(-ENOTCONN, get(getpeername, bound).err);
@@ -230,7 +220,7 @@ TEST_F(names, after_disconnect)
 TEST_F(names, any_address_after_disconnect)
 {
 	const char *any = !is_ip6(variant->home) ? "0.0.0.0" : "::";
-	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int server = new_server(_metadata, variant->home, variant->type, OTHER_PORT);
 	int fd = bound_socket(_metadata, any, variant->type, variant->port);
 	int round, again;
 
@@ -262,7 +252,7 @@ TEST_F(names, of_a_peer_that_leaves)
 
 	if (variant->type != SOCK_STREAM)
 		return;
-	listener = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	listener = new_server(_metadata, variant->home, SOCK_STREAM, variant->port);
 	client = new_socket(_metadata, variant->second, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	child = rc(accept(listener, NULL, NULL));
@@ -359,8 +349,8 @@ TEST_F(names, in_each_state)
  */
 TEST_F(names, in_a_short_buffer)
 {
-	int server = server_on(_metadata, variant->home, variant->type,
-			       variant->port);
+	int server = new_server(_metadata, variant->home, variant->type,
+				variant->port);
 	int client = new_socket(_metadata, variant->home, variant->type);
 	struct addr want = addr_of(variant->home, variant->port), got;
 
@@ -404,7 +394,7 @@ TEST_F(names, by_option)
 	if (variant->type == SOCK_STREAM)
 		EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->home, variant->port));
 	EXPECT_EQ(-ENOTCONN, get(peer_by_option, client).err);
-	server = server_on(_metadata, variant->home, variant->type, variant->port);
+	server = new_server(_metadata, variant->home, variant->type, variant->port);
 	EXPECT_EQ(-ENOTCONN, get(peer_by_option, server).err);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_name(_metadata, get(peer_by_option, client), variant->home, variant->port);
@@ -428,7 +418,7 @@ TEST_F(names, by_option_before_the_handshake)
 	if (variant->type != SOCK_STREAM)
 		return;
 	/* The accept queue has room for one and is full: the next SYN is dropped. */
-	server = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	server = new_server(_metadata, variant->home, SOCK_STREAM, variant->port);
 	ASSERT_EQ(0, rc(listen(server, 0)));
 	ASSERT_EQ(0, connect_to(new_socket(_metadata, variant->home, SOCK_STREAM),
 				variant->home, variant->port));
@@ -451,7 +441,7 @@ TEST_F(names, of_multipath_tcp)
 	client = socket(family, SOCK_STREAM, IPPROTO_MPTCP);
 	if (client < 0)
 		SKIP(return, "no MPTCP");
-	server = server_on(_metadata, variant->home, variant->type, variant->port);
+	server = new_server(_metadata, variant->home, variant->type, variant->port);
 	EXPECT_EQ(-ENOTCONN, get(getpeername, client).err);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	expect_name(_metadata, get(getpeername, client), variant->home, variant->port);
@@ -628,7 +618,7 @@ TEST_F(scope, of_a_peer_on_the_port)
  */
 TEST_F(scope, of_the_peer_alone)
 {
-	int server = server_on(_metadata, GLOBAL, variant->type, variant->port);
+	int server = new_server(_metadata, GLOBAL, variant->type, variant->port);
 	int other = socket_for(_metadata, "::", variant->type, variant->port);
 	int fd;
 
@@ -683,7 +673,7 @@ TEST_F(scope, of_a_destination)
 TEST_F(scope, flow)
 {
 	struct addr to = addr_of("::1", variant->port);
-	int server = server_on(_metadata, "::1", variant->type, variant->port);
+	int server = new_server(_metadata, "::1", variant->type, variant->port);
 	int with, fd;
 
 	to.v6.sin6_flowinfo = FLOW;

@@ -84,6 +84,17 @@ static inline int bound_socket(struct __test_metadata *_metadata,
 	return fd;
 }
 
+/* A bound socket, which listens if it can. */
+static inline int new_server(struct __test_metadata *_metadata, const char *host,
+			     int type, int port)
+{
+	int fd = bound_socket(_metadata, host, type, port);
+
+	if (type == SOCK_STREAM)
+		ASSERT_EQ(0, rc(listen(fd, 8)));
+	return fd;
+}
+
 /*
  * Tell whether bind() of a UDP socket to a wildcard fails if more than ten sockets are on
  * the port. It succeeds on kernels whose udp_lib_get_port() does not call

@@ -44,16 +44,6 @@ static struct addr odd(const char *host, int port, int family)
 	return addr;
 }
 
-static int server_on(struct __test_metadata *_metadata, const char *host, int type,
-		     int port)
-{
-	int fd = bound_socket(_metadata, host, type, port);
-
-	if (type == SOCK_STREAM)
-		ASSERT_EQ(0, rc(listen(fd, 8)));
-	return fd;
-}
-
 /*
  * connect() to AF_UNSPEC disconnects: a bound socket, the same again, and an unbound
  * one.
@@ -61,7 +51,7 @@ static int server_on(struct __test_metadata *_metadata, const char *host, int ty
 TEST_F(unspec, connect)
 {
 	struct addr none = odd(variant->home, variant->port, AF_UNSPEC);
-	int server = server_on(_metadata, variant->home, variant->type, OTHER_PORT);
+	int server = new_server(_metadata, variant->home, variant->type, OTHER_PORT);
 	int fd = socket_for(_metadata, variant->second, variant->type,
 			    variant->port);
 	int round;
@@ -90,7 +80,7 @@ TEST_F(unspec, connect_of_a_listener)
 
 	if (variant->type != SOCK_STREAM)
 		return;
-	fd = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	fd = new_server(_metadata, variant->home, SOCK_STREAM, variant->port);
 	EXPECT_EQ(0, disconnect(fd));
 	expect_port(_metadata, fd, variant->port);
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);
@@ -113,7 +103,7 @@ TEST_F(unspec, connect_of_a_child)
 
 	if (variant->type != SOCK_STREAM)
 		return;
-	listener = server_on(_metadata, variant->home, SOCK_STREAM, variant->port);
+	listener = new_server(_metadata, variant->home, SOCK_STREAM, variant->port);
 	client = new_socket(_metadata, variant->home, SOCK_STREAM);
 	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
 	child = rc(accept(listener, NULL, NULL));
@@ -229,7 +219,7 @@ TEST_F(unspec, sendto_reaches_the_port)
 
 	if (variant->type != SOCK_DGRAM)
 		return;
-	server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	server = new_server(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	if (is_ip6(variant->home)) {
 		EXPECT_EQ(-EDESTADDRREQ, rc(sendto(client, "x", 1, 0, &to.sa,
@@ -254,8 +244,8 @@ TEST_F(unspec, sendto_beside_a_peer_on_port_1)
 	if (variant->type != SOCK_DGRAM || strchr(variant->home, 'f'))
 		return;
 	wants = is_ip6(variant->home) ? 1 : variant->port;
-	server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
-	peer = server_on(_metadata, variant->home, SOCK_DGRAM, 1);
+	server = new_server(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	peer = new_server(_metadata, variant->home, SOCK_DGRAM, 1);
 	client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
 	ASSERT_EQ(0, connect_to(client, variant->home, 1));
 	EXPECT_EQ(1, rc(sendto(client, "x", 1, 0, &to.sa, to.len)));
