@@ -11,7 +11,6 @@
  * Needs CONFIG_FAULT_INJECTION and CONFIG_FAILSLAB.
  */
 #include <glob.h>
-#include <signal.h>
 #include <sys/wait.h>
 
 #include "stress.h"

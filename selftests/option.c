@@ -5,9 +5,7 @@
  */
 #include <assert.h>
 #include <limits.h>
-#include <linux/if_packet.h>
 #include <linux/netlink.h>
-#include <net/ethernet.h>
 #include <netinet/tcp.h>
 
 #include "module.h"

@@ -4,7 +4,6 @@
  * the call if it sees another port than it expects, so a call that succeeds shows that
  * the program saw the right port.
  */
-#include <stdlib.h>
 
 #include "cgroup.h"
 #include "ring.h"

@@ -4,8 +4,6 @@
  */
 #include <linux/filter.h>
 #include <linux/tls.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include "port0_test.h"
 

@@ -4,7 +4,6 @@
  */
 #include <netinet/udp.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <linux/errqueue.h>
 

@@ -4,9 +4,6 @@
  * connect() and sendto(). Each call is made on an ordinary port and on port 0, in every
  * state of a socket, and its results and effects must be the same.
  */
-#include <stdio.h>
-#include <sys/un.h>
-
 #include "port0_test.h"
 
 FIXTURE(unspec) {};

@@ -6,7 +6,6 @@
  * literal, or sockets that are opened here and passed to the program.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
