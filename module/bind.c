@@ -4,10 +4,10 @@
  *
  * The kernel's own inet_bind() does the work, called by port0_inet_bind(). When it
  * calls __inet_bind(), after cgroup programs have run, port 0 in the address is
- * replaced by PORT0_STAND_IN. That makes __inet_bind() check the privilege, ask for
- * a port even with IP_BIND_ADDRESS_NO_PORT, and lock the port to the socket, all of
- * which it omits for port 0. Then it calls get_port of the protocol with the
- * stand-in; that call is redirected to a function that takes port 0.
+ * replaced by PORT0_STAND_IN. That makes __inet_bind() check the privilege, call
+ * get_port even with IP_BIND_ADDRESS_NO_PORT, and lock the port to the socket, all of
+ * which it omits for port 0. It calls get_port of the protocol with the stand-in; that
+ * call is redirected to a function that takes port 0.
  */
 #include <linux/capability.h>
 #include <net/sock.h>

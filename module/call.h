@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Calls in flight: how a hook deep in the kernel knows that it runs below one of the
- * module's replacements.
+ * Calls in flight: by these, a hook finds out that it runs below one of the module's
+ * replacements, and for which call.
  *
  * A replacement has a struct port0_call on its stack. It links it into a table,
  * calls the kernel's own function and unlinks it. Hooks that run meanwhile find it

@@ -524,7 +524,7 @@ int port0_hooks_arm_beside(unsigned int beside, unsigned int sets)
 	unsigned int n, all = beside | sets;
 	int err = 0;
 
-	/* Pairs with the release below: hooks that are seen armed are installed. */
+	/* Pairs with the release below: if the sets read as armed, they are installed. */
 	if ((smp_load_acquire(&port0_hooks_armed) & all) == all)
 		return 0;
 

@@ -269,7 +269,7 @@ bool port0_watch_stop(struct sock *sk)
 	struct port0_watch *watch;
 	unsigned long flags;
 
-	/* A watch on @sk was linked with the socket lock held, so it is seen here. */
+	/* A watch on @sk was linked with the socket lock held, so the list is not empty. */
 	if (hlist_empty(&bucket->head))
 		return false;
 

@@ -499,8 +499,8 @@ static bool is_gone(struct held *h)
 }
 
 /*
- * In a child process, after fork(): note the parent as holder of the sockets that are
- * open here. The process that bound them may have ended, as when a server goes into the
+ * In a child process, after fork(): note that the parent has the sockets that are open
+ * here. The process that bound them may have ended, as when a server goes into the
  * background.
  */
 static void after_fork(void)

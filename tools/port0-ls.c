@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * port0-ls - list the sockets on port 0, and who holds them
+ * port0-ls - list the sockets on port 0, and the processes that have them
  *
  * Two sources are put together. The kernel's sock_diag lists the sockets of one
  * network namespace, so each namespace that can be found is entered to list its sockets.
@@ -640,13 +640,13 @@ static long references(void)
  */
 static void count_unseen(void)
 {
-	long holders = 0;
+	long found = 0;
 
 	for (int n = 0; n < entries.count; n++)
-		holders += entries.at[n].pins == YES;
+		found += entries.at[n].pins == YES;
 	for (int n = 0; n < 5; n++) {
 		missing.references = references();
-		missing.unseen = missing.references - holders;
+		missing.unseen = missing.references - found;
 		if (missing.unseen <= 0)
 			break;
 		usleep(20000);
@@ -946,8 +946,9 @@ static int print_missing(void)
 		      geteuid() ? ": run it as root" :
 		      ", although root: a container or a security module forbids it");
 	if (missing.unseen)
-		warnx("%ld more holder%s of the module not seen%s", missing.unseen,
-		      missing.unseen == 1 ? "" : "s",
+		warnx("%ld more socket%s the module loaded and %s not found%s", missing.unseen,
+		      missing.unseen == 1 ? " keeps" : "s keep",
+		      missing.unseen == 1 ? "was" : "were",
 		      missing.processes || missing.namespaces ? "" :
 		      ": in a message between processes, in an io_uring, or of a process that /proc does not show here");
 	return missing.processes || missing.namespaces || missing.unseen || missing.failed ?

@@ -433,7 +433,7 @@ static void inherit(bool ports[65536], const char *text)
  * Settings without the library in LD_PRELOAD are left over from another port0-run:
  * remove them.
  */
-static void forget(void)
+static void remove_settings(void)
 {
 	static const char *const names[] = {
 		PORT0_ENV_FIRST, PORT0_ENV_FROM, PORT0_ENV_CLIENT, PORT0_ENV_KEEP, PORT0_ENV_SOCKETS,
@@ -521,7 +521,7 @@ int main(int argc, char **argv)
 			inherit(wish.map, getenv(PORT0_ENV_MAP));
 			inherit(wish.to, getenv(PORT0_ENV_TO));
 		} else {
-			forget();
+			remove_settings();
 		}
 		run_mapped(argv, &wish);
 	}

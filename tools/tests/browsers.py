@@ -117,17 +117,17 @@ class Marionette:
             assert time.monotonic() < until, "Firefox does not listen"
             time.sleep(1)
         self.stream = self.socket.makefile("rb")
-        self.hear()
+        self.receive()
 
-    def hear(self):
+    def receive(self):
         size = b"".join(iter(lambda: self.stream.read(1), b":"))
         return json.loads(self.stream.read(int(size)))
 
-    def ask(self, command, **parameters):
+    def request(self, command, **parameters):
         """(error, result), of which one is None"""
         question = json.dumps([0, 1, command, parameters]).encode()
         self.socket.sendall(b"%d:%s" % (len(question), question))
-        return self.hear()[2:]
+        return self.receive()[2:]
 
 
 def firefox(directory):
@@ -139,9 +139,9 @@ def firefox(directory):
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             control = Marionette(browser)
-            control.ask("WebDriver:NewSession")
-            error = control.ask("WebDriver:Navigate", url=URL)[0]
-            picture = control.ask("WebDriver:TakeScreenshot", full=False)[1]
+            control.request("WebDriver:NewSession")
+            error = control.request("WebDriver:Navigate", url=URL)[0]
+            picture = control.request("WebDriver:TakeScreenshot", full=False)[1]
         finally:
             browser.kill()
             browser.wait()

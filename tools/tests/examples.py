@@ -3,8 +3,8 @@
 """Run every recipe in tools/examples; KTAP on stdout.
 
 For a guest (scripts/proof examples) with the module loaded and the packages of
-scripts/packages.examples. The recipes serve in the network namespace far, and are
-asked from near.
+scripts/packages.examples. The recipes serve in the network namespace far; their clients
+are in near.
 """
 
 import argparse
@@ -94,11 +94,11 @@ def server(*argv, kinds=(STREAM, DGRAM), **kwargs):
         finally:
             child.send_signal(signal.SIGKILL)
             child.wait()
-    wait_for(lambda: not any(map(port_0_is_taken, kinds)), "port 0 is not given back")
+    wait_for(lambda: not any(map(port_0_is_taken, kinds)), "port 0 is still in use")
 
 
 def connected(family, kind, from_zero=False):
-    """A client of the server on port 0, itself on port 0 if asked."""
+    """A client of the server on port 0; with from_zero, itself on port 0."""
     with inside("near"):
         s = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6, kind)
     s.settimeout(60 if kind == STREAM else 5)
@@ -235,7 +235,7 @@ def test_honeypot_under_a_flood():
     """More silent connections than it waits for at a time: each is logged nevertheless."""
     with server(sys.executable, example("knocks.py")) as said:
         silent = [connected(4, STREAM) for _ in range(300)]
-        wait_for(lambda: len(said().splitlines()) >= 40, "it waits for the silent", 120)
+        wait_for(lambda: len(said().splitlines()) >= 40, "silent connections delay others", 120)
         for s in silent:
             s.close()
         wait_for(lambda: len(said().splitlines()) >= 300, "not all are logged", 120)
@@ -271,7 +271,7 @@ exec /lib/systemd/systemd --unit=multi-user.target --log-target=console --show-s
             child.kill()
             child.wait()
             run_command("systemctl", "disable", unit)
-    wait_for(lambda: not port_0_is_taken(STREAM), "port 0 is not given back")
+    wait_for(lambda: not port_0_is_taken(STREAM), "port 0 is still in use")
 
 
 def install():

@@ -443,7 +443,7 @@ def test_unprivileged():
         lists(said, "tcp listen 127.0.0.2 - keeps 0", "udp bound ::1 - keeps 0")
         assert said["no_right"]["processes"] > 1 and said["no_right"]["namespaces"] == 1, said["no_right"]
         assert said["module"] == {"loaded": True, "references": 4, "unseen": 2}, said["module"]
-        for words in ("no right to look into", "run it as root", "2 more holders"):
+        for words in ("no right to look into", "run it as root", "2 more sockets keep the module loaded"):
             assert words in said["stderr"], said["stderr"]
         assert "(no process seen)" in table(*nobody, status=1)
 
@@ -456,7 +456,7 @@ def test_unprivileged_sees_its_own():
     with holder("s = [bound(), listening('127.0.0.2')]", *user):
         said = ls(*user, status=1)
         lists(said, "tcp bound 127.0.0.1 - keeps 1", "tcp listen 127.0.0.2 - keeps 1")
-        assert said["module"]["unseen"] == 0 and "more holder" not in said["stderr"], said
+        assert said["module"]["unseen"] == 0 and "more socket" not in said["stderr"], said
 
 
 @needs_module
@@ -466,7 +466,7 @@ def test_without_right_to_duplicate():
         said = ls("setpriv", "--bounding-set", "-sys_ptrace", status=1)
         assert said["no_right"]["processes"] >= 1, said
         assert said["module"]["unseen"] == 1, said
-        assert "1 more holder of the module not seen" in said["stderr"], said
+        assert "1 more socket keeps the module loaded and was not found" in said["stderr"], said
 
 
 @needs_module
@@ -480,7 +480,7 @@ for one in (bound(), bound("127.0.0.1", UDP), listening("::1")):
         said = ls(status=1)
         lists(said, "udp bound 127.0.0.1 - keeps 0", "tcp listen ::1 - keeps 0")
         assert said["module"] == {"loaded": True, "references": 3, "unseen": 1}, said
-        assert "1 more holder of the module not seen: in a message" in said["stderr"], said
+        assert "1 more socket keeps the module loaded and was not found: in a message" in said["stderr"], said
 
 
 @needs_module

@@ -759,7 +759,7 @@ def test_security_module():
         says(tcp["text"], "connect(): EACCES: a security module (Landlock")
 
 
-# ---- where it dies ----
+# ---- where packets are dropped ----
 
 @of_all
 def trace_of_a_drop(place):
