@@ -4,9 +4,9 @@
  *
  * When that late call began, the socket had no mark and no port, so no hook has
  * redirected it. Each test holds it where it waits for the lock, lets the other thread
- * mark the socket and bind it, and lets the late call go on. Then the late call must
- * have failed or left the socket as the winner made it, which further calls on the
- * socket show. On an ordinary port the kernel shows what is right.
+ * mark the socket and bind it (the winner), and lets the late call go on. Then the late
+ * call must have failed, or the socket must be as the winner has left it, which further
+ * calls on the socket show. On an ordinary port the kernel shows what is right.
  */
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -1170,7 +1170,7 @@ TEST_F(any, winner_refused_and_late_without_port)
 	EXPECT_EQ(users, wait_for_users(users));
 }
 
-/* The same of a socket that has an address without a port from the start. */
+/* The same for a socket that has an address without a port from the start */
 TEST_F(any, winner_refused_after_an_address)
 {
 	struct late *late = &self->late;
@@ -1189,7 +1189,7 @@ TEST_F(any, winner_refused_after_an_address)
 			bind_.port = OTHER_PORT;
 		else if (!strcmp(contest->late, contest->host) &&
 			 contest->type == SOCK_STREAM && !late->port)
-			continue;	/* The module cannot tell that from the refused one. */
+			continue;	/* The module cannot tell that address from the refused one. */
 		if (!refuse_winner(_metadata, late, &bind_,
 				   "a refused bind() and a late one, after an address"))
 			SKIP(return, NOT_UNDONE);

@@ -2,9 +2,9 @@
 /*
  * Sequences of socket calls, which parity_sequences plays on two sides.
  *
- * A sequence is a plain list of steps that name their sockets by slot, so that any
- * part of it is a sequence as well: a step that finds no socket in its slot, or
- * one where it is about to put one, does nothing.
+ * A sequence is a plain list of steps that name their sockets by slot. A step does nothing
+ * if its slot has no socket, or if it would open a socket in a slot that has one. So any
+ * part of a sequence is a sequence as well.
  *
  *	sequence_table.c	the calls, and the rows that they take arguments from
  *	sequence_make.c		makes a sequence from a seed

@@ -197,8 +197,8 @@ static bool is_connected_to_port(const struct play *play, int fd, bool *mapped)
 }
 
 /*
- * Would this datagram, or the ICMP error that it may cause, reach a socket that is
- * connected to the port under test, although it does not come from that port?
+ * Tell whether this datagram, or the ICMP error that it may cause, would reach a socket
+ * that is connected to the port under test, although it does not come from that port.
  */
 static bool shows_udp_peer(const struct play *play, const struct socket_slot *from, bool to_port)
 {
