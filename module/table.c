@@ -235,10 +235,12 @@ PORT0_GATE(third, OBSERVES)
 
 /* bind() */
 
+/* The kernel's function refuses an address that is too short, which may have no port. */
 static __always_inline enum port0_verdict
-port0_on_bind(const struct socket *sock, const struct sockaddr_in *addr)
+port0_on_bind(const struct socket *sock, const struct sockaddr_in *addr,
+	      bool is_too_short)
 {
-	if (port0_call_find(sock->sk, PORT0_CALL_BIND))
+	if (is_too_short || port0_call_find(sock->sk, PORT0_CALL_BIND))
 		return PORT0_PASS;
 	return addr->sin_port ? PORT0_ENTER : PORT0_ENTER_OR_ANSWER;
 }
@@ -262,7 +264,7 @@ PORT0_ANSWER(inet_bind, int,
 	     -ENOPROTOOPT);
 PORT0_HOOK(inet_bind)
 {
-	return port0_on_bind(ARG(0), ARG(1));
+	return port0_on_bind(ARG(0), ARG(1), NUM(2) < sizeof(struct sockaddr_in));
 }
 
 PORT0_REPLACE(__inet_bind, port0_inet_rebind, int,
@@ -283,7 +285,7 @@ PORT0_ANSWER(inet6_bind, int,
 	     -ENOPROTOOPT);
 PORT0_HOOK(inet6_bind)
 {
-	return port0_on_bind(ARG(0), ARG(1));
+	return port0_on_bind(ARG(0), ARG(1), NUM(2) < SIN6_LEN_RFC2133);
 }
 
 PORT0_REPLACE(__inet6_bind, port0_inet6_rebind, int,

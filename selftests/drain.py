@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import socket
+import struct
 import tempfile
 import threading
 import time
@@ -15,8 +16,8 @@ from port0_bpf import USER_PORT, Program, answer_with, instruction
 from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, load, load_file, refused, restored,
                           test_module, unload, users, wait_for, without_module)
 from port0_test import (CLONE_NEWNET, IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace,
-                        Skip, bound_socket, code, equal, get_mark, holds_zero, kernel_log, libc, main,
-                        plain_socket, read, set_mark, test, write)
+                        Skip, bound_socket, check, code, equal, get_mark, holds_zero, kernel_log, libc,
+                        main, plain_socket, read, set_mark, test, write)
 
 # One hook each that is armed by a bind, by a marked UDP socket, and by a datagram to
 # port 0
@@ -74,6 +75,22 @@ def drain_refuses_new_ones(family, kind):
             equal(True, after.getsockname()[1] > 1023, "an unmarked bind is ephemeral")
         before.bind((host, 0))
         equal((0, 1), (before.getsockname()[1], holds_zero(before)))
+
+
+@test(*EVERY_KIND)
+def short_address_while_draining(family, kind):
+    """An address that is too short has no port, whatever is in memory behind it."""
+    host, shortest = LOOPBACK[family], {"ip4": 16, "ip6": 24}[family]
+    with restored(), Namespace(), plain_socket(host, KINDS[kind]) as sock:
+        load_if_needed()
+        set_mark(sock)
+        address = struct.pack("H26x", sock.family)
+        with switched("drain"):
+            for length in range(28):
+                equal("EPERM", code(sock.bind, (host, 0)))
+                equal("EINVAL" if length < shortest else "EPERM",
+                      code(lambda: check(libc.bind(sock.fileno(), address, length))),
+                      f"{length} bytes")
 
 
 def load_if_needed():
