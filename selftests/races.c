@@ -825,26 +825,6 @@ static void fill_chain(struct __test_metadata *_metadata, int *fds, int port)
 	}
 }
 
-/*
- * Tell whether bind() to a wildcard fails if another socket in such a chain is on an address
- * of the same port. On older kernels it succeeds, on any port.
- */
-static bool long_chain_is_searched(struct __test_metadata *_metadata)
-{
-	int fd = new_socket(_metadata, "127.0.0.1", SOCK_DGRAM);
-	int any = new_socket(_metadata, "0.0.0.0", SOCK_DGRAM);
-	int fds[CHAIN_SOCKETS], i, err;
-
-	fill_chain(_metadata, fds, OTHER_PORT);
-	ASSERT_EQ(0, bind_to(fd, "127.0.0.1", OTHER_PORT));
-	err = bind_to(any, "0.0.0.0", OTHER_PORT);
-	close(fd);
-	close(any);
-	for (i = 0; i < CHAIN_SOCKETS; i++)
-		close(fds[i]);
-	return err == -EADDRINUSE;
-}
-
 TEST_F_TIMEOUT(two_binds, one_succeeds, STRESS_TIMEOUT_SEC)
 {
 	struct late_race second = {
@@ -855,7 +835,7 @@ TEST_F_TIMEOUT(two_binds, one_succeeds, STRESS_TIMEOUT_SEC)
 	double start = now();
 	volatile int spin;
 
-	if (variant->type == SOCK_DGRAM && long_chain_is_searched(_metadata))
+	if (variant->type == SOCK_DGRAM && udp_checks_wildcard(_metadata))
 		fill_chain(_metadata, chain, variant->port);
 	late_begin(_metadata, &second);
 	for (round = 0; round < BIND_ROUNDS && now() - start < BIND_MAX_SEC; round++) {
