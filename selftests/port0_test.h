@@ -13,6 +13,7 @@
 
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <time.h>
 
 #include <linux/capability.h>
 #include <sys/syscall.h>
@@ -248,6 +249,15 @@ static inline struct tcp_info tcp_info_of(struct __test_metadata *_metadata, int
 
 	ASSERT_EQ(0, rc(getsockopt(fd, SOL_TCP, TCP_INFO, &info, &len)));
 	return info;
+}
+
+/* In seconds, for tests that bound how long they run */
+static inline double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
 /* ---- SO_REUSEPORT groups ---- */

@@ -33,14 +33,6 @@ static inline long scaled(long quick, long thorough)
 	return is_long_run() ? thorough : quick;
 }
 
-static inline double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
-
 /* Logs the progress of a long run, at most once in NEWS_SEC seconds. */
 static inline void tell(struct __test_metadata *_metadata, const char *what,
 			long count, double *last)
