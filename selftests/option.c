@@ -359,7 +359,9 @@ FIXTURE_TEARDOWN(child)
 TEST_F(child, holds_the_port)
 {
 	EXPECT_EQ(1, holds_zero(self->fd));
+	EXPECT_EQ(1, get_mark(self->fd));
 	EXPECT_EQ(0, holds_zero(self->client));
+	EXPECT_EQ(0, get_mark(self->client));
 
 	close(self->listener);
 	EXPECT_EQ(1, holds_zero(self->fd));
