@@ -376,7 +376,7 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 	call->claimed = true;
 	port0_place_read(&call->place, sk);
 	sk->sk_userlocks |= SOCK_BINDPORT_LOCK;
-	__module_get(THIS_MODULE);
+	port0_use();
 	if (call->watch)
 		port0_watch_start(call->watch, sk);
 }
@@ -453,5 +453,5 @@ void port0_bind_release(struct sock *sk)
 		}
 	}
 	if (!port0_watch_stop(sk))
-		module_put(THIS_MODULE);
+		port0_leave();
 }

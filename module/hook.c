@@ -593,9 +593,10 @@ static bool port0_hooks_remove(unsigned int sets)
  * port0_hooks_trim - remove the hooks of PORT0_HOOKS_LATE if nothing needs them
  *
  * They are needed by sockets that are bound to port 0 and by calls that a hook has
- * redirected. Each of these holds a reference on the module. A call takes its reference
- * before it tests whether the hooks are armed. So either the reference is counted here,
- * or the call finds the hooks disarmed: then bind() arms them again, and a send fails.
+ * redirected. Each of these holds a reference on the module, see port0_is_used(). A call
+ * takes its reference before it tests whether the hooks are armed. So either the
+ * reference is counted here, or the call finds the hooks disarmed: then bind() arms them
+ * again, and a send fails.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
  * Return: true if none of them is installed any more.
@@ -610,7 +611,7 @@ bool port0_hooks_trim(void)
 	WRITE_ONCE(port0_hooks_armed, armed & ~PORT0_HOOKS_LATE);
 	/* Pairs with the barrier in try_module_get() in port0_enter(). */
 	smp_mb();
-	gone = !module_refcount(THIS_MODULE);
+	gone = !port0_is_used();
 	if (gone)
 		gone = port0_hooks_remove(PORT0_HOOKS_LATE);
 	else	/* Pairs with the load in port0_hooks_arm_beside(). */

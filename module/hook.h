@@ -133,5 +133,8 @@ bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */
 bool port0_enter(void);
+void port0_use(void);
+void port0_leave(void);
+bool port0_is_used(void);
 
 #endif /* _PORT0_HOOK_H */

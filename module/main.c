@@ -12,6 +12,7 @@
 #include <linux/init.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 
@@ -39,15 +40,29 @@ static struct task_struct *port0_loader;
 #define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
 /**
- * port0_enter - take a reference on the module for a call to be redirected
+ * struct port0_uses - references on the module that sockets and calls have held
+ * @begun: taken on this CPU
+ * @ended: dropped on this CPU
+ *
+ * The kernel's own count does not tell whether any is held: a rmmod that fails has
+ * decremented it for a moment.
+ */
+struct port0_uses {
+	unsigned long begun, ended;
+};
+
+static DEFINE_PER_CPU(struct port0_uses, port0_uses);
+
+/**
+ * port0_enter - take a reference on the module for a call to be redirected, or for one
+ * that marks a socket
  *
  * Sockets may have a mark from an earlier load, so hooks may be called while loading
  * can still fail. Such calls are not redirected.
  *
  * Context: any; does not sleep.
- * Return: true if the call may be redirected; the function that PORT0_REPLACE() defines
- * in table.c then drops the reference. False while the module is being loaded (by
- * another task) or unloaded.
+ * Return: true if the call may be redirected; port0_leave() drops the reference. False
+ * while the module is being loaded (by another task) or unloaded.
  */
 bool port0_enter(void)
 {
@@ -55,7 +70,59 @@ bool port0_enter(void)
 
 	if (unlikely(loader) && loader != current)
 		return false;
-	return try_module_get(THIS_MODULE);
+	/* Counted before the barrier in try_module_get(), see port0_hooks_trim(). */
+	this_cpu_inc(port0_uses.begun);
+	if (try_module_get(THIS_MODULE))
+		return true;
+	this_cpu_inc(port0_uses.ended);
+	return false;
+}
+
+/**
+ * port0_use - take another reference on the module, for a socket
+ *
+ * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
+ */
+void port0_use(void)
+{
+	this_cpu_inc(port0_uses.begun);
+	__module_get(THIS_MODULE);
+}
+
+/**
+ * port0_leave - drop a reference that port0_enter() or port0_use() has taken
+ *
+ * Context: any; does not sleep. The module may be unloaded as soon as the caller
+ * sleeps.
+ */
+void port0_leave(void)
+{
+	this_cpu_inc(port0_uses.ended);
+	module_put(THIS_MODULE);
+}
+
+/**
+ * port0_is_used - tell whether a socket or a call holds a reference
+ *
+ * As in SRCU, the ends are added up first. Each end that is seen has its begin seen, too,
+ * since the barrier in try_module_get() is between them. So a reference that is held all
+ * the time is not missed, whatever others do meanwhile.
+ *
+ * Context: any.
+ * Return: true if one of them does.
+ */
+bool port0_is_used(void)
+{
+	unsigned long uses = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		uses -= READ_ONCE(per_cpu_ptr(&port0_uses, cpu)->ended);
+	/* Pairs with the barrier in try_module_get(). */
+	smp_mb();
+	for_each_possible_cpu(cpu)
+		uses += READ_ONCE(per_cpu_ptr(&port0_uses, cpu)->begun);
+	return uses;
 }
 
 /**

@@ -22,6 +22,7 @@
 #include <net/ipv6.h>
 #include <net/net_namespace.h>
 
+#include "hook.h"
 #include "port0.h"
 
 /* How often to look for a packet on loopback; if there is none, with a pause of 1 ms */
@@ -311,7 +312,6 @@ static int port0_check_send(const struct port0_check *check,
 
 static int port0_check_run(const struct port0_check *check)
 {
-	int refs = module_refcount(THIS_MODULE);
 	struct socket *sock;
 	int err;
 
@@ -329,7 +329,7 @@ static int port0_check_run(const struct port0_check *check)
 			port0_check_connect(check, sock) :
 			port0_check_send(check, sock);
 	sock_release(sock);
-	if (!err && module_refcount(THIS_MODULE) != refs)
+	if (!err && port0_is_used())
 		err = port0_check_fault(check,
 					"close() has not dropped the reference on the module");
 	return err;

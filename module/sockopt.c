@@ -71,7 +71,7 @@ static int port0_mark_clear(struct sock *sk)
 static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 			     unsigned int optlen)
 {
-	int val;
+	int val, err;
 
 	if (port0_is_loading() || !port0_sock_can_be_marked(sk) ||
 	    optname != IP_BIND_PORT_ZERO)
@@ -82,7 +82,12 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 		return -EFAULT;
 	if (val != 0 && val != 1)
 		return -EINVAL;
-	return val ? port0_mark_set(sk) : port0_mark_clear(sk);
+	/* port0_hooks_trim() must see a call that may arm hooks. */
+	if (!port0_enter())
+		return -ENOPROTOOPT;
+	err = val ? port0_mark_set(sk) : port0_mark_clear(sk);
+	port0_leave();
+	return err;
 }
 
 static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,

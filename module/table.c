@@ -167,7 +167,7 @@ static type port0_enter_##func params					\
 {									\
 	type ret = replacement args;					\
 									\
-	module_put(THIS_MODULE);					\
+	port0_leave();							\
 	return ret;							\
 }									\
 static_assert(__same_type(port0_enter_##func, func))

@@ -34,6 +34,7 @@
 #include <linux/workqueue.h>
 
 #include "buckets.h"
+#include "hook.h"
 #include "place.h"
 #include "port0.h"
 #include "saddr.h"
@@ -191,7 +192,7 @@ static void port0_watch_work(struct work_struct *work)
 	 * period is long enough.
 	 */
 	kfree_rcu(watch, rcu);
-	module_put(THIS_MODULE);
+	port0_leave();
 }
 
 static void port0_watch_end(struct irq_work *end)
