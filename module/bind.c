@@ -119,6 +119,9 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	if (!call->claimed)
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
+	/* port0_bind_begin() arms no hooks while the module drains. */
+	if (!call->literal && sk->sk_protocol == IPPROTO_UDP)
+		port0_send_arm();
 	/* Before 6.1, __inet_bind() turns any errno of get_port() into -EADDRINUSE. */
 	return call->refusal ?: err;
 }

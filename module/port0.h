@@ -142,6 +142,7 @@ bool port0_udp_any_marked(void);
 
 /* send.c */
 bool port0_send_wants(const struct sock *sk, const struct msghdr *msg);
+void port0_send_arm(void);
 int port0_inet_autobind(struct sock *sk);
 int port0_udp_sendmsg(struct sock *sk, struct msghdr *msg, size_t len);
 void port0_send_route4(const struct sock *sk, struct flowi4 *fl4);

@@ -20,12 +20,30 @@
 static bool port0_send_routed;
 
 /**
+ * port0_send_arm - arm the hooks on sendmsg(), unless the module drains
+ *
+ * For a marked UDP socket that has just been bound: it may have been marked before the
+ * module was loaded, or before the drain removed the hooks. When the drain ends,
+ * port0_udp_any_marked() looks for bound sockets, and may have looked before this one was
+ * bound. So whether the module drains is asked after that.
+ *
+ * Context: process, no locks held; may sleep.
+ */
+void port0_send_arm(void)
+{
+	/* Either the socket is seen there, or the end of the drain here. */
+	smp_mb();
+	/* If this fails, sendto() to port 0 gives EINVAL, as on other sockets. */
+	if (!port0_is_draining())
+		port0_hooks_arm(PORT0_HOOKS_SEND);
+}
+
+/**
  * port0_inet_autobind - give a marked UDP socket an ephemeral port, in place of
  * inet_autobind()
  * @sk: a marked UDP socket that is not bound and is about to send or connect
  *
- * Mirrors inet_autobind(). Arms the hooks on sendmsg() first, for a socket that was
- * marked before the module was loaded.
+ * Mirrors inet_autobind(). Also arms the hooks on sendmsg(), see port0_send_arm().
  *
  * Context: process, no locks held; may sleep. Takes the socket lock.
  * Return: 0, or -EAGAIN if get_port finds no free port.
@@ -35,9 +53,6 @@ int port0_inet_autobind(struct sock *sk)
 	struct inet_sock *inet = inet_sk(sk);
 	int err = 0;
 
-	/* If this fails, sendto() to port 0 gives EINVAL, as on other sockets. */
-	if (!port0_is_draining())
-		port0_hooks_arm(PORT0_HOOKS_SEND);
 	lock_sock(sk);
 	if (!inet->inet_num && !port0_sock_holds(sk)) {
 		if (sk->sk_prot->get_port(sk, 0))
@@ -46,6 +61,7 @@ int port0_inet_autobind(struct sock *sk)
 			inet->inet_sport = htons(inet->inet_num);
 	}
 	release_sock(sk);
+	port0_send_arm();
 	return err;
 }
 

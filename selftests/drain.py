@@ -321,6 +321,37 @@ def a_program_sees_port_0():
             equal({"EPERM"}, set(file.read().split()) - {"EINVAL"}, "answers with the hooks")
 
 
+@test(*[(family, how) for family in LOOPBACK for how in ("bind", "sendto")])
+def undrained_while_a_socket_is_bound(family, how):
+    """A marked socket that is not bound yet when the drain ends can send to port 0, too."""
+    path = test_module("port0_hold")
+    host, answers = LOOPBACK[family], []
+
+    def call():
+        hold.write(b"lock")
+        answers.append(code(sock.bind, (host, OTHER_PORT)) if how == "bind" else
+                       code(sock.sendto, b"x", (host, OTHER_PORT)))
+
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
+        load()
+        load_file(path)
+        try:
+            set_mark(sock)
+            switch("drain", 1)
+            wait_for("the drain", lambda: "udp_sendmsg" not in late_hooks())
+            thread = threading.Thread(target=call)
+            with open("/dev/port0_hold", "r+b", buffering=0) as hold:
+                thread.start()
+                equal(1, len(hold.read(1)), "it waits for the socket lock")
+                switch("drain", 0)
+                time.sleep(0.5)
+            thread.join()
+            equal(["ok"], answers)
+            equal("ok", code(sock.sendto, b"x", (host, 0)), "to port 0")
+        finally:
+            unload("port0_hold")
+
+
 @test((1, 1), (0, 1))
 def written_while_it_is_unloaded(*values):
     """A write while the module is unloaded must not start work.
