@@ -90,10 +90,9 @@ TEST_F(privilege, refused_then_allowed)
 }
 
 /* A second bind() fails with EACCES, for lack of privilege, before EINVAL. */
-TEST_F(privilege, second_bind)
+static void expect_no_second_bind(struct __test_metadata *_metadata, int fd,
+				  const char *host, int own)
 {
-	int fd = bound_socket(_metadata, variant->host, variant->type,
-			      variant->port);
 	int capable, port;
 	size_t i, j;
 
@@ -106,10 +105,10 @@ TEST_F(privilege, second_bind)
 				 * For an unmarked socket, port 0 means any
 				 * port.
 				 */
-				port = ports[j] ?: variant->port;
+				port = ports[j] ?: own;
 				EXPECT_EQ(is_allowed(port, starts[i], capable) ?
 					  -EINVAL : -EACCES,
-					  bind_to(fd, variant->host, port)) {
+					  bind_to(fd, host, port)) {
 					TH_LOG("port %d, start %d, %scapable",
 					       port, starts[i],
 					       capable ? "" : "not ");
@@ -117,7 +116,25 @@ TEST_F(privilege, second_bind)
 			}
 		}
 	}
-	expect_port(_metadata, fd, variant->port);
+	expect_port(_metadata, fd, own);
+}
+
+TEST_F(privilege, second_bind)
+{
+	int fd = bound_socket(_metadata, variant->host, variant->type,
+			      variant->port);
+
+	expect_no_second_bind(_metadata, fd, variant->host, variant->port);
+}
+
+TEST_F(privilege, second_bind_of_an_accepted_socket)
+{
+	struct link link;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	link = link_up(_metadata, variant->host, variant->port);
+	expect_no_second_bind(_metadata, link.child, variant->host, variant->port);
 }
 
 /*

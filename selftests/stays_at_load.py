@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+"""A load that fails when ftrace refuses to remove the hooks: the module stays, and does
+nothing.
+
+As stays.py, this test needs a guest of its own: it leaves a module there that cannot be
+unloaded.
+"""
+
+import contextlib
+import os
+import threading
+import time
+
+from port0_module import (HAS_TRACER, HERE, SYS, absent, hooked, load, load_file, skip_without_list,
+                          unload, users, wait_for)
+from port0_test import (KINDS, LOOPBACK, OTHER_PORT, Namespace, Skip, code, equal, get_mark,
+                        kernel_log, main, plain_socket, read, run, set_mark, test)
+
+KILL = os.path.join(HERE, "modules", "port0_kill.ko")
+SQUATTER = os.path.join(HERE, "modules", "port0_squatter.ko")
+# The hook that is installed last
+LAST = "ip_route_output_flow"
+
+
+def kill_when_hooked(others):
+    """Switch ftrace off while the self-check waits for its packets."""
+    wait_for("the last hook", lambda: LAST in hooked() - others)
+    time.sleep(0.3)
+    load_file(KILL)
+
+
+@contextlib.contextmanager
+def slow_loopback():
+    try:
+        run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "500ms")
+    except (OSError, RuntimeError) as error:
+        raise Skip(f"packets cannot be delayed here: {error}") from None
+    try:
+        yield
+    finally:
+        run("tc", "qdisc", "delete", "dev", "lo", "root")
+
+
+@test()
+def a_load_that_cannot_be_undone():
+    if not HAS_TRACER or not os.path.exists(KILL) or not os.path.exists(SQUATTER):
+        raise Skip("this kernel has no function tracer, or a module for the test was not built")
+    skip_without_list()
+    absent()
+    load("hook=ftrace")
+    old = [(plain_socket(host, kind), host) for host in LOOPBACK.values()
+           for kind in KINDS.values()]
+    for sock, _ in old:
+        set_mark(sock)
+    unload()
+    others, since = hooked(), kernel_log()
+    # It has taken the options, so the load fails at the end.
+    load_file(SQUATTER)
+    killer = threading.Thread(target=kill_when_hooked, args=(others,))
+    with slow_loopback():
+        killer.start()
+        answer = code(load, "hook=ftrace")
+        killer.join()
+    unload("port0_squatter")
+    lines = since()
+    equal("ok", answer, f"the load, in {lines}")
+    equal(True, any(line.startswith("port0: ") and "stays until the next boot" in line
+                    for line in lines), lines)
+    equal(("live", 1), (read(f"{SYS}/initstate"), users()), "the module")
+    equal("EAGAIN", code(unload))
+    # This task has loaded it; its calls are left alone like those of others.
+    for sock, host in old:
+        equal("ENOPROTOOPT", code(sock.bind, (host, 0)), "a socket that was marked before")
+        equal("ok", code(sock.bind, (host, OTHER_PORT)), "to another port")
+        equal("ENOPROTOOPT", code(get_mark, sock), "the mark")
+        sock.close()
+    with Namespace(), plain_socket("127.0.0.1", KINDS["udp"]) as fresh:
+        equal("ENOPROTOOPT", code(set_mark, fresh), "a mark from now on")
+        fresh.connect(("127.0.0.1", 0))
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    main()
