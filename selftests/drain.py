@@ -108,7 +108,8 @@ def sockets_on_port_0_work_while_draining():
             with switched("drain"):
                 server.listen()
                 client.connect((host, 0))
-                server.accept()[0].close()
+                with server.accept()[0] as child:
+                    equal("EINVAL", code(child.bind, (host, 0)), "a bind of an accepted one")
                 dgram.sendto(b"x", (host, 0))
                 equal(b"x", dgram.recv(2))
                 equal("EINVAL", code(server.bind, (host, 0)), "a second bind")
@@ -383,6 +384,30 @@ def written_while_it_is_unloaded(*values):
                 status = os.waitpid(writer, 0)[1]
             equal(0, status, "the writer's status")
             time.sleep(1.5)
+
+
+@test()
+def written_just_before_it_is_unloaded():
+    """The unload waits for a write that has begun, and ends the work that it starts.
+
+    That work would arm the hooks that a marked socket needs.
+    """
+    host = "127.0.0.1"
+    with without_module(), Namespace(), plain_socket(host, UDP) as marked:
+        load()
+        set_mark(marked)
+        marked.bind((host, OTHER_PORT))
+        # Called by the write: now it takes its time, and does nothing.
+        with refused("cancel_delayed_work", err=0, times=1, delay=2000) as calls:
+            writer = threading.Thread(target=code, args=(switch, "drain", 0))
+            writer.start()
+            try:
+                wait_for("the write", calls)
+                equal("ok", code(unload))
+            finally:
+                writer.join()
+        time.sleep(1.5)
+        equal("ok", code(marked.sendto, b"x", (host, OTHER_PORT)))
 
 
 @test()
