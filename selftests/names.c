@@ -390,6 +390,17 @@ TEST_F(names, by_option)
 	EXPECT_EQ(-ENOTCONN, get(peer_by_option, fd).err);
 	close(fd);
 
+	/* A connection that was refused, which no call has noticed yet, has a peer. */
+	if (variant->type == SOCK_STREAM) {
+		client = new_socket(_metadata, variant->second, SOCK_STREAM | SOCK_NONBLOCK);
+		EXPECT_EQ(-EINPROGRESS, connect_to(client, variant->home, variant->port));
+		settle(_metadata);
+		EXPECT_EQ(-ENOTCONN, get(getpeername, client).err);
+		expect_name(_metadata, get(peer_by_option, client), variant->home,
+			    variant->port);
+		close(client);
+	}
+
 	client = new_socket(_metadata, variant->second, variant->type);
 	if (variant->type == SOCK_STREAM)
 		EXPECT_EQ(-ECONNREFUSED, connect_to(client, variant->home, variant->port));
