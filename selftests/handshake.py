@@ -28,6 +28,10 @@ FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "ACK": 16}
 
 CLIENT = {"ip4": "10.0.0.1", "ip6": "fd00::1"}
 SERVER = {"ip4": "10.0.0.2", "ip6": "fd00::2"}
+# An address on the wire that no host has
+NOBODY = {"ip4": "10.0.0.9", "ip6": "fd00::9"}
+# The state of a connection whose handshake is not complete
+SYN_RECV = 3
 
 # The client's port (None: an ephemeral one) and the server's.
 PORTS = [(None, CONTROL_PORT), (None, 0), (0, OTHER_PORT), (0, 0)]
@@ -280,6 +284,55 @@ def tcp_reset(family, cport, sport):
         equal("ECONNRESET", code(client.recv, 1))
         wire.see(flow.there("SYN"), flow.back("SYN+ACK"), flow.there("ACK"),
                  flow.back("RST+ACK"))
+
+
+def checksum(data):
+    words = struct.unpack(f"!{len(data) // 2}H", data)
+    total = sum(words)
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def syn_with_data(family, cport, sport, data):
+    """A packet from NOBODY that opens a connection and carries data, with no cookie asked
+    for. The length of the data is even."""
+    level = {"ip4": socket.AF_INET, "ip6": socket.AF_INET6}[family]
+    source, dest = (socket.inet_pton(level, host[family]) for host in (NOBODY, SERVER))
+    length = 20 + len(data)
+    head = struct.pack("!HHIIBBHHH", cport, sport, 1000, 0, 5 << 4, FLAGS["SYN"], 65535, 0, 0)
+    pseudo = source + dest + struct.pack("!II", socket.IPPROTO_TCP, length)
+    head = head[:16] + struct.pack("!HH", checksum(pseudo + head + data), 0)
+    if family == "ip4":
+        return struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 1, 0, 64, socket.IPPROTO_TCP,
+                           0) + source + dest + head + data
+    return struct.pack("!IHBB", 6 << 28, length, socket.IPPROTO_TCP, 64) + source + dest + \
+        head + data
+
+
+@test(*[(family, cport, sport) for family in CLIENT for cport in (OTHER_PORT, 0)
+        for sport in (CONTROL_PORT, 0)])
+def tcp_fast_open(family, cport, sport):
+    """The server accepts the SYN's data. Its answer gets to nobody, so the handshake does not
+    go on, and the connection has a peer nevertheless."""
+    wire = the_wire()
+    with wire.server:
+        write("/proc/sys/net/ipv4/tcp_fastopen", "0x202")
+        run("ip", "neighbour", "replace", NOBODY[family], "lladdr", "02:00:00:00:00:09",
+            "dev", "veth0")
+    with serve(wire, SERVER[family], sport) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 5)
+        with wire.client, socket.socket(listener.family, socket.SOCK_RAW,
+                                        socket.IPPROTO_RAW) as raw:
+            raw.sendto(syn_with_data(family, cport, sport, b"early!"), (SERVER[family], 0))
+        child, peer = listener.accept()
+        with child:
+            reset_on_close(child)
+            child.settimeout(IO_TIMEOUT)
+            equal((NOBODY[family], cport), peer[:2], "accept()")
+            equal(peer, child.getpeername(), "the child's getpeername()")
+            equal(b"early!", child.recv(100))
+            equal(SYN_RECV, child.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
 
 
 @test(*EVERY_WAY)
