@@ -7,6 +7,8 @@
 
 #include "port0_test.h"
 
+#define TENANT	65534	/* a second owner of sockets */
+
 FEATURE_FIXTURE(tcp);
 
 /* The first connection gets a cookie, the second one sends data in its SYN. */
@@ -355,6 +357,49 @@ TEST_F(tcp, time_wait_is_reopened_by_a_syn)
 TEST_F(tcp, reuseport_shares_out)
 {
 	share_out(_metadata, variant->home, SOCK_STREAM, variant->port);
+}
+
+/*
+ * bind() of a user's socket that shares the port, beside a connection of that user which
+ * has been closed and is still open on the other side. A kernel may take it for root's.
+ */
+static int beside_an_orphan(struct __test_metadata *_metadata, const char *home,
+			    const char *second, int port)
+{
+	int listener = socket_for(_metadata, home, SOCK_STREAM, port);
+	int other = socket_for(_metadata, second, SOCK_STREAM, port);
+	int again = socket_for(_metadata, home, SOCK_STREAM, port);
+	struct link link;
+	int err;
+
+	ASSERT_EQ(0, set_int(listener, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, set_int(again, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, rc(fchown(listener, TENANT, -1)));
+	ASSERT_EQ(0, rc(fchown(again, TENANT, -1)));
+	ASSERT_EQ(0, bind_to(listener, home, port));
+	ASSERT_EQ(0, rc(listen(listener, 8)));
+	/* It does not share the port, so sockets are compared one by one from now on. */
+	ASSERT_EQ(0, bind_to(other, second, port));
+	link = link_to(_metadata, home, port, listener);
+	ASSERT_EQ(0, rc(fchown(link.child, TENANT, -1)));
+	/* Longer than a minute: until then, it is more than a TIME_WAIT socket. */
+	ASSERT_EQ(0, set_int(link.child, SOL_TCP, TCP_LINGER2, 90));
+	close(link.child);
+	settle(_metadata);
+	close(listener);
+	err = bind_to(again, home, port);
+	close(again);
+	close(other);
+	reset_on_close(link.client);
+	close(link.client);
+	return err;
+}
+
+TEST_F(tcp, reuseport_beside_an_orphan)
+{
+	EXPECT_EQ(beside_an_orphan(_metadata, variant->home, variant->second, OTHER_PORT),
+		  beside_an_orphan(_metadata, variant->home, variant->second,
+				   variant->port));
 }
 
 /* TCP MD5 signatures, whose keys belong to the peers' addresses. */
