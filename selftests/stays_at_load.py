@@ -12,22 +12,20 @@ import os
 import threading
 import time
 
-from port0_module import (HAS_TRACER, HERE, SYS, absent, hooked, load, load_file, skip_without_list,
-                          unload, users, wait_for)
+from port0_module import (SYS, absent, hooked, load, load_file, skip_without_list,
+                          skip_without_tracer, test_module, unload, users, wait_for)
 from port0_test import (KINDS, LOOPBACK, OTHER_PORT, Namespace, Skip, code, equal, get_mark,
                         kernel_log, main, plain_socket, read, run, set_mark, test)
 
-KILL = os.path.join(HERE, "modules", "port0_kill.ko")
-SQUATTER = os.path.join(HERE, "modules", "port0_squatter.ko")
 # The hook that is installed last
 LAST = "ip_route_output_flow"
 
 
-def kill_when_hooked(others):
+def kill_when_hooked(others, kill):
     """Switch ftrace off while the self-check waits for its packets."""
     wait_for("the last hook", lambda: LAST in hooked() - others)
     time.sleep(0.3)
-    load_file(KILL)
+    load_file(kill)
 
 
 @contextlib.contextmanager
@@ -44,9 +42,9 @@ def slow_loopback():
 
 @test()
 def a_load_that_cannot_be_undone():
-    if not HAS_TRACER or not os.path.exists(KILL) or not os.path.exists(SQUATTER):
-        raise Skip("this kernel has no function tracer, or a module for the test was not built")
+    skip_without_tracer()
     skip_without_list()
+    kill, squatter = test_module("port0_kill"), test_module("port0_squatter")
     absent()
     load("hook=ftrace")
     old = [(plain_socket(host, kind), host) for host in LOOPBACK.values()
@@ -56,8 +54,8 @@ def a_load_that_cannot_be_undone():
     unload()
     others, since = hooked(), kernel_log()
     # It has taken the options, so the load fails at the end.
-    load_file(SQUATTER)
-    killer = threading.Thread(target=kill_when_hooked, args=(others,))
+    load_file(squatter)
+    killer = threading.Thread(target=kill_when_hooked, args=(others, kill))
     with slow_loopback():
         killer.start()
         answer = code(load, "hook=ftrace")
