@@ -307,6 +307,30 @@ TEST_F(socket, post_bind_refused)
 	expect_port(_metadata, fd, variant->port);
 }
 
+/* The same for a socket that has lost another port, which getsockname() still shows */
+TEST_F(socket, post_bind_refused_after_a_lost_port)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+	int second = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	if (REFUSED_IS_BOUND(type, refuse))
+		SKIP(return, KEEPS_REFUSED);
+	ASSERT_EQ(0, rc(listen(fd, 1)));
+	ASSERT_EQ(0, rc(shutdown(fd, SHUT_RDWR)));
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	EXPECT_TRUE(has_no_address(fd));
+	OFF(type, refuse);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+	close(second);
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 /* The refused socket must be like a new one. */
 TEST_F(socket, post_bind_refused_leaves_nothing)
 {
