@@ -23,7 +23,7 @@ import threading
 import time
 import traceback
 
-from port0_bpf import USER_IP4, USER_PORT, Program, answer_with, network, store
+from port0_bpf import USER_IP4, USER_PORT, Program, answer_with, instruction, network, store
 from port0_module import (ALWAYS, HAS_TRACER, REFUSAL, expect_tcp_sockets, hooked, is_loaded,
                           livepatch, load, load_file, parameters, refused, restored, skip_without,
                           skip_without_tracer, tcp_sockets, test_module, unload, users, wait_for,
@@ -279,7 +279,9 @@ def tries(function, total):
     if function == "register_kprobe":
         return range(total)
     least = {"sock_create_kern": [0, total - 2],
-             "kernel_bind": range(total - 4, total)}.get(function, [total - 1])
+             "kernel_bind": range(total - 4, total),
+             # How often the check polls differs.
+             "kernel_accept": [0], "kernel_recvmsg": [0]}.get(function, [total - 1])
     return sorted({*some_of(total), *least}) if LONG else least
 
 
@@ -337,9 +339,10 @@ def a_hint_for_each_errno():
 
 
 # The functions by which the module finds functions and checks that the hooks work
-STEPS = ["register_kprobe", "sock_create_kern", "kernel_bind", "kernel_connect"]
+STEPS = ["register_kprobe", "sock_create_kern", "kernel_bind", "kernel_connect", "kernel_accept",
+         "kernel_recvmsg"]
 if LONG:
-    STEPS += ["kernel_listen", "kernel_accept", "kernel_sendmsg", "kernel_recvmsg"]
+    STEPS += ["kernel_listen", "kernel_sendmsg"]
 
 
 @test(*[(step,) for step in STEPS])
@@ -450,7 +453,8 @@ def an_address_is_missing():
 
 @test()
 def the_namespace_of_the_caller_does_not_count():
-    """The self-check uses the initial namespace; here, lo is down in that of the caller."""
+    """The self-check uses the initial namespace; here, lo is down in that of the caller, and
+    its only ephemeral port is taken."""
     def unreachable():
         if is_loaded():
             unload()
@@ -462,10 +466,16 @@ def the_namespace_of_the_caller_does_not_count():
         before = unreachable()
         with Namespace():
             run("ip", "link", "set", "lo", "down")
-            equal(before, unreachable(), "what cannot be reached")
+            write("/proc/sys/net/ipv4/ip_local_port_range", f"{OTHER_PORT} {OTHER_PORT}")
+            with plain_socket("::1", TCP) as taken:
+                taken.bind(("::", OTHER_PORT))
+                equal(before, unreachable(), "what cannot be reached")
+        equal(beside_v6only(OTHER_PORT), beside_v6only(0), "a rule of bind()")
 
 
 FORBIDS = answer_with(0)
+# r0 = the port; if it is 0, exit
+FORBIDS_0 = instruction(0x61, 0x10, USER_PORT) + instruction(0x15, 0, 1) + answer_with(1)
 MOVES_PORT = store(USER_PORT, network(OTHER_PORT)) + answer_with(1)
 MOVES_NEAR = store(USER_PORT, network(1)) + answer_with(1)
 
@@ -492,14 +502,16 @@ def a_program_moves_binds_to_port_1(family):
 
 @test(*FAMILIES)
 def a_program_forbids_datagrams(family):
-    """The module loads, and the log says what could not be checked."""
-    with unloaded(), Program(family, FORBIDS, Program.SENDMSG) as program:
-        answer, lines = try_to_load("", program.code)
-        equal("ok", answer)
-        for what in "to", "from":
-            text = f"{UDP_OVER[family]}: nothing can be sent {what} port 0 (errno {errno.EPERM})"
-            equal(True, any(text in line for line in lines), f"{text!r} in {lines}")
-        unload()
+    """The module loads, and the log says what could not be checked: all, or what is sent to
+    port 0."""
+    for forbids, found in (FORBIDS, ["to", "from"]), (FORBIDS_0, ["to"]):
+        with unloaded(), Program(family, forbids, Program.SENDMSG) as program:
+            answer, lines = try_to_load("", program.code)
+            equal("ok", answer)
+            text = f"{UDP_OVER[family]}: nothing can be sent %s port 0 (errno {errno.EPERM})"
+            equal(found, [way for way in ("to", "from")
+                          if any(text % way in line for line in lines)], f"ways in {lines}")
+            unload()
 
 
 @test(*FAMILIES)
@@ -548,6 +560,13 @@ def a_firewall_drops_packets():
             equal(True, any(what in line for line in lines), f"{what!r} in {lines}")
         equal(True, time.monotonic() - began < 60, "seconds")
         works()
+        unload()
+    with without_module(), firewall("type filter hook input priority 0", "udp dport 0 drop"):
+        answer, lines = try_to_load()
+        equal("ok", answer)
+        equal(["to"], [way for way in ("to", "from")
+                       if any(f"datagrams {way} port 0 do not arrive" in line
+                              for line in lines)], f"ways in {lines}")
 
 
 @contextlib.contextmanager
@@ -600,6 +619,8 @@ def another_user_sends():
         while os.getppid() != 1:
             for sock in socks:
                 code(sock.send, b"foreign")
+                # As long as that of the check
+                code(sock.send, bytes(8))
             time.sleep(0.0001)
         os._exit(0)
     try:
