@@ -496,6 +496,14 @@ FIXTURE_TEARDOWN(foreign)
 	close(self->fd);
 }
 
+static int get_byte(int fd, int level, int name)
+{
+	socklen_t len = 1;
+	char byte;
+
+	return rc(getsockopt(fd, level, name, &byte, &len));
+}
+
 TEST_F(foreign, refuses_both_options)
 {
 	static const int names[] = { IP_BIND_PORT_ZERO, IP_BOUND_PORT_ZERO };
@@ -524,6 +532,8 @@ TEST_F(foreign, refuses_both_options)
 			EXPECT_EQ(set, set_int(self->fd, levels[i],
 					       names[j], 1));
 			EXPECT_EQ(get, get_int(self->fd, levels[i], names[j]));
+			EXPECT_EQ(get_byte(self->fd, levels[i], NO_SUCH_OPTION),
+				  get_byte(self->fd, levels[i], names[j]));
 		}
 	}
 }
