@@ -67,6 +67,7 @@ def drain_refuses_new_ones(family, kind):
             equal(0, get_mark(after))
             equal("EPERM", code(set_mark, before), "a mark that is set already")
             equal(1, get_mark(before))
+            equal("EINVAL", code(set_mark, before, 2), "a value that is neither")
             equal("EPERM", code(before.bind, (host, 0)), "a bind to port 0")
             equal((0, 0), (before.getsockname()[1], holds_zero(before)))
             equal("ok", code(other.bind, (host, OTHER_PORT)), "to another port")
