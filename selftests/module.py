@@ -180,6 +180,10 @@ def load_says_the_version():
     # A compiler may have inlined the one function that need not be there.
     lines = [line for line in lines if "to hook here" not in line]
     equal(True, len(lines) == 1 and modinfo("version") in lines[0], lines)
+    since = kernel_log()
+    unload()
+    lines = [line for line in since() if line.startswith("port0: ")]
+    equal([f"port0: version {modinfo('version')} unloaded"], lines)
 
 
 @test()
@@ -236,12 +240,14 @@ def load_with_a_bad_parameter():
 def load_with_a_backend(name):
     """hook=auto means ftrace where the kernel has it."""
     wanted = name
-    if name == "ftrace":
-        skip_without_tracer()
-    elif name == "auto":
+    if name == "auto":
         wanted = "ftrace" if HAS_TRACER else "kprobe"
     absent()
     since = kernel_log()
+    if wanted == "ftrace" and not HAS_TRACER:
+        equal(True, code(load, f"hook={name}") in ("EOPNOTSUPP", "ENOTSUP"), "the errno")
+        equal(True, any("hook=kprobe" in line for line in since()), "a line that says why")
+        return
     load(f"hook={name}")
     equal(True, any(line.endswith(f"hooks by {wanted}") for line in since()), "the backend")
     with Namespace(), bound_socket("127.0.0.1", TCP, 0) as sock:
@@ -337,7 +343,12 @@ def with_cgroup(hooks):
 @test()
 def hooks_on_datagrams_wait_for_need():
     send = with_cgroup(SEND)
-    armed = armed_since_load()
+    present()
+    with plain_socket("127.0.0.1", UDP) as was_marked:
+        set_mark(was_marked)
+        set_mark(was_marked, 0)
+        was_marked.bind(("127.0.0.1", 0))
+        armed = armed_since_load()
     with Namespace():
         with bound_socket("127.0.0.1", TCP, 0) as server, \
                 plain_socket("127.0.0.1", TCP) as client:
