@@ -8,6 +8,8 @@
 #include <linux/bits.h>
 #include <linux/ftrace.h>
 #include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/percpu.h>
 #include <linux/types.h>
 
 #include "compat.h"
@@ -133,8 +135,43 @@ bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */
 bool port0_enter(void);
-void port0_use(void);
-void port0_leave(void);
 bool port0_is_used(void);
+
+/**
+ * struct port0_uses - references on the module that sockets and calls have held
+ * @begun: taken on this CPU
+ * @ended: dropped on this CPU
+ *
+ * The kernel's own count does not tell whether any is held: a rmmod that fails has
+ * decremented it for a moment.
+ */
+struct port0_uses {
+	unsigned long begun, ended;
+};
+
+DECLARE_PER_CPU(struct port0_uses, port0_uses);
+
+/**
+ * port0_use - take another reference on the module, for a socket
+ *
+ * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
+ */
+static inline void port0_use(void)
+{
+	this_cpu_inc(port0_uses.begun);
+	__module_get(THIS_MODULE);
+}
+
+/**
+ * port0_leave - drop a reference that port0_enter() or port0_use() has taken
+ *
+ * Context: any; does not sleep. The module may be unloaded as soon as the caller
+ * sleeps.
+ */
+static inline void port0_leave(void)
+{
+	this_cpu_inc(port0_uses.ended);
+	module_put(THIS_MODULE);
+}
 
 #endif /* _PORT0_HOOK_H */

@@ -12,7 +12,6 @@
 #include <linux/init.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
-#include <linux/percpu.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 
@@ -39,19 +38,7 @@ MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto
 static struct task_struct *port0_loader;
 #define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
-/**
- * struct port0_uses - references on the module that sockets and calls have held
- * @begun: taken on this CPU
- * @ended: dropped on this CPU
- *
- * The kernel's own count does not tell whether any is held: a rmmod that fails has
- * decremented it for a moment.
- */
-struct port0_uses {
-	unsigned long begun, ended;
-};
-
-static DEFINE_PER_CPU(struct port0_uses, port0_uses);
+DEFINE_PER_CPU(struct port0_uses, port0_uses);
 
 /**
  * port0_enter - take a reference on the module for a call to be redirected, or for one
@@ -79,34 +66,12 @@ bool port0_enter(void)
 }
 
 /**
- * port0_use - take another reference on the module, for a socket
- *
- * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
- */
-void port0_use(void)
-{
-	this_cpu_inc(port0_uses.begun);
-	__module_get(THIS_MODULE);
-}
-
-/**
- * port0_leave - drop a reference that port0_enter() or port0_use() has taken
- *
- * Context: any; does not sleep. The module may be unloaded as soon as the caller
- * sleeps.
- */
-void port0_leave(void)
-{
-	this_cpu_inc(port0_uses.ended);
-	module_put(THIS_MODULE);
-}
-
-/**
  * port0_is_used - tell whether a socket or a call holds a reference
  *
  * As in SRCU, the ends are added up first. Each end that is seen has its begin seen, too,
- * since the barrier in try_module_get() is between them. So a reference that is held all
- * the time is not missed, whatever others do meanwhile.
+ * since the barrier in try_module_get(), or a lock that was released and taken, is between
+ * them. So a reference that is held all the time is not missed, whatever others do
+ * meanwhile.
  *
  * Context: any.
  * Return: true if one of them does.
