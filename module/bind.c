@@ -359,7 +359,9 @@ struct port0_call *port0_bind_claim(struct sock *sk)
 		call->refusal = -EOPNOTSUPP;
 	else if (call->needs_cap && !port0_bind_has_cap(sk))
 		call->refusal = -EACCES;
-	return call->refusal ? ERR_PTR(call->refusal) : call;
+	else
+		return call;
+	return ERR_PTR(call->refusal);
 }
 
 /**

@@ -10,6 +10,7 @@
 #include <linux/kprobes.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
+#include <linux/sched.h>
 #include <linux/types.h>
 
 #include "compat.h"
@@ -134,8 +135,10 @@ bool port0_hooks_trim(void);
 bool port0_hooks_disarm(unsigned int sets);
 
 /* main.c */
-bool port0_enter(void);
 bool port0_is_used(void);
+
+/* The task that loads the module. Until it is done, only its calls are redirected. */
+extern struct task_struct *port0_loader;
 
 /**
  * struct port0_uses - references on the module that sockets and calls have held
@@ -150,6 +153,31 @@ struct port0_uses {
 };
 
 DECLARE_PER_CPU(struct port0_uses, port0_uses);
+
+/**
+ * port0_enter - take a reference on the module for a call to be redirected, or for one
+ * that marks a socket
+ *
+ * Sockets may have a mark from an earlier load, so hooks may be called while loading
+ * can still fail. Such calls are not redirected.
+ *
+ * Context: any; does not sleep.
+ * Return: true if the call may be redirected; port0_leave() drops the reference. False
+ * while the module is being loaded (by another task) or unloaded.
+ */
+static inline bool port0_enter(void)
+{
+	const struct task_struct *loader = READ_ONCE(port0_loader);
+
+	if (unlikely(loader) && loader != current)
+		return false;
+	/* Counted before the barrier in try_module_get(), see port0_hooks_trim(). */
+	this_cpu_inc(port0_uses.begun);
+	if (try_module_get(THIS_MODULE))
+		return true;
+	this_cpu_inc(port0_uses.ended);
+	return false;
+}
 
 /**
  * port0_use - take another reference on the module, for a socket

@@ -34,36 +34,10 @@ static char *port0_backend_name = "ftrace";
 module_param_named(hook, port0_backend_name, charp, 0444);
 MODULE_PARM_DESC(hook, "how kernel functions are hooked: ftrace, kprobe, or auto for ftrace where the kernel has it (default: ftrace)");
 
-/* The task that loads the module. Until it is done, only its calls are redirected. */
-static struct task_struct *port0_loader;
+struct task_struct *port0_loader;
 #define PORT0_LOADER_NOBODY	((struct task_struct *)ERR_PTR(-ESRCH))
 
 DEFINE_PER_CPU(struct port0_uses, port0_uses);
-
-/**
- * port0_enter - take a reference on the module for a call to be redirected, or for one
- * that marks a socket
- *
- * Sockets may have a mark from an earlier load, so hooks may be called while loading
- * can still fail. Such calls are not redirected.
- *
- * Context: any; does not sleep.
- * Return: true if the call may be redirected; port0_leave() drops the reference. False
- * while the module is being loaded (by another task) or unloaded.
- */
-bool port0_enter(void)
-{
-	const struct task_struct *loader = READ_ONCE(port0_loader);
-
-	if (unlikely(loader) && loader != current)
-		return false;
-	/* Counted before the barrier in try_module_get(), see port0_hooks_trim(). */
-	this_cpu_inc(port0_uses.begun);
-	if (try_module_get(THIS_MODULE))
-		return true;
-	this_cpu_inc(port0_uses.ended);
-	return false;
-}
 
 /**
  * port0_is_used - tell whether a socket or a call holds a reference

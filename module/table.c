@@ -25,17 +25,13 @@
 static __always_inline void *port0_redirect(const struct port0_hook *hook,
 					    const struct port0_args *args)
 {
-	switch (hook->on(args)) {
-	case PORT0_ENTER:
-		return port0_enter() ? hook->enter : NULL;
-	case PORT0_ENTER_OR_ANSWER:
-		return port0_enter() ? hook->enter : hook->answer;
-	case PORT0_ANSWER:
-		return hook->answer;
-	case PORT0_PASS:
-		break;
-	}
-	return NULL;
+	enum port0_verdict verdict = hook->on(args);
+
+	if (verdict == PORT0_PASS)
+		return NULL;
+	if (verdict != PORT0_ANSWER && port0_enter())
+		return hook->enter;
+	return verdict == PORT0_ENTER ? NULL : hook->answer;
 }
 
 #ifdef PORT0_HAVE_FTRACE
