@@ -26,8 +26,8 @@ import traceback
 from port0_bpf import USER_IP4, USER_PORT, Program, answer_with, instruction, network, store
 from port0_module import (ALWAYS, HAS_TRACER, REFUSAL, expect_tcp_sockets, hooked, is_loaded,
                           livepatch, load, load_file, parameters, refused, restored, skip_without,
-                          skip_without_tracer, tcp_sockets, test_module, unload, users, wait_for,
-                          without_module)
+                          skip_without_tracer, slow_loopback, tcp_sockets, test_module, unload,
+                          users, wait_for, without_module)
 from port0_test import (IO_TIMEOUT, KINDS, LONG, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace, Skip,
                         bound_socket, check, code, equal, get_mark, holds_zero, is_ephemeral,
                         is_older_than, kernel_log, libc, main, plain_socket, read, run, set_mark,
@@ -567,19 +567,6 @@ def a_firewall_drops_packets():
         equal(["to"], [way for way in ("to", "from")
                        if any(f"datagrams {way} port 0 do not arrive" in line
                               for line in lines)], f"ways in {lines}")
-
-
-@contextlib.contextmanager
-def slow_loopback(delay):
-    """Packets on lo arrive after so many ms."""
-    try:
-        run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", f"{delay}ms")
-    except (OSError, RuntimeError) as error:
-        raise Skip(f"packets cannot be delayed here: {error}") from None
-    try:
-        yield
-    finally:
-        run("tc", "qdisc", "delete", "dev", "lo", "root")
 
 
 @test()

@@ -221,3 +221,16 @@ def livepatch(function):
         # its module.
         wait_for("the livepatch to go", lambda: not users(LIVEPATCH), IO_TIMEOUT * 6)
         unload(LIVEPATCH)
+
+
+@contextlib.contextmanager
+def slow_loopback(delay):
+    """Packets on lo arrive after so many ms."""
+    try:
+        run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", f"{delay}ms")
+    except (OSError, RuntimeError) as error:
+        raise Skip(f"packets cannot be delayed here: {error}") from None
+    try:
+        yield
+    finally:
+        run("tc", "qdisc", "delete", "dev", "lo", "root")

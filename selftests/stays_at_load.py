@@ -7,15 +7,14 @@ As stays.py, this test needs a guest of its own: it leaves a module there that c
 unloaded.
 """
 
-import contextlib
 import os
 import threading
 import time
 
 from port0_module import (SYS, absent, hooked, load, load_file, skip_without_list,
-                          skip_without_tracer, test_module, unload, users, wait_for)
-from port0_test import (KINDS, LOOPBACK, OTHER_PORT, Namespace, Skip, code, equal, get_mark,
-                        kernel_log, main, plain_socket, read, run, set_mark, test)
+                          skip_without_tracer, slow_loopback, test_module, unload, users, wait_for)
+from port0_test import (KINDS, LOOPBACK, OTHER_PORT, Namespace, code, equal, get_mark,
+                        kernel_log, main, plain_socket, read, set_mark, test)
 
 # The hook that is installed last
 LAST = "ip_route_output_flow"
@@ -26,18 +25,6 @@ def kill_when_hooked(others, kill):
     wait_for("the last hook", lambda: LAST in hooked() - others)
     time.sleep(0.3)
     load_file(kill)
-
-
-@contextlib.contextmanager
-def slow_loopback():
-    try:
-        run("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "500ms")
-    except (OSError, RuntimeError) as error:
-        raise Skip(f"packets cannot be delayed here: {error}") from None
-    try:
-        yield
-    finally:
-        run("tc", "qdisc", "delete", "dev", "lo", "root")
 
 
 @test()
@@ -56,7 +43,7 @@ def a_load_that_cannot_be_undone():
     # It has taken the options, so the load fails at the end.
     load_file(squatter)
     killer = threading.Thread(target=kill_when_hooked, args=(others, kill))
-    with slow_loopback():
+    with slow_loopback(500):
         killer.start()
         answer = code(load, "hook=ftrace")
         killer.join()
