@@ -421,29 +421,25 @@ def refused_with_others(backend, error):
         sends(sock, host)
 
 
-TRIES = 256
-# Of an object that each try leaks
-GROWTH = TRIES * 3 // 4
+# Tries in a row, and how many such rows: more tries than a CPU's slabs have objects
+TRIES, ROWS = 256, 8
 
 
 def small_objects():
     """How many of the smallest objects the kernel has allocated, by their size."""
-    counts = {}
-    for size in 32, 64, 96, 128, 192, 256:
-        cache = f"/sys/kernel/slab/kmalloc-{size}"
-        # All objects of the slab that a CPU allocates from are counted, also free ones.
-        if os.path.exists(cache) and \
-                int(read(f"{cache}/objs_per_slab")) * os.cpu_count() < GROWTH:
-            # Objects that are free and still counted: those of each CPU, and KASAN's.
-            write(f"{cache}/shrink", "1")
-            counted = re.search(rf"^kmalloc-{size} +(\d+)", read("/proc/slabinfo"), re.M)
-            counts[size] = int(counted[1])
-    return counts
+    sizes = [size for size in (8, 16, 32, 64, 96, 128, 192, 256)
+             if os.path.exists(f"/sys/kernel/slab/kmalloc-{size}/shrink")]
+    for size in sizes:
+        # Objects that are free and still counted: those of each CPU, and KASAN's.
+        write(f"/sys/kernel/slab/kmalloc-{size}/shrink", "1")
+    counts = dict(re.findall(r"^kmalloc-(\d+) +(\d+)", read("/proc/slabinfo"), re.M))
+    return {size: int(counts[str(size)]) for size in sizes}
 
 
-def grown_since(before):
+def leaked(before, tries):
+    """The sizes of which there is about one more object for each try."""
     return {size: objects - before[size] for size, objects in small_objects().items()
-            if objects - before[size] >= GROWTH}
+            if objects - before[size] >= tries * 3 // 4}
 
 
 @test()
@@ -453,16 +449,17 @@ def often_refused():
         raise Skip("this kernel does not count its objects")
     with at_step("setsockopt", "ftrace", "127.0.0.1") as step:
         with refused(PLACE["ftrace"], err=errno.ENOMEM):
-            # Other objects come and go meanwhile.
-            for _ in range(3):
-                before = small_objects()
+            before = small_objects()
+            # All objects of a slab that a CPU allocates from are counted, also free ones.
+            # That does not grow with the tries, so further tries tell it from a leak.
+            for tries in range(TRIES, TRIES * ROWS + 1, TRIES):
                 for _ in range(TRIES):
                     equal("ENOMEM", code(step.try_it))
                 # RCU frees some a little later.
                 with contextlib.suppress(TimeoutError):
-                    wait_for("the objects", lambda: not grown_since(before))
+                    wait_for("the objects", lambda: not leaked(before, tries), 2)
                     break
-            equal({}, grown_since(before), f"objects of so many bytes, more after {TRIES} tries")
+            equal({}, leaked(before, tries), f"objects of so many bytes, more after {tries} tries")
         retry(step.try_it)
 
 
