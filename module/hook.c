@@ -12,6 +12,7 @@
 #include <linux/delay.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
+#include <linux/log2.h>
 #include <linux/mutex.h>
 #include <linux/string.h>
 
@@ -47,14 +48,15 @@ static struct kprobe *port0_kprobes[PORT0_HOOKS_MAX];
 static const struct port0_backend *port0_backend;
 
 /*
- * The sets that could not be armed, the errno, and until when (in jiffies) requests for
- * them fail with it at once. Without this limit, any user could make the module patch
- * the kernel's code again and again.
+ * For each set that could not be armed: the errno, and until when (in jiffies) requests
+ * for the set fail with it at once. Without this limit, any user could make the module
+ * patch the kernel's code again and again.
  */
 #define PORT0_REFUSAL_TIME	HZ
-static unsigned int port0_hooks_refused;
-static int port0_hooks_refused_err;
-static unsigned long port0_hooks_refused_until;
+static struct {
+	int err;
+	unsigned long until;
+} port0_hooks_refused[ilog2(PORT0_HOOKS_ALL) + 1];
 
 #ifdef PORT0_HAVE_FTRACE
 
@@ -490,20 +492,28 @@ static unsigned int port0_hooks_choose_sets(unsigned int sets, bool installed)
 /* The errno with which arming one of @sets failed during the last second, or 0 */
 static int port0_hooks_refusal(unsigned int sets)
 {
-	if (!(port0_hooks_refused & sets) ||
-	    time_after(jiffies, port0_hooks_refused_until))
-		return 0;
-	return port0_hooks_refused_err;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(port0_hooks_refused); i++)
+		if ((sets & BIT(i)) && port0_hooks_refused[i].err &&
+		    time_before_eq(jiffies, port0_hooks_refused[i].until))
+			return port0_hooks_refused[i].err;
+	return 0;
 }
 
 static void port0_hooks_refuse(unsigned int sets, int err)
 {
+	unsigned int i;
+
 	/* Temporary errors: the next try may succeed at once. */
 	if (err == -ENOMEM || err == -EAGAIN)
 		return;
-	port0_hooks_refused = sets;
-	port0_hooks_refused_err = err;
-	port0_hooks_refused_until = jiffies + PORT0_REFUSAL_TIME;
+	for (i = 0; i < ARRAY_SIZE(port0_hooks_refused); i++) {
+		if (!(sets & BIT(i)))
+			continue;
+		port0_hooks_refused[i].err = err;
+		port0_hooks_refused[i].until = jiffies + PORT0_REFUSAL_TIME;
+	}
 }
 
 /**
