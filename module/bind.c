@@ -414,11 +414,12 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  * See port0_bind_claim().
  *
  * Context: process, socket locked, in tcp_set_ulp(); does not sleep.
- * Return: true if the socket holds port 0 and would be handed to SMC.
+ * Return: true if the socket would be handed to SMC and holds port 0 by its own bind().
+ * For an accepted socket the kernel's answer stands: SMC takes no connected socket.
  */
 bool port0_refuses_ulp(const struct sock *sk, const char *name)
 {
-	return port0_sock_holds(sk) && !strcmp(name, PORT0_SMC_ULP);
+	return port0_sock_pins(sk) && !strcmp(name, PORT0_SMC_ULP);
 }
 #endif
 

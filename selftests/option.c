@@ -702,6 +702,16 @@ TEST_F(smc_ulp, others_may)
 	EXPECT_EQ(hand_to_smc(plain), hand_to_smc(self->fd));
 }
 
+/* A connected socket: the kernel's answer, also on port 0. */
+TEST_F(smc_ulp, accepted)
+{
+	struct link plain = link_up(_metadata, variant->host, OTHER_PORT);
+	struct link link = link_up(_metadata, variant->host, 0);
+
+	ASSERT_EQ(1, get_mark(link.child));
+	EXPECT_EQ(hand_to_smc(plain.child), hand_to_smc(link.child));
+}
+
 TEST_F(smc_ulp, then_not_port_zero)
 {
 	require_mark(_metadata, self->fd);
