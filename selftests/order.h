@@ -28,6 +28,9 @@
 /* after a signal has ended the wait for a turn, before the module handles that */
 #define AFTER_WAIT	"waited"
 
+#define PEER_PORT	9
+#define DRAIN		"/sys/module/port0/parameters/drain"
+
 /*
  * The module is loaded by the first test that needs it and unloaded when the
  * program ends: each time patches kernel text.
@@ -358,6 +361,21 @@ static inline int do_device(struct call *call)
 {
 	return rc(setsockopt(call->fd, SOL_SOCKET, SO_BINDTODEVICE, call->page,
 			     IFNAMSIZ));
+}
+
+/* What bind() to @dest returns beside @host, on an ordinary port; see struct place. */
+static inline int bind_beside(struct __test_metadata *_metadata, const char *host,
+			      const char *dest, int type)
+{
+	int first = new_socket(_metadata, host, type);
+	int second = new_socket(_metadata, dest, type);
+	int err;
+
+	ASSERT_EQ(0, bind_to(first, host, CONTROL_PORT));
+	err = bind_to(second, dest, CONTROL_PORT);
+	close(first);
+	close(second);
+	return err;
 }
 
 #endif /* PORT0_ORDER_H */
