@@ -221,6 +221,34 @@ TEST_F(stream, restart_over_time_wait)
 	client_of(_metadata, variant->dest, variant->port);
 }
 
+/* A bind() is compared with each socket in TIME_WAIT, not only with the last one. */
+TEST_F(stream, bind_over_two_in_time_wait)
+{
+	int client[2], child[2], next, other, i;
+
+	for (i = 0; i < 2; i++) {
+		int listener = listener_on(_metadata, variant->dest, OTHER_PORT + i);
+
+		client[i] = client_from(_metadata, variant->dest, variant->port);
+		ASSERT_EQ(0, connect_to(client[i], variant->dest, OTHER_PORT + i));
+		child[i] = accept_from(_metadata, listener, variant->port);
+	}
+	/* Without this, the kernel knows by SO_REUSEADDR alone that there is no conflict. */
+	other = socket_for(_metadata, "127.0.0.3", SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_to(other, "127.0.0.3", variant->port));
+	close(other);
+	/* Only the first one conflicts with a socket that has SO_REUSEADDR. */
+	ASSERT_EQ(0, set_int(client[0], SOL_SOCKET, SO_REUSEADDR, 0));
+	for (i = 0; i < 2; i++) {
+		close(client[i]);
+		expect_recv(_metadata, child[i], "");
+		close(child[i]);
+	}
+	next = socket_for(_metadata, variant->dest, SOCK_STREAM, variant->port);
+	reuse(_metadata, next);
+	EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->dest, variant->port));
+}
+
 TEST_F(stream, listen_again)
 {
 	int listener = listener_on(_metadata, variant->server, variant->port);
