@@ -154,6 +154,31 @@ def drain_removes_hooks():
         unload()
 
 
+@test()
+def a_cpu_is_switched_off():
+    """References are counted per CPU. Those of a CPU that is off by now count, too."""
+    host, cpu = "127.0.0.1", "/sys/devices/system/cpu/cpu1/online"
+    if not os.path.exists(cpu):
+        raise Skip("no second CPU that can be switched off")
+    cpus = os.sched_getaffinity(0)
+    with without_module(), Namespace(), contextlib.ExitStack() as stack:
+        load(HOOK)
+        others = late_hooks()
+        stack.callback(os.sched_setaffinity, 0, cpus)
+        os.sched_setaffinity(0, {1})
+        use_all(host)
+        with bound_socket(host, UDP, 0):
+            os.sched_setaffinity(0, cpus - {1})
+            stack.callback(write, cpu, "1")
+            write(cpu, "0")
+            switch("drain", 1)
+            time.sleep(1.5)
+            equal(LATE, late_hooks() | others, "hooks while a socket holds port 0")
+        with contextlib.suppress(TimeoutError):
+            wait_for("the hooks to go", lambda: late_hooks() == others)
+        equal(others, late_hooks(), "hooks after the last socket was closed")
+
+
 @test(("tcp",), ("udp",))
 def failing_rmmod_removes_no_hooks(kind):
     """While rmmod fails, the kernel's count of references is one too low for a moment: 0 if
