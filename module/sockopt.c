@@ -114,6 +114,17 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
+/* What setting IPV6_V6ONLY on a bound socket gives: the kernel reads the value first. */
+static int port0_v6only_refusal(sockptr_t optval, unsigned int optlen)
+{
+	int val;
+
+	if (!sockptr_is_null(optval) && optlen >= sizeof(val) &&
+	    copy_from_sockptr(&val, optval, sizeof(val)))
+		return -EFAULT;
+	return -EINVAL;
+}
+
 /**
  * port0_ipv6_setsockopt - set IPV6_V6ONLY on a marked socket, in place of
  * ipv6_setsockopt()
@@ -128,8 +139,9 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
  * between the test and the kernel's own work.
  *
  * Context: process, no locks held; may sleep. Takes the socket lock.
- * Return: -EINVAL on a socket that holds port 0; -ERESTARTSYS if the task was killed
- * while it waited for a bind() of the socket; else what ipv6_setsockopt() returns.
+ * Return: -EINVAL on a socket that holds port 0, or -EFAULT if the value cannot be read;
+ * -ERESTARTSYS if the task was killed while it waited for a bind() of the socket; else
+ * what ipv6_setsockopt() returns.
  */
 int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 			  sockptr_t optval, unsigned int optlen)
@@ -146,8 +158,9 @@ int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 	holds = port0_sock_holds(sk);
 	release_sock(sk);
 
-	err = -EINVAL;
-	if (!holds) {
+	if (holds) {
+		err = port0_v6only_refusal(optval, optlen);
+	} else {
 		port0_call_begin(&call, sk, PORT0_CALL_OPTION);
 		err = ipv6_setsockopt(sk, level, optname, optval, optlen);
 		port0_call_end(&call);
