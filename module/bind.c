@@ -411,15 +411,16 @@ int port0_bind_keep(const struct sock *sk, unsigned short snum)
  * @sk: a marked TCP socket
  * @name: the name of the ULP
  *
- * See port0_bind_claim().
+ * See port0_bind_claim(). SMC itself refuses a socket that is connecting or connected,
+ * with another errno.
  *
  * Context: process, socket locked, in tcp_set_ulp(); does not sleep.
- * Return: true if the socket would be handed to SMC and holds port 0 by its own bind().
- * For an accepted socket the kernel's answer stands: SMC takes no connected socket.
+ * Return: true if the socket holds port 0 and would be handed to SMC.
  */
 bool port0_refuses_ulp(const struct sock *sk, const char *name)
 {
-	return port0_sock_pins(sk) && !strcmp(name, PORT0_SMC_ULP);
+	return !strcmp(name, PORT0_SMC_ULP) && port0_sock_holds(sk) &&
+	       sk->sk_socket->state == SS_UNCONNECTED;
 }
 #endif
 

@@ -409,7 +409,8 @@ def refusals_are_apart():
             for call in step.try_it, bind:
                 equal(REFUSAL, code(call), "at once again")
             # On a machine that was stopped meanwhile, a second may have passed.
-            equal(True, calls() == tried or time.monotonic() - began > 0.9, (calls(), tried))
+            equal(True, calls() == tried or time.monotonic() - began > 0.9,
+                  f"{tried} tries, then {calls()}")
             time.sleep(REFUSAL_TIME)
             equal(REFUSAL, code(bind))
         equal("ok", code(step.try_it), "beside a refused bind() of TCP")
@@ -430,7 +431,8 @@ def refused_with_others(backend, error):
             equal(error, code(sock.bind, (host, 0)), "at once again")
             tried = calls()
             # On a machine that was stopped meanwhile, a second may have passed.
-            equal(True, counted == tried or time.monotonic() - began > 0.9, (counted, tried))
+            equal(True, counted == tried or time.monotonic() - began > 0.9,
+                  f"{counted} tries, then {tried}")
         retry(sock.bind, (host, 0))
         sends(sock, host)
 

@@ -641,9 +641,14 @@ TEST(smc_fallen_back)
 	expect_ephemeral_bind(_metadata, fd, "127.0.0.1", SOCK_STREAM);
 }
 
+static int set_ulp(int fd, const char *name)
+{
+	return rc(setsockopt(fd, SOL_TCP, TCP_ULP, name, strlen(name)));
+}
+
 static int hand_to_smc(int fd)
 {
-	return rc(setsockopt(fd, SOL_TCP, TCP_ULP, "smc", sizeof("smc")));
+	return set_ulp(fd, "smc");
 }
 
 static __attribute__((destructor)) void ulp_unload(void)
@@ -685,11 +690,38 @@ FIXTURE_TEARDOWN(smc_ulp)
 
 TEST_F(smc_ulp, not_on_port_zero)
 {
+	int plain = new_socket(_metadata, variant->host, SOCK_STREAM);
+
+	ASSERT_EQ(0, bind_to(plain, variant->host, OTHER_PORT));
 	require_mark(_metadata, self->fd);
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
 	EXPECT_EQ(-ENOENT, hand_to_smc(self->fd));
+	EXPECT_EQ(set_ulp(plain, "tls"), set_ulp(self->fd, "tls"));
+	close(plain);
 	ASSERT_EQ(0, rc(listen(self->fd, 1)));
 	EXPECT_EQ(0, local_port(self->fd));
+	EXPECT_EQ(1, holds_zero(self->fd));
+}
+
+/* SMC refuses a socket that is connected: from port 0, or accepted there. */
+TEST_F(smc_ulp, connected)
+{
+	struct link zero = link_up(_metadata, variant->host, 0);
+	struct link other = link_up(_metadata, variant->host, OTHER_PORT);
+	int plain = new_socket(_metadata, variant->host, SOCK_STREAM);
+
+	EXPECT_EQ(hand_to_smc(other.child), hand_to_smc(zero.child));
+	EXPECT_EQ(1, holds_zero(zero.child));
+
+	close(zero.child);
+	close(zero.client);
+	close(zero.listener);
+	ASSERT_EQ(0, set_int(self->fd, SOL_SOCKET, SO_REUSEADDR, 1));
+	require_mark(_metadata, self->fd);
+	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
+	ASSERT_EQ(0, connect_to(self->fd, variant->host, OTHER_PORT));
+	ASSERT_EQ(0, connect_to(plain, variant->host, OTHER_PORT));
+	EXPECT_EQ(hand_to_smc(plain), hand_to_smc(self->fd));
 	EXPECT_EQ(1, holds_zero(self->fd));
 }
 
@@ -700,16 +732,6 @@ TEST_F(smc_ulp, others_may)
 	ASSERT_EQ(0, bind_to(plain, variant->host, OTHER_PORT));
 	require_mark(_metadata, self->fd);
 	EXPECT_EQ(hand_to_smc(plain), hand_to_smc(self->fd));
-}
-
-/* A connected socket: the kernel's answer, also on port 0. */
-TEST_F(smc_ulp, accepted)
-{
-	struct link plain = link_up(_metadata, variant->host, OTHER_PORT);
-	struct link link = link_up(_metadata, variant->host, 0);
-
-	ASSERT_EQ(1, get_mark(link.child));
-	EXPECT_EQ(hand_to_smc(plain.child), hand_to_smc(link.child));
 }
 
 TEST_F(smc_ulp, then_not_port_zero)
@@ -745,7 +767,7 @@ TEST_F(smc_ulp, fallen_back_then_not_port_zero)
 TEST_F(smc_ulp, another_ulp_may)
 {
 	struct link link = link_up(_metadata, variant->host, OTHER_PORT);
-	int error = rc(setsockopt(link.client, SOL_TCP, TCP_ULP, "tls", 3));
+	int error = set_ulp(link.client, "tls");
 	char byte;
 
 	if (error == -ENOENT)
