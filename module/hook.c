@@ -306,7 +306,8 @@ static int port0_kprobe_arm(struct port0_hook *hook)
  * that fails, the kprobe stays in the kernel's tables and would be used after the
  * module is gone. Only kp->addr being NULL shows this. The kernel has also decremented
  * its count of armed kprobes; arming this one again before the next try corrects the
- * count.
+ * count. (If another kprobe on the function has come and gone, arming has no effect, and
+ * the count stays too low.)
  */
 static void port0_kprobe_retry(struct port0_hook *hook)
 {
@@ -315,8 +316,9 @@ static void port0_kprobe_retry(struct port0_hook *hook)
 	while (!kp->addr) {
 		pr_warn_ratelimited("%s: cannot remove the kprobe on %s; trying again\n",
 				    __func__, hook->func);
-		msleep(20);
+		/* Before the pause: while this is NULL, no new kprobe joins this one. */
 		kp->addr = (kprobe_opcode_t *)hook->addr;
+		msleep(20);
 		kp->flags |= KPROBE_FLAG_DISABLED;
 		if (enable_kprobe(kp))
 			pr_debug("%s: %s is not armed again\n", __func__,
