@@ -296,27 +296,26 @@ typedef int (*port0_check_established_t)(struct inet_timewait_death_row *,
 	check_established(death_row, sk, 0, NULL PORT0_CHECK_ARGS)
 
 /* The parameters of __cgroup_bpf_run_filter_sock_addr(), with CONFIG_CGROUP_BPF */
-#if defined(PORT0_HAVE_CGROUP_SOCK_ADDR_UNSIZED) ||			\
-	defined(PORT0_HAVE_CGROUP_SOCK_ADDR_LEN)
+#ifdef PORT0_HAVE_CGROUP_ATTACH_TYPE
+#define PORT0_ATTACH_TYPE		enum cgroup_bpf_attach_type
+#else
+#define PORT0_ATTACH_TYPE		enum bpf_attach_type
+#endif
+#if defined(PORT0_HAVE_CGROUP_SOCK_ADDR_LEN)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr, int *uaddrlen,	\
-	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
+	PORT0_ATTACH_TYPE atype, void *t_ctx, u32 *flags
 #define PORT0_CGROUP_SOCK_ADDR_ARGS					\
 	sk, uaddr, uaddrlen, atype, t_ctx, flags
-#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_PLAIN)
-#define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
-	struct sock *sk, port0_sockaddr_t *uaddr,			\
-	enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags
-#define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx, flags
 #elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_FLAGS)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
-	enum bpf_attach_type atype, void *t_ctx, u32 *flags
+	PORT0_ATTACH_TYPE atype, void *t_ctx, u32 *flags
 #define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx, flags
-#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_OLD)
+#elif defined(PORT0_HAVE_CGROUP_SOCK_ADDR_BARE)
 #define PORT0_CGROUP_SOCK_ADDR_PARAMS					\
 	struct sock *sk, port0_sockaddr_t *uaddr,			\
-	enum bpf_attach_type atype, void *t_ctx
+	PORT0_ATTACH_TYPE atype, void *t_ctx
 #define PORT0_CGROUP_SOCK_ADDR_ARGS	sk, uaddr, atype, t_ctx
 #elif defined(CONFIG_CGROUP_BPF)
 #error "this kernel's __cgroup_bpf_run_filter_sock_addr() is new to port0: please report it"

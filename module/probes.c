@@ -100,51 +100,37 @@ PROBE(SA_PROG_LEN)
 	BPF_CGROUP_RUN_SA_PROG(sk, addr, &len, CGROUP_INET4_GETPEERNAME);
 }
 
-/* The function that it calls, which is declared with CONFIG_CGROUP_BPF */
+/*
+ * The function that it calls, which is declared with CONFIG_CGROUP_BPF. Kernels have
+ * added the parameter flags, then the length, and have changed the type of the attach
+ * type. These are told apart, since a kernel can have only some of them backported.
+ * Types that differ from what compat.h makes of that do not compile: see hooked.h.
+ */
 
-PROBE(CGROUP_SOCK_ADDR_OLD)
+PROBE(CGROUP_SOCK_ADDR_BARE)
 {
-	int (*f)(struct sock *sk, struct sockaddr *uaddr,
-		 enum bpf_attach_type type, void *t_ctx);
+	struct sock *sk = 0;
 
-	_Static_assert(__builtin_types_compatible_p(typeof(f),
-		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+	(void)__cgroup_bpf_run_filter_sock_addr(sk, 0, 0, 0);
 }
 
 PROBE(CGROUP_SOCK_ADDR_FLAGS)
 {
-	int (*f)(struct sock *sk, struct sockaddr *uaddr,
-		 enum bpf_attach_type type, void *t_ctx, u32 *flags);
+	struct sock *sk = 0;
 
-	_Static_assert(__builtin_types_compatible_p(typeof(f),
-		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
-}
-
-PROBE(CGROUP_SOCK_ADDR_PLAIN)
-{
-	int (*f)(struct sock *sk, struct sockaddr *uaddr,
-		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
-
-	_Static_assert(__builtin_types_compatible_p(typeof(f),
-		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+	(void)__cgroup_bpf_run_filter_sock_addr(sk, 0, 0, 0, 0);
 }
 
 PROBE(CGROUP_SOCK_ADDR_LEN)
 {
-	int (*f)(struct sock *sk, struct sockaddr *uaddr, int *uaddrlen,
-		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
+	struct sock *sk = 0;
 
-	_Static_assert(__builtin_types_compatible_p(typeof(f),
-		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+	(void)__cgroup_bpf_run_filter_sock_addr(sk, 0, 0, 0, 0, 0);
 }
 
-PROBE(CGROUP_SOCK_ADDR_UNSIZED)
+PROBE(CGROUP_ATTACH_TYPE)
 {
-	int (*f)(struct sock *sk, struct sockaddr_unsized *uaddr, int *uaddrlen,
-		 enum cgroup_bpf_attach_type atype, void *t_ctx, u32 *flags);
-
-	_Static_assert(__builtin_types_compatible_p(typeof(f),
-		       typeof(&__cgroup_bpf_run_filter_sock_addr)), "");
+	(void)sizeof(enum cgroup_bpf_attach_type);
 }
 
 /* ftrace. Some of these names are macros on some architectures. */
