@@ -203,9 +203,6 @@ static inline bool port0_ipv6_sndflow(const struct sock *sk)
 }
 
 #ifndef PORT0_HAVE_ADDR_VALID_OR_NONLOCAL
-#ifndef PORT0_HAVE_CAN_NONLOCAL_BIND
-#error "this kernel's inet_can_nonlocal_bind() is new to port0: please report it"
-#endif
 static inline bool inet_addr_valid_or_nonlocal(struct net *net,
 					       struct inet_sock *inet,
 					       __be32 addr, int type)

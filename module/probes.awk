@@ -30,6 +30,12 @@ END {
 		print "port0: cannot tell what this kernel's headers have: the compiler's errors are not understood" > "/dev/stderr"
 		exit 1
 	}
+	# Kernels before 5.10 lack the one or the other, those of RHEL 8 only the latter.
+	if (missing["SOCKPTR"] ||
+	    (missing["CAN_NONLOCAL_BIND"] && missing["ADDR_VALID_OR_NONLOCAL"])) {
+		print "port0: this kernel is too old: port0 is for Linux 5.10 and later" > "/dev/stderr"
+		exit 1
+	}
 	print "/* Made from probes.c. */"
 	for (i = 1; i <= n; i++)
 		if (missing[name[i]])

@@ -55,6 +55,12 @@ PROBE(CONTROL_NO)
 	(void)((struct sock *)0)->port0_no_such_member;
 }
 
+/* Kernels before 5.10 have none: see probes.awk. */
+PROBE(SOCKPTR)
+{
+	(void)sizeof(sockptr_t);
+}
+
 /* The type of a socket address in proto_ops */
 
 PROBE(SOCKADDR_PLAIN)
