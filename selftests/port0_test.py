@@ -3,6 +3,7 @@
 
 import ctypes
 import errno
+import getopt
 import os
 import re
 import signal
@@ -214,10 +215,13 @@ def mark_kernel_log(text):
 def main():
     """Run every registered test, print KTAP, and exit as kselftest wants.
 
-    -t NAME, as the C harness has it, runs only the cases of one test.
+    -t NAME, as the C harness has it, runs only the cases of one test. -x stops after the
+    first one that fails.
     """
-    if sys.argv[1:2] == ["-t"]:
-        TESTS[:] = [case for case in TESTS if sys.argv[2] in (case[0], case[1].__name__)]
+    options, _ = getopt.getopt(sys.argv[1:], "t:x")
+    for option, name in options:
+        if option == "-t":
+            TESTS[:] = [case for case in TESTS if name in (case[0], case[1].__name__)]
     sys.stdout.reconfigure(line_buffering=True)
     signal.signal(signal.SIGALRM, on_alarm)
     program = os.path.basename(sys.argv[0])
@@ -239,4 +243,6 @@ def main():
         finally:
             signal.alarm(0)
         print(f"{result} {number} {name}{comment}")
+        if failed and ("-x", "") in options:
+            break
     sys.exit(1 if failed else 0)
