@@ -475,7 +475,9 @@ def often_refused():
                 with contextlib.suppress(TimeoutError):
                     wait_for("the objects", lambda: not leaked(before, tries), 2)
                     break
-            equal({}, leaked(before, tries), f"objects of so many bytes, more after {tries} tries")
+            else:
+                equal({}, leaked(before, tries),
+                      f"objects of so many bytes, more after {tries} tries")
         retry(step.try_it)
 
 
