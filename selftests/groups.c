@@ -356,7 +356,7 @@ static void play_triple(struct __test_metadata *_metadata, struct play *play,
  * in this time. They are played in steps of STRIDE, a prime number, so that these are
  * spread over all.
  */
-#define MAX_SEC		100
+#define MAX_SEC		200
 #define STRIDE		7919
 
 TEST_F_TIMEOUT(groups, triples, 1200)
