@@ -203,9 +203,9 @@ static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
  * @flags: BIND_*
  *
  * Replaces port 0 by the stand-in. The kernel recognises a second bind() by an inet_num
- * that is not 0. On port 0 it is 0, so a second bind() is recognised here. A bind() to
- * port 0 that a cgroup program makes by bpf_bind(), and not port0_inet_bind(), gets an
- * ephemeral port.
+ * that is not 0. On port 0 it is 0, so a second bind() is recognised here. bpf_bind(), by
+ * which a cgroup program binds, does not come from port0_inet_bind(): for it, port 0 means
+ * an ephemeral port.
  *
  * Context: process; does not sleep. The caller owns the socket lock if @flags lack
  * BIND_WITH_LOCK. Without the lock, the socket cannot get port 0 meanwhile, since

@@ -60,8 +60,8 @@ typedef struct sockaddr port0_sockaddr_t;
 
 /*
  * ftrace can redirect a call if its callbacks may change the instruction pointer.
- * Kernels without DYNAMIC_FTRACE_WITH_ARGS may have functions for that which do
- * nothing, so struct pt_regs is used where there is one.
+ * Without DYNAMIC_FTRACE_WITH_ARGS, ftrace_regs_set_instruction_pointer() may exist and
+ * do nothing. So struct pt_regs is used where there is one.
  */
 #if defined(CONFIG_DYNAMIC_FTRACE_WITH_ARGS) ||				\
 	defined(CONFIG_DYNAMIC_FTRACE_WITH_REGS)

@@ -25,7 +25,7 @@ static bool port0_send_routed;
  * For a marked UDP socket that has just been bound: it may have been marked before the
  * module was loaded, or before the drain removed the hooks. When the drain ends,
  * port0_udp_any_marked() looks for bound sockets, and may have looked before this one was
- * bound. So whether the module drains is asked after that.
+ * bound. So this tests for the drain only now that the socket is bound.
  *
  * Context: process, no locks held; may sleep.
  */

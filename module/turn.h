@@ -4,9 +4,9 @@
  * enough, since the kernel takes and drops it inside each call.
  *
  * bind() on a marked socket gives the kernel a stand-in for port 0, and port 0 is put
- * back when get_port is called. In between, the mark must not be cleared and no second
- * bind() may run on the socket. These calls wait for each other here, first come, first
- * served.
+ * back when get_port is called. In between, the mark must not be cleared, IPV6_V6ONLY
+ * must not be changed, and no second bind() may run on the socket. These calls wait for
+ * each other here, first come, first served.
  */
 #ifndef _PORT0_TURN_H
 #define _PORT0_TURN_H

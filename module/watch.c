@@ -42,8 +42,8 @@
 
 /**
  * struct port0_watch - the watch on one socket
- * @node: in the bucket of @sk until the port is given back; linked and unlinked with
- *	both the lock of the bucket and the socket lock held
+ * @node: in the bucket of @sk until the port is given back; changed with the lock of the
+ *	bucket held, and with the socket lock or when the socket is no longer in use
  * @wait: in the wait queue of the socket lock
  * @sk: the socket, with a reference on it
  * @place: what it was filed under when the socket lock was last released; guarded
