@@ -27,7 +27,7 @@ END {
 		exit 1
 	}
 	if (missing["CONTROL_YES"] || !missing["CONTROL_NO"]) {
-		print "port0: cannot tell what this kernel's headers have: the compiler's errors are not understood" > "/dev/stderr"
+		print "port0: cannot tell what this kernel's headers have: the compiler's errors are not understood; please report it" > "/dev/stderr"
 		exit 1
 	}
 	# Kernels before 5.10 lack the one or the other, those of RHEL 8 only the latter.

@@ -133,7 +133,7 @@ int port0_rules_learn(void)
 	if (err == -EAFNOSUPPORT)
 		return 0;
 	if (err) {
-		pr_err("%s: cannot bind sockets to find out this kernel's rules for bind(): errno %d\n",
+		pr_err("%s: cannot bind sockets to find out this kernel's rules for bind(): errno %d (load it where no cgroup program forbids bind)\n",
 		       __func__, -err);
 		return err;
 	}
