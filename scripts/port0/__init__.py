@@ -40,8 +40,8 @@ def native():
     try:
         return {"x86_64": "amd64", "aarch64": "arm64"}[machine]
     except KeyError:
-        raise Failure(f"this machine is a {machine}; it takes one of "
-                      + " ".join(MACHINES)) from None
+        raise Failure(f"this machine is a {machine}: use one that is "
+                      + " or ".join(MACHINES)) from None
 
 
 def read(path):
