@@ -188,6 +188,11 @@ def bound_socket(host, kind, port):
     return sock
 
 
+# The options of each test program; the C harness has -t, too.
+USAGE = """\
+  -t NAME  only the cases of one test
+  -x       stop after the first one that fails"""
+
 TESTS = []
 
 
@@ -213,12 +218,15 @@ def mark_kernel_log(text):
 
 
 def main():
-    """Run every registered test, print KTAP, and exit as kselftest wants.
-
-    -t NAME, as the C harness has it, runs only the cases of one test. -x stops after the
-    first one that fails.
-    """
-    options, _ = getopt.getopt(sys.argv[1:], "t:x")
+    """Run every registered test, print KTAP, and exit as kselftest wants."""
+    try:
+        options, _ = getopt.getopt(sys.argv[1:], "ht:x", ["help"])
+    except getopt.GetoptError as error:
+        sys.exit(f"{error}, see --help")
+    if {("-h", ""), ("--help", "")} & set(options):
+        print(f"usage: {os.path.basename(sys.argv[0])} [-t NAME] [-x]\n\n"
+              f"{sys.modules['__main__'].__doc__.strip()}\n\n{USAGE}")
+        return
     for option, name in options:
         if option == "-t":
             TESTS[:] = [case for case in TESTS if name in (case[0], case[1].__name__)]
