@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """The module together with others on the same functions: livepatch, kprobes, tracers, BPF.
 
-A livepatch and port0 exclude each other, and the later one is refused. All others can
-be on the same function as port0, in either order. PORT0_KO names the module's file.
+A livepatch and port0 exclude each other, and the later one is refused. The others can be
+on the same function as port0, in either order; with hook=kprobe, some kernels refuse a few
+pairs. PORT0_KO names the module's file.
 When all is done the module is loaded, or not, as it was before.
 """
 

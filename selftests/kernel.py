@@ -4,7 +4,7 @@
 
 All of them run on the stock kernel first, and then with the module loaded and
 every hook armed. Every single result must be the same. PORT0_KO names the module's
-file; without it, modprobe finds the module.
+file; without it, the installed module is used.
 """
 
 import contextlib

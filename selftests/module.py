@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Loading and unloading port0, and what sockets see of it.
 
-PORT0_KO names the module's file; without it, modprobe finds the module. When all is
+PORT0_KO names the module's file; without it, the installed module is used. When all is
 done the module is loaded, or not, as it was before.
 """
 

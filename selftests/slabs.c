@@ -311,7 +311,10 @@ FIXTURE_TEARDOWN(slabs)
 		pthread_join(self->thread, NULL);
 }
 
-/* Wait until objects that are freed later are freed. */
+/*
+ * Repeat a case. Returns a cache that has grown by as much as a leak would make it, after
+ * waiting for objects that are freed later; or NULL.
+ */
 static const struct cache *grown_by(struct __test_metadata *_metadata,
 				    const struct scene *scene, size_t nth)
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes a kernel function fail, once or always, to test how its callers handle that.
+ * Makes calls of a kernel function fail, all or only some, to test how its callers
+ * handle that.
  *
  * Functions that port0 hooks must not be chosen: port0_livepatch.c makes those
  * fail.
