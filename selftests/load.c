@@ -147,7 +147,7 @@ TEST_F_TIMEOUT(load, connections, STRESS_TIMEOUT_SEC)
 		clients[count] = new_socket(_metadata, source, SOCK_STREAM);
 		reset_on_close(clients[count]);
 		ASSERT_EQ(0, set_int(clients[count], SOL_IP,
-				     24 /* IP_BIND_ADDRESS_NO_PORT */, 1));
+				     IP_BIND_ADDRESS_NO_PORT, 1));
 		ASSERT_EQ(0, bind_to(clients[count], source, 0));
 		ASSERT_EQ(0, connect_to(clients[count], SERVER, variant->port));
 		children[count] = rc(accept(listener, NULL, NULL));

@@ -12,7 +12,6 @@
 #include "filed.h"
 #include "order.h"
 
-#define PEER_PORT	9
 #define STAND_IN	1
 
 /* ---- a send takes no lock ---- */
