@@ -414,8 +414,9 @@ struct place {
 enum { FREE, TAKEN, VALID };
 
 /*
- * A socket on port 0. @pid: another process that had it, or this one; @fd: the last descriptor that was seen;
- * @asked: the port that the program asked for; @inherited: over exec()
+ * A socket on port 0. @pid: another process that had it, or this one; @fd: the last
+ * descriptor that was seen; @asked: the port that the program asked for; @inherited: over
+ * exec()
  */
 static struct held {
 	int state;
