@@ -29,7 +29,7 @@ SUITES = [Suite(*row) for row in (
     ("sid",               "sid",      "7.2",                         1, "",             ""),
     ("experimental",      "sid",      "a release candidate",         1, "",             ""),
     # The kernels of these are built here, see scripts/kernel --help.
-    ("debug",             "trixie",   "6.12, KASAN and lockdep",       5, "",
+    ("debug",             "trixie",   "6.12, KASAN and lockdep",     5, "",
      "native native:kprobe"),
     ("kcsan",             "trixie",   "6.12, KCSAN",                 5, "",             "here"),
     ("kprobes",           "trixie",   "6.12, no function tracer",    1, "",
