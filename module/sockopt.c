@@ -114,17 +114,6 @@ static int port0_sockopt_get(struct sock *sk, int optname, void __user *optval,
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
-/* What setting IPV6_V6ONLY on a bound socket gives: the kernel reads the value first. */
-static int port0_v6only_refusal(sockptr_t optval, unsigned int optlen)
-{
-	int val;
-
-	if (!sockptr_is_null(optval) && optlen >= sizeof(val) &&
-	    copy_from_sockptr(&val, optval, sizeof(val)))
-		return -EFAULT;
-	return -EINVAL;
-}
-
 /**
  * port0_ipv6_setsockopt - set IPV6_V6ONLY on a marked socket, in place of
  * ipv6_setsockopt()
@@ -136,12 +125,14 @@ static int port0_v6only_refusal(sockptr_t optval, unsigned int optlen)
  *
  * The kernel refuses this option on a bound socket, but takes one whose inet_num is 0
  * for unbound. This takes turns with bind(), so that the socket cannot get port 0
- * between the test and the kernel's own work.
+ * between the test and the kernel's own work. The value is read before, as
+ * ipv6_setsockopt() reads it before it takes the socket lock: a page fault can last long,
+ * and must not delay a bind() of the socket.
  *
  * Context: process, no locks held; may sleep. Takes the socket lock.
- * Return: -EINVAL on a socket that holds port 0, or -EFAULT if the value cannot be read;
- * -ERESTARTSYS if the task was killed while it waited for a bind() of the socket; else
- * what ipv6_setsockopt() returns.
+ * Return: -EFAULT if the value cannot be read; -ERESTARTSYS if the task was killed while
+ * it waited for a bind() of the socket; -EINVAL if the socket holds port 0; else what
+ * ipv6_setsockopt() returns.
  */
 int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 			  sockptr_t optval, unsigned int optlen)
@@ -149,8 +140,13 @@ int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 	struct port0_turn turn;
 	struct port0_call call;
 	bool holds;
-	int err;
+	int val, err;
 
+	if (!sockptr_is_null(optval) && optlen >= sizeof(val)) {
+		if (copy_from_sockptr(&val, optval, sizeof(val)))
+			return -EFAULT;
+		optval = KERNEL_SOCKPTR(&val);
+	}
 	err = port0_turn_take(&turn, sk);
 	if (err)
 		return err;
@@ -159,7 +155,7 @@ int port0_ipv6_setsockopt(struct sock *sk, int level, int optname,
 	release_sock(sk);
 
 	if (holds) {
-		err = port0_v6only_refusal(optval, optlen);
+		err = -EINVAL;
 	} else {
 		port0_call_begin(&call, sk, PORT0_CALL_OPTION);
 		err = ipv6_setsockopt(sk, level, optname, optval, optlen);

@@ -356,6 +356,12 @@ static inline int do_v6only(struct call *call)
 	return set_int(call->fd, SOL_IPV6, IPV6_V6ONLY, call->value);
 }
 
+/* The value is on a page; it is read before the lock is taken. */
+static inline int do_v6only_from_page(struct call *call)
+{
+	return rc(setsockopt(call->fd, SOL_IPV6, IPV6_V6ONLY, call->page, sizeof(int)));
+}
+
 /* The name of the device is on a page; it is read before the lock is taken. */
 static inline int do_device(struct call *call)
 {

@@ -170,6 +170,41 @@ TEST_F(turn, bind_held_while_v6only)
 	EXPECT_EQ(-EADDRINUSE, bind_to(rival, "0.0.0.0", 0));
 }
 
+/* While IPV6_V6ONLY waits for its value, other calls on the socket do not wait. */
+TEST_F(turn, v6only_from_a_slow_page)
+{
+	const int ports[] = { OTHER_PORT, 0 };
+	int i;
+
+	if (!is_ip6(variant->host))
+		return;
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	for (i = 0; i < 2; i++) {
+		int fd = socket_for(_metadata, "::", variant->type, ports[i]);
+		struct call option = { .make = do_v6only_from_page, .fd = fd };
+		struct call bind_ = {
+			.make = do_bind, .fd = fd, .host = "::", .port = ports[i],
+		};
+		struct slow_page slow;
+
+		slow_page_make(_metadata, &slow);
+		option.page = slow.page;
+		call_start(_metadata, &option);
+		slow_page_is_read(_metadata, &slow);
+		call_start(_metadata, &bind_);
+		EXPECT_TRUE(call_has_ended(_metadata, &bind_)) {
+			TH_LOG("bind() to port %d waits", ports[i]);
+		}
+		slow_page_fill(_metadata, &slow);
+		EXPECT_EQ(-EINVAL, call_end(_metadata, &option));
+		EXPECT_EQ(0, call_end(_metadata, &bind_));
+		expect_port(_metadata, fd, ports[i]);
+		close(slow.uffd);
+		close(fd);
+	}
+}
+
 /* An address that this host does not have: bind() leaves the port to others. */
 static const char *nowhere(const char *host)
 {
