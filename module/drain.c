@@ -105,8 +105,8 @@ void port0_drain_begin(void)
 	kernel_param_lock(THIS_MODULE);
 	port0_drain_ready = true;
 	kernel_param_unlock(THIS_MODULE);
-	if (!port0_is_draining())
-		port0_drain_rearm();
+	/* The parameter may have been written, and hooks armed, since the check. */
+	port0_drain_work_fn(&port0_drain_work.work);
 }
 
 /**
