@@ -191,8 +191,11 @@ static bool port0_bind_has_cap(const struct sock *sk)
 	return ns_capable(sock_net(sk)->user_ns, CAP_NET_BIND_SERVICE);
 }
 
+/* bpf_bind() to port 0 sets BIND_FORCE_ADDRESS_NO_PORT: it binds to an address only. */
 static bool port0_bind_may(const struct sock *sk, __be16 port, u32 flags)
 {
+	if (!port && (flags & BIND_FORCE_ADDRESS_NO_PORT))
+		return true;
 	return !port0_bind_needs_cap(sk, port, flags) || port0_bind_has_cap(sk);
 }
 

@@ -604,15 +604,24 @@ TEST_F(socket, bind_by_a_connect_program)
 		close(program);
 	}
 
-	/* A socket that has the port already keeps it. */
-	to = addr_of(variant->home, OTHER_PORT + 1);
-	program = program_that_binds(_metadata, type, &to, -EINVAL);
-	fd = bound_socket(_metadata, variant->second, variant->type, variant->port);
-	ON(type, program);
-	EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
-	OFF(type, program);
-	expect_port(_metadata, fd, variant->port);
-	expect_word(_metadata, server, fd, variant->type);
+	/*
+	 * A socket that has the port already keeps it. The program does not name port 0
+	 * here, but no port, for which no capability is needed.
+	 */
+	for (i = 0; i < 2; i++) {
+		to = addr_of(variant->home, i ? 0 : OTHER_PORT + 1);
+		program = program_that_binds(_metadata, type, &to, -EINVAL);
+		fd = bound_socket(_metadata, variant->second, variant->type, variant->port);
+		if (!port_of(&to))
+			keep_bind_service(_metadata, false);
+		ON(type, program);
+		EXPECT_EQ(0, connect_to(fd, variant->home, OTHER_PORT));
+		OFF(type, program);
+		expect_port(_metadata, fd, variant->port);
+		expect_word(_metadata, server, fd, variant->type);
+		close(fd);
+		close(program);
+	}
 }
 
 TEST_F(socket, names_are_rewritten)
