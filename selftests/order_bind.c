@@ -1319,6 +1319,58 @@ TEST_F(again, bind_after_refused)
 		SKIP(return, NOT_UNDONE);
 }
 
+/* ---- the lock under which a refused bind() gives a TCP port back ---- */
+
+#define CHAIN		"/sys/module/port0_chain/parameters/"
+
+FIXTURE(chain) {};
+FIXTURE_VARIANT(chain) { const char *host; };
+FIXTURE_VARIANT_ADD(chain, ip4) { .host = "127.0.0.1" };
+FIXTURE_VARIANT_ADD(chain, ip6) { .host = "::1" };
+
+FIXTURE_SETUP(chain)
+{
+	if (!have_family_of(variant->host))
+		SKIP(return, "no IPv6");
+	if (!have_cgroup())
+		SKIP(return, NO_CGROUP);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	if (test_module_load("port0_chain"))
+		SKIP(return, "modules/port0_chain.ko is not built, or this kernel has no chain for each address");
+}
+
+FIXTURE_TEARDOWN(chain)
+{
+	test_module_unload("port0_chain");
+}
+
+/*
+ * The chain is chosen by the address. On an ordinary port, the kernel zeroes the address of
+ * a socket that a program refuses and then locks the chain of the wildcard address. On
+ * port 0 it must be the chain that the socket is in.
+ */
+TEST_F(chain, locked_after_refused)
+{
+	int fd = socket_for(_metadata, variant->host, SOCK_STREAM, 0);
+	struct refusal refusal;
+
+	refusal_make(_metadata, &refusal, variant->host);
+	EXPECT_EQ(0, bind_to(fd, variant->host, 0));
+	close(fd);
+	EXPECT_EQ(1, read_number(CHAIN "freed"));
+	EXPECT_EQ(0, read_number(CHAIN "unlocked"));
+
+	fd = socket_for(_metadata, variant->host, SOCK_STREAM, 0);
+	refusal_on(_metadata, &refusal);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->host, 0));
+	refusal_off(_metadata, &refusal);
+	close(fd);
+	EXPECT_EQ(2, read_number(CHAIN "freed"));
+	EXPECT_EQ(0, read_number(CHAIN "unlocked"));
+	refusal_end(_metadata, &refusal);
+}
+
 /*
  * The watch on a socket that has given port 0 back is taken out of the wait queue of the
  * socket lock before the module can be unloaded, since the next owner of the lock walks
