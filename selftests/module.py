@@ -387,6 +387,20 @@ def hooks_on_close_wait_for_need():
             equal(HELD | send | ROUTE, armed(), "for a socket on port 0")
 
 
+@test()
+def hooks_stay_when_others_are_armed():
+    """A bind() to TCP port 0 between the mark of a UDP socket and its first datagram."""
+    host = "127.0.0.1"
+    send = with_cgroup(SEND)
+    armed = armed_since_load()
+    with Namespace(), plain_socket(host, UDP) as dgram:
+        set_mark(dgram)
+        with bound_socket(host, TCP, 0):
+            equal(HELD | send, armed(), "for a TCP socket on port 0 as well")
+            equal("ok", code(dgram.sendto, b"x", (host, 0)))
+            equal(HELD | send | ROUTE, armed(), "for a datagram to port 0")
+
+
 @test(("ftrace",), ("kprobe",))
 def hooks_as_ftrace_lists_them(backend):
     """Each is no more than it has to be.
