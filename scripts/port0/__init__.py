@@ -17,6 +17,9 @@ CACHE = os.path.realpath(os.environ.get("PORT0_CACHE") or os.path.join(BUILD, "c
 
 MACHINES = ("amd64", "arm64")
 
+# What is made here is used by others: by apt's own user in a root, by the users in a guest.
+os.umask(0o022)
+
 # chroot and others are here, which is not in the PATH of an ordinary user on Debian.
 os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
 
@@ -110,6 +113,10 @@ def apt_is_busy():
     return False
 
 
+def may_install():
+    return not (os.getuid() or os.environ.get(UNPRIVILEGED)) and bool(shutil.which("apt-get"))
+
+
 def need(wanted):
     """Make sure that this machine has commands and files, {name: package}: install what
     is missing if this is root, else fail with one line that names the packages."""
@@ -117,7 +124,7 @@ def need(wanted):
                       if not os.path.exists(name) and not shutil.which(name)})
     if not missing:
         return
-    if os.getuid() or os.environ.get(UNPRIVILEGED) or not shutil.which("apt-get"):
+    if not may_install():
         raise Failure(f"this machine lacks: {' '.join(missing)} (on Debian and Ubuntu: "
                       f"sudo apt-get install {' '.join(missing)})")
     say(f"installing {' '.join(missing)}")
