@@ -2,9 +2,10 @@
 """Checks, before any work is done, that this machine has the programs to run guests."""
 
 import os
+import shutil
 import subprocess
 
-from . import UNPRIVILEGED, need
+from . import UNPRIVILEGED, may_install, need
 from .root import KEYRING
 
 QEMU = {"amd64": ("qemu-system-x86_64", "qemu-system-x86"),
@@ -26,10 +27,20 @@ def own_run():
     return ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs run /run; exec "$0" "$@"']
 
 
+def succeeds(*argv):
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
 def virtiofsd_package():
-    known = subprocess.run(["apt-cache", "show", "virtiofsd"], stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL, check=False).returncode == 0
-    return "virtiofsd" if known else "qemu-system-common"
+    """The package that has virtiofsd. A machine whose apt has no lists yet, such as a
+    container, knows none of the packages: get the lists first."""
+    if not shutil.which("apt-cache"):
+        return "virtiofsd"
+    if may_install() and not succeeds("apt-cache", "show", "qemu-system-common"):
+        subprocess.run(["apt-get", "-qq", "update"], stdin=subprocess.DEVNULL,
+                       stdout=subprocess.DEVNULL, check=False)
+    return "virtiofsd" if succeeds("apt-cache", "show", "virtiofsd") else "qemu-system-common"
 
 
 def for_guests(targets):
