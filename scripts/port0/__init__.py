@@ -146,13 +146,19 @@ def need(wanted):
                       "and try again")
 
 
+def on_signals(handler, *numbers):
+    """Handle these signals, except those that are ignored, as by nohup."""
+    for number in numbers:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def run_command(main):
     """Run a command's main() and exit with its status."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
         become_root()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # sys.exit() runs the clean-up code of what is running.
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    # sys.exit() runs the clean-up code of what is running.
+    on_signals(lambda number, _: sys.exit(128 + number), signal.SIGTERM, signal.SIGHUP)
     try:
         sys.exit(main(sys.argv[1:]))
     except Failure as failure:
