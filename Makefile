@@ -96,10 +96,9 @@ TEST = scripts/test $(if $(TESTS),--tests "$(TESTS)") $(if $(MACHINE),--machine 
 # By default, also checks that the selftests build and run as part of a kernel tree. The
 # last line is always the count of scripts/test.
 test: python
-	@status=0; \
-	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest --tests "option compat.py" || status=1;) \
-	$(TEST) $(SUITES) || status=$$?; \
-	exit $$status
+	@failed=; \
+	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest --tests "option compat.py" || failed="--failed scripts/kselftest";) \
+	$(TEST) $$failed $(SUITES)
 
 # Every suite, flavour and architecture: takes a night.
 test-all: python
