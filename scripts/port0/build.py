@@ -52,9 +52,10 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     to = place + {
         "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
     # The .gitignore filter leaves out objects that were built in the source
-    # directories.
-    copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --filter=":- .gitignore" "$@" "$to"',
-            to, *sources]
+    # directories. A file that differs gets the time of the copy: one that was put back
+    # may be older than the objects that were made from another version of it.
+    copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --no-times --checksum '
+            '--filter=":- .gitignore" "$@" "$to"', to, *sources]
     steps, env = [copy], {}
     if what == "kselftest":
         steps.insert(0, ["cp", "-a", "/usr/src/kselftest", f"{place}/tree"])
