@@ -51,11 +51,11 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     kernel_tree = f"{place}/tree/tools/testing/selftests"
     to = place + {
         "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
-    # The .gitignore filter leaves out objects that were built in the source
-    # directories. A file that differs gets the time of the copy: one that was put back
+    # The .gitignore files leave out objects that were built in the source directories;
+    # the filter does not find the one at the top. A file that differs gets the time of the copy: one that was put back
     # may be older than the objects that were made from another version of it.
     copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --no-times --checksum '
-            '--filter=":- .gitignore" "$@" "$to"', to, *sources]
+            '--exclude-from=.gitignore --filter=":- .gitignore" "$@" "$to"', to, *sources]
     steps, env = [copy], {}
     if what == "kselftest":
         steps.insert(0, ["cp", "-a", "/usr/src/kselftest", f"{place}/tree"])
