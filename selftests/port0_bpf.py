@@ -2,10 +2,12 @@
 """BPF programs of a control group, written as instructions, and calls in that group."""
 
 import ctypes
+import errno
 import os
 import struct
+import time
 
-from port0_test import Skip, check, code, libc, write
+from port0_test import IO_TIMEOUT, Skip, check, code, libc, write
 
 CGROUP = "/sys/fs/cgroup"
 # Members of the context
@@ -61,7 +63,16 @@ class Program:
             return file.read()
 
     def __exit__(self, *_):
-        os.rmdir(self.path)
+        # A process may be counted in its control group for a while after it has ended.
+        deadline = time.monotonic() + IO_TIMEOUT
+        while True:
+            try:
+                os.rmdir(self.path)
+                break
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
 
 def instruction(operation, registers=0, offset=0, value=0):
