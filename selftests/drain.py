@@ -249,10 +249,9 @@ def hooks_cannot_be_armed_after_the_drain():
                 since = kernel_log()
                 switch("drain", 0)
                 wait_for("the hooks to be refused", calls)
-                time.sleep(0.5)
-                lines = since()
-            equal(True, any(line.startswith("port0: ") and "cannot send to port 0" in line
-                            for line in lines), lines)
+                wait_for("the line that says so", lambda: any(
+                    line.startswith("port0: ") and "cannot send to port 0" in line
+                    for line in since()))
             equal("EINVAL", code(marked.sendto, b"x", (host, 0)))
         equal(0, users())
 

@@ -383,10 +383,13 @@ def step_refused_once():
         with refused(PLACE["ftrace"], times=1) as calls:
             since = kernel_log()
             equal(REFUSAL, code(step.try_it))
-            counted = calls()
-            equal(REFUSAL, code(step.try_it), "at once again")
-            equal(counted, calls(), "tries within the same second")
+            began = time.monotonic()
             named(since(), "all functions together")
+            counted = calls()
+            answer = code(step.try_it)
+            # On a machine that was stopped meanwhile, a second may have passed.
+            equal(True, (answer, calls()) == (REFUSAL, counted) or
+                  time.monotonic() - began > 0.9, f"at once again: {answer}")
         retry(step.try_it)
 
 

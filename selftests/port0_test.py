@@ -110,19 +110,22 @@ def write(path, text, how=os.O_TRUNC):
 
 
 def kernel_log():
-    """Returns a function that returns the lines that the kernel has logged since this call."""
-    fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    os.lseek(fd, 0, os.SEEK_END)
+    """Returns a function that returns the lines that the kernel has logged since this call; it
+    can be called again."""
+    log = os.fdopen(os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK), "rb", 0)
+    os.lseek(log.fileno(), 0, os.SEEK_END)
+    lines = []
 
     def since():
-        lines = []
-        try:
-            while True:
-                record = os.read(fd, 8192).decode(errors="replace")
-                lines.append(record.partition(";")[2].partition("\n")[0])
-        except BlockingIOError:
-            os.close(fd)
-        return lines
+        while True:
+            try:
+                record = os.read(log.fileno(), 8192).decode(errors="replace")
+            except BlockingIOError:
+                return lines
+            except BrokenPipeError:
+                # The oldest lines were overwritten; the next read gets those that are left.
+                continue
+            lines.append(record.partition(";")[2].partition("\n")[0])
     return since
 
 
