@@ -33,11 +33,17 @@
 
 /*
  * The module is loaded by the first test that needs it and unloaded when the
- * program ends: each time patches kernel text.
+ * program ends: each time patches kernel text. False if it is not built, or only for
+ * another kernel; if it does not load for another reason, hold_open() fails.
  */
 static inline bool hold_load(void)
 {
-	return !access("/dev/port0_hold", F_OK) || !test_module_load("port0_hold");
+	int err;
+
+	if (!access("/dev/port0_hold", F_OK))
+		return true;
+	err = test_module_load("port0_hold");
+	return err != -ENOENT && err != -ENOEXEC;
 }
 
 static __attribute__((destructor)) void hold_unload(void)
@@ -58,7 +64,7 @@ static inline bool have_slow_pages(void)
 }
 
 #define NO_SLOW_PAGES	"this kernel has no userfaultfd"
-#define NO_HOLD		"modules/port0_hold.ko is not built or does not load"
+#define NO_HOLD		"modules/port0_hold.ko is not built for this kernel"
 
 static inline void slow_page_make(struct __test_metadata *_metadata,
 				  struct slow_page *slow)
@@ -156,9 +162,11 @@ static inline void call_start(struct __test_metadata *_metadata,
 
 static inline int hold_open(struct __test_metadata *_metadata)
 {
-	int hold = open("/dev/port0_hold", O_RDWR | O_CLOEXEC);
+	int hold = rc(open("/dev/port0_hold", O_RDWR | O_CLOEXEC));
 
-	ASSERT_LE(0, hold);
+	ASSERT_LE(0, hold) {
+		TH_LOG("modules/port0_hold.ko does not load here: see dmesg");
+	}
 	return hold;
 }
 
@@ -236,6 +244,22 @@ static inline char state_of(int tid)
 		state = 0;
 	fclose(file);
 	return state;
+}
+
+/*
+ * Wait until a call has ended that does not wait for another; false if it has not. It may
+ * be in state D for long, while the kernel is patched.
+ */
+static inline bool call_ends(struct call *call)
+{
+	double deadline = now() + IO_TIMEOUT_SEC;
+
+	while (!atomic_load(&call->ended)) {
+		if (now() > deadline)
+			return false;
+		nap_ms(10);
+	}
+	return true;
 }
 
 /*

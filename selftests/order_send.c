@@ -64,7 +64,7 @@ static void send_while_locked(struct __test_metadata *_metadata,
 	call_start(_metadata, &lock);
 	slow_page_is_read(_metadata, slow);
 	call_start(_metadata, send_);
-	EXPECT_TRUE(call_has_ended(_metadata, send_)) {
+	EXPECT_TRUE(call_ends(send_)) {
 		TH_LOG("it waits for the socket lock");
 	}
 	slow_page_fill(_metadata, slow);
@@ -394,7 +394,7 @@ TEST_F(stuck, sleepers)
 {
 	static struct call sleepers[SLEEPERS];
 	struct pollfd event = { .events = POLLIN };
-	double alone, crowded = 1e9;
+	double alone, again, crowded = 1e9;
 	pthread_attr_t attr;
 	int i;
 
@@ -428,6 +428,10 @@ TEST_F(stuck, sleepers)
 	slow_page_fill(_metadata, &self->slow[0]);
 	for (i = 0; i < SLEEPERS; i++)
 		call_end(_metadata, &sleepers[i]);
+	/* The machine may have become slower meanwhile, for all that it does. */
+	again = cost(_metadata, self->fd, variant->host, self->peer);
+	if (again > alone)
+		alone = again;
 	TH_LOG("%.1f us a datagram, %.1f beside %d sleepers",
 	       alone * 1e6, crowded * 1e6, SLEEPERS);
 	EXPECT_LT(crowded, 1.5 * alone);

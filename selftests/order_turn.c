@@ -455,7 +455,7 @@ TEST_F(turn, sockets_do_not_wait_for_each_other)
 		};
 
 		call_start(_metadata, &part);
-		ASSERT_TRUE(call_has_ended(_metadata, &part)) {
+		ASSERT_TRUE(call_ends(&part)) {
 			TH_LOG("a bind() waits for that of another socket");
 		}
 		EXPECT_EQ(0, call_end(_metadata, &part));
