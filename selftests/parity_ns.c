@@ -77,6 +77,124 @@ TEST_F(place, deleted_namespace)
 	}
 }
 
+/* ---- calls of a task that is in another namespace than the socket ---- */
+
+static int enter_another_namespace(struct __test_metadata *_metadata)
+{
+	int home = rc(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+
+	ASSERT_LE(0, home);
+	enter_netns(_metadata);
+	return home;
+}
+
+static void go_home(struct __test_metadata *_metadata, int home)
+{
+	ASSERT_EQ(0, rc(setns(home, CLONE_NEWNET)));
+	close(home);
+}
+
+/* More than this, and UDP searches its second table. */
+#define CROWD	12
+
+/* A socket on the wildcard conflicts with one on an address, in either order. */
+TEST_F(place, conflicts_from_another_namespace)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int home, wild, one, crowd[CROWD], order, i;
+	size_t t;
+
+	for (t = 0; t < ARRAY_SIZE(types); t++) {
+		for (order = 0; order < 2; order++) {
+			wild = socket_for(_metadata, any, types[t], variant->port);
+			one = socket_for(_metadata, variant->home, types[t], variant->port);
+			home = enter_another_namespace(_metadata);
+			if (!order)
+				EXPECT_EQ(0, bind_to(wild, any, variant->port));
+			EXPECT_EQ(order ? 0 : -EADDRINUSE,
+				  bind_to(one, variant->home, variant->port));
+			if (order)
+				EXPECT_EQ(-EADDRINUSE, bind_to(wild, any, variant->port));
+			close(wild);
+			close(one);
+			go_home(_metadata, home);
+		}
+	}
+
+	/* With many sockets on the port, which share it by SO_REUSEADDR */
+	wild = socket_for(_metadata, any, SOCK_DGRAM, variant->port);
+	one = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	for (i = 0; i < CROWD; i++)
+		crowd[i] = socket_for(_metadata, variant->second, SOCK_DGRAM, variant->port);
+	home = enter_another_namespace(_metadata);
+	ASSERT_EQ(0, set_int(wild, SOL_SOCKET, SO_REUSEADDR, 1));
+	ASSERT_EQ(0, bind_to(wild, any, variant->port));
+	for (i = 0; i < CROWD; i++) {
+		ASSERT_EQ(0, set_int(crowd[i], SOL_SOCKET, SO_REUSEADDR, 1));
+		ASSERT_EQ(0, bind_to(crowd[i], variant->second, variant->port));
+	}
+	EXPECT_EQ(-EADDRINUSE, bind_to(one, variant->home, variant->port));
+	close(wild);
+	EXPECT_EQ(0, bind_to(one, variant->home, variant->port));
+	expect_port(_metadata, one, variant->port);
+	go_home(_metadata, home);
+}
+
+/* Sockets that are bound from there are one group. */
+TEST_F(place, group_from_another_namespace)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int home, group[2], shares[2], i;
+	size_t t;
+
+	for (t = 0; t < ARRAY_SIZE(types); t++) {
+		for (i = 0; i < 2; i++) {
+			group[i] = socket_for(_metadata, variant->home, types[t],
+					      variant->port);
+			ASSERT_EQ(0, set_int(group[i], SOL_SOCKET, SO_REUSEPORT, 1));
+		}
+		home = enter_another_namespace(_metadata);
+		for (i = 0; i < 2; i++) {
+			ASSERT_EQ(0, bind_to(group[i], variant->home, variant->port));
+			if (types[t] == SOCK_STREAM)
+				ASSERT_EQ(0, rc(listen(group[i], GROUP_CLIENTS)));
+		}
+		go_home(_metadata, home);
+		count_shares(_metadata, variant->home, types[t], variant->port, group, 2, shares);
+		for (i = 0; i < 2; i++) {
+			EXPECT_LT(0, shares[i]);
+			close(group[i]);
+		}
+	}
+}
+
+/* The socket's namespace may have a table of UDP sockets of its own. */
+TEST_F(place, table_of_another_namespace)
+{
+	const char *size = "/proc/sys/net/ipv4/udp_child_hash_entries";
+	int home, server, client, second;
+
+	if (access(size, W_OK))
+		SKIP(return, "all namespaces have the same table of UDP sockets");
+	ASSERT_EQ(0, write_file(size, "256"));
+	enter_netns(_metadata);
+	server = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	second = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	home = enter_another_namespace(_metadata);
+	EXPECT_EQ(0, bind_to(server, variant->home, variant->port));
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));
+	go_home(_metadata, home);
+	expect_port(_metadata, server, variant->port);
+	client = new_socket(_metadata, variant->home, SOCK_DGRAM);
+	ASSERT_EQ(0, connect_to(client, variant->home, variant->port));
+	expect_send(_metadata, client, "x");
+	expect_recv(_metadata, server, "x");
+	close(server);
+	EXPECT_EQ(0, bind_to(second, variant->home, variant->port));
+	expect_port(_metadata, second, variant->port);
+}
+
 static int socket_on(struct __test_metadata *_metadata, const char *device, const char *host,
 		     int type, int port)
 {

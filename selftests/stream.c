@@ -249,6 +249,55 @@ TEST_F(stream, bind_over_two_in_time_wait)
 	EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->dest, variant->port));
 }
 
+/*
+ * Closed before the peer has received all that was sent: the socket goes on without a task,
+ * and gives its port to a TIME_WAIT when a packet arrives, in softirq context. It is watched
+ * by the module if its file had another reference when it was bound.
+ */
+TEST_F(stream, closed_with_data_in_flight)
+{
+	static char much[4096];
+	int watched;
+
+	for (watched = 0; watched < 2; watched++) {
+		int listener = new_socket(_metadata, variant->server, SOCK_STREAM);
+		int client = socket_for(_metadata, variant->source, SOCK_STREAM, variant->port);
+		int next = socket_for(_metadata, variant->source, SOCK_STREAM, variant->port);
+		int copy = watched ? dup(client) : -1, child, tries;
+
+		ASSERT_EQ(0, set_int(listener, SOL_SOCKET, SO_RCVBUF, 4096));
+		ASSERT_EQ(0, bind_to(listener, variant->server, OTHER_PORT + watched));
+		ASSERT_EQ(0, rc(listen(listener, 1)));
+		ASSERT_EQ(0, set_int(client, SOL_SOCKET, SO_SNDBUF, 4096));
+		reuse(_metadata, client);
+		ASSERT_EQ(0, bind_to(client, variant->source, variant->port));
+		close(copy);
+		ASSERT_EQ(0, connect_to(client, variant->dest, OTHER_PORT + watched));
+		child = accept_from(_metadata, listener, variant->port);
+		close(listener);
+
+		/* Until the buffers of both are full */
+		for (tries = 0; tries < 2; tries++) {
+			while (rc(send(client, much, sizeof(much), MSG_DONTWAIT)) > 0)
+				;
+			settle(_metadata);
+		}
+		close(client);
+		EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->source, variant->port));
+		while (rc(recv(child, much, sizeof(much), 0)) > 0)
+			;
+		expect_recv(_metadata, child, "");
+		close(child);
+		settle(_metadata);
+		EXPECT_LE(1, time_waits());
+		EXPECT_EQ(-EADDRINUSE, bind_to(next, variant->source, variant->port));
+		reuse(_metadata, next);
+		EXPECT_EQ(0, bind_to(next, variant->source, variant->port));
+		expect_port(_metadata, next, variant->port);
+		close(next);
+	}
+}
+
 TEST_F(stream, listen_again)
 {
 	int listener = listener_on(_metadata, variant->server, variant->port);
