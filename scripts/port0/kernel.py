@@ -94,8 +94,20 @@ def lacking(options, machine):
     return [f"CONFIG_{need}" for need in [*NEEDED, CONSOLE[machine]] if need not in have]
 
 
+# A tree and its state, for the commands that this one starts
+PINNED = "PORT0_TREE_STATE"
+
+
+def pin(directory):
+    """Let all commands from now on use this tree as it is now, even if somebody edits it."""
+    os.environ[PINNED] = f"{state(directory)} {directory}"
+
+
 def state(directory):
     """A digest that changes when any file of a tree changes."""
+    known, _, pinned = os.environ.get(PINNED, "").partition(" ")
+    if pinned == directory:
+        return known
     found = hashlib.sha256()
     for place, directories, files in os.walk(directory):
         directories[:] = sorted(set(directories) - {".git"})
