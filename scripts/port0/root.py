@@ -44,8 +44,22 @@ def archive(label):
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
     except FileNotFoundError:
         said = ""
-    found = collections.Counter(re.findall(rf"^Debian\|{label}\|Packages\|(.*)", said, re.M))
-    return found.most_common(1)[0][0] if found else ""
+    found = collections.Counter(uri for uri in re.findall(
+        rf"^Debian\|{label}\|Packages\|(.*)", said, re.M) if not uri.startswith("cdrom:"))
+    return plain(found.most_common(1)[0][0]) if found else ""
+
+
+def plain(uri):
+    """The address itself. Debian's images for clouds have the name of a file of this machine,
+    which lists mirrors; it is not in a root."""
+    match = re.fullmatch(r"mirror\+file:/*(/.*?)/*", uri)
+    if not match:
+        return uri
+    mirrors = [line.split()[0] for line in read(match[1]).splitlines()
+               if line.strip() and not line.startswith("#")]
+    if not mirrors:
+        raise Failure(f"apt's sources name {match[1]}, which lists no mirror")
+    return mirrors[0].rstrip("/") + "/"
 
 
 def sources(target):
@@ -178,12 +192,32 @@ def build(target, new, out):
         file.write(target.machine + "\n")
 
 
+def discard(directory):
+    """Remove a directory. If this is interrupted, it is not taken for a whole one later."""
+    place, name = os.path.split(directory)
+    old = tempfile.mkdtemp(prefix=f".{name}.", dir=place)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(directory, old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def sweep(directory):
-    """Remove what nobody has used for two weeks."""
+    """Remove what nobody has used for two weeks, and what was left half made or half removed
+    two days ago."""
+    def age(path):
+        with contextlib.suppress(FileNotFoundError):
+            return (time.time() - os.stat(path).st_mtime) / 86400
+        return 0
+
     for name in os.listdir(directory):
-        used = os.path.join(directory, name, "release")
-        if os.path.exists(used) and time.time() - os.stat(used).st_mtime > UNUSED_DAYS * 86400:
-            shutil.rmtree(os.path.dirname(used))
+        path = os.path.join(directory, name)
+        if not os.path.isdir(path):
+            continue
+        if name.startswith("."):
+            if age(path) > 2:
+                shutil.rmtree(path, ignore_errors=True)
+        elif age(os.path.join(path, "release")) > UNUSED_DAYS:
+            discard(path)
 
 
 def make(target, refresh=False):
@@ -226,7 +260,7 @@ def make(target, refresh=False):
                     raise Failure(f"could not make the {target.name} root ({error.cmd} failed); "
                                   f"the whole log is {log}") from None
             # A run that still uses the old one keeps its open files.
-            shutil.rmtree(directory, ignore_errors=True)
+            discard(directory)
             os.rename(new, directory)
         finally:
             shutil.rmtree(new, ignore_errors=True)
