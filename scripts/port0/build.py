@@ -51,9 +51,10 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     kernel_tree = f"{place}/tree/tools/testing/selftests"
     to = place + {
         "deb": "/source", "kselftest": "/tree/tools/testing/selftests/net/port0"}.get(what, "")
-    # The .gitignore files leave out objects that were built in the source directories;
-    # the filter does not find the one at the top. A file that differs gets the time of the copy: one that was put back
-    # may be older than the objects that were made from another version of it.
+    # The .gitignore files leave out objects that were built in the source directories; the
+    # filter does not find the one at the top. A file that differs gets the time of the
+    # copy: one that was put back may be older than the objects that were made from another
+    # version of it.
     copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --no-times --checksum '
             '--exclude-from=.gitignore --filter=":- .gitignore" "$@" "$to"', to, *sources]
     steps, env = [copy], {}
