@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -326,12 +327,16 @@ static bool mask_is_readable(uintptr_t addr)
  * @buf: where it begins
  * @size: its length, at most a page, so that it is enough to test both ends
  *
- * Return: true if reading it does not end the program.
+ * Return: true if reading it does not end the program. errno is not changed.
  */
 bool is_readable(const void *buf, size_t size)
 {
-	return size && mask_is_readable((uintptr_t)buf) &&
-	       mask_is_readable((uintptr_t)buf + size - 1);
+	int err = errno;
+	bool readable = size && mask_is_readable((uintptr_t)buf) &&
+			mask_is_readable((uintptr_t)buf + size - 1);
+
+	errno = err;
+	return readable;
 }
 
 /**
@@ -347,6 +352,8 @@ int port_of(const struct sockaddr *addr, socklen_t len)
 {
 	if (!addr || len < sizeof(struct sockaddr_in) ||
 	    len > sizeof(struct sockaddr_storage) || !is_readable(addr, len))
+		return -1;
+	if (addr->sa_family == AF_INET6 && len < offsetof(struct sockaddr_in6, sin6_scope_id))
 		return -1;
 	if (addr->sa_family != AF_INET && addr->sa_family != AF_INET6 &&
 	    addr->sa_family != AF_UNSPEC)
@@ -910,6 +917,7 @@ static int inherited_port(int fd)
 
 EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
+	struct sockaddr_in *in = (struct sockaddr_in *)addr;
 	int err = errno, ret;
 	socklen_t room = 0;
 
@@ -917,9 +925,9 @@ EXPORT int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 	if (has_names && len && is_readable(len, sizeof(*len)))
 		room = *len;
 	ret = (int)syscall(SYS_getsockname, fd, addr, len);
-	if (!ret && room >= sizeof(struct sockaddr_in) &&
-	    !port_of(addr, *len < room ? *len : room) && addr->sa_family != AF_UNSPEC)
-		((struct sockaddr_in *)addr)->sin_port = htons((uint16_t)inherited_port(fd));
+	if (!ret && room >= sizeof(*in) && !in->sin_port &&
+	    (in->sin_family == AF_INET || in->sin_family == AF_INET6))
+		in->sin_port = htons((uint16_t)inherited_port(fd));
 	errno = ret ? errno : err;
 	return ret;
 }

@@ -294,8 +294,9 @@ def attempt(call, fd, where, length):
 def places():
     yield from (1, 2**63, 2**64 - 1, start - 1, start - 8, end - 1, end)
     # the number of bytes that can be read; family and port come first
-    for size in (4, 12):
+    for size in (4, 12, 16):
         for family, port in ((socket.AF_INET, 0), (socket.AF_INET6, 8080), (socket.AF_UNSPEC, 0)):
+            if size == 16 and family != socket.AF_INET6: continue	# that is a whole address
             head = family.to_bytes(2, sys.byteorder) + port.to_bytes(2, 'big')
             ctypes.memmove(end - size, head, len(head))
             yield end - size
@@ -313,10 +314,11 @@ with socket.socket() as s:
     print(attempt(libc.connect, s.fileno(), start, 16))
 """
     plain = run(sys.executable, "-c", code).stdout.splitlines()
-    assert len(plain) == 3 * 2 * 2 * 8 * 13 + 2, plain
+    assert len(plain) == 3 * 2 * 2 * 8 * 14 + 2, plain
     says(plain[-2], "EBADF")
     env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
-    for settings in ({"PORT0_MAP": "0,8080"}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "0,8080"}):
+    for settings in ({"PORT0_MAP": "0,8080"}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "0,8080"},
+                     {"PORT0_TO": "8080"}):
         said = run(sys.executable, "-c", code, env={**env, **settings}).stdout.splitlines()
         wrong = [pair for pair in zip(said, plain, strict=True) if pair[0] != pair[1]]
         assert not wrong, f"{settings}: with and without the library: {wrong[:3]}"
@@ -896,6 +898,31 @@ for bad in (1, 2**64 - 1):
     for settings in ({}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "5353"}):
         said = run(sys.executable, "-c", code, env={**env, **settings}).stdout
         assert said == plain, f"{settings}: {said}, without: {plain}"
+
+
+def test_errno_is_kept():
+    """Calls that succeed do not change errno."""
+    code = CALLS + """
+a, b = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+b.bind(('127.0.0.1', 0)); a.connect(b.getsockname()); b.connect(a.getsockname())
+addr, data, size = ctypes.create_string_buffer(128), ctypes.create_string_buffer(9), ctypes.c_uint(128)
+vec, keep = messages(1, bytes(28), None)
+vec[0].hdr.name, vec[0].hdr.namelen = None, 0
+peek = 2
+for call in (lambda: libc.sendto(a.fileno(), data, 9, 0, None, 0), lambda: libc.sendmsg(a.fileno(), vec, 0),
+             lambda: libc.sendmmsg(a.fileno(), vec, 1, 0), lambda: libc.recvmsg(b.fileno(), vec, peek),
+             lambda: libc.recvfrom(b.fileno(), data, 9, peek, addr, ctypes.byref(size)),
+             lambda: libc.recvmmsg(b.fileno(), vec, 1, peek, None),
+             lambda: libc.getpeername(b.fileno(), addr, ctypes.byref(size)),
+             lambda: libc.getsockname(b.fileno(), addr, ctypes.byref(size)),
+             lambda: libc.connect(b.fileno(), addr, size)):
+    ctypes.set_errno(4711)
+    assert call() >= 0
+    print(ctypes.get_errno())
+"""
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
+    for settings in ({"PORT0_TO": "5353"}, {"PORT0_CLIENT": "1"}):
+        assert run(sys.executable, "-c", code, env={**env, **settings}).stdout == "4711\n" * 9
 
 
 @needs_module
