@@ -6,7 +6,7 @@
  * and a connection has one of a fixed number of places until its question is complete
  * and answered. An answer is never longer than its question and is never itself a
  * question. Answers are limited per origin, so that no client can use up the limit of
- * others.
+ * others; those over UDP and TCP apart, since the source of a datagram may be forged.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -31,7 +31,7 @@
 #define MAX_OF_ONE	16	/* the most from one origin */
 #define WAIT		5000	/* ms after which a connection without a complete question is closed */
 #define BATCH		64	/* questions answered before the next socket gets its turn */
-#define ORIGINS		4096	/* counters of answers */
+#define ORIGIN_BITS	12	/* 4096 counters of answers */
 #define TOTAL		20	/* limit for all answers, as a multiple of that for one origin */
 #define BURST		1000	/* burst: as many answers at once as are allowed in this many ms */
 
@@ -50,8 +50,10 @@ static struct {
 	struct pollfd fds[MAX_SOCKETS + MAX_WAITING];	/* fd -1: free */
 	unsigned int rate;
 	uint64_t key;
-	/* time in us until which answers are used up, at the allowed rate */
-	int64_t total, origins[ORIGINS];
+	/* times in us until which answers are used up, at the allowed rate */
+	struct used {
+		int64_t total, origins[1 << ORIGIN_BITS];
+	} datagrams, connections;
 } server;
 
 /* ---- sockets ---- */
@@ -175,19 +177,19 @@ static bool has_turn(int64_t *even, int64_t now, unsigned int rate)
 }
 
 /*
- * Origins with the same hash share a counter. The hash key is random, so that a client
- * cannot predict which do.
+ * Origins with the same hash share a counter. The key is random, so that no client can
+ * choose an address that shares it with another's: multiply-shift hashing, by which any
+ * two origins share a counter for at most one in 2048 keys.
  */
-static bool may_answer(uint64_t origin)
+static bool may_answer(uint64_t origin, struct used *used)
 {
 	struct timespec time;
-	uint64_t hash = (origin ^ server.key) * 0x9e3779b97f4a7c15ULL;
-	int64_t *own = &server.origins[(hash ^ server.key) >> 32 & (ORIGINS - 1)], now;
+	int64_t *own = &used->origins[origin * (server.key | 1) >> (64 - ORIGIN_BITS)], now;
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	now = time.tv_sec * 1000000LL + time.tv_nsec / 1000;
 	return has_turn(own, now, server.rate) &&
-	       has_turn(&server.total, now, server.rate * TOTAL);
+	       has_turn(&used->total, now, server.rate * TOTAL);
 }
 
 /* The size of the answer to @text in @to; 0 if there is none. */
@@ -255,7 +257,7 @@ static void serve_datagrams(int fd)
 			return;
 		data.iov_base = to;
 		data.iov_len = answer(text, (size_t)got, &peer, to);
-		if (data.iov_len && answer_from_there(&msg) && may_answer(origin_of(&peer)))
+		if (data.iov_len && answer_from_there(&msg) && may_answer(origin_of(&peer), &server.datagrams))
 			sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 }
@@ -301,7 +303,7 @@ static bool read_question(int fd, struct waiting *waiting)
 		size_t size = answer(waiting->text, (size_t)(end + 1 - waiting->text),
 				     &waiting->peer, to);
 
-		if (size && may_answer(waiting->origin) &&
+		if (size && may_answer(waiting->origin, &server.connections) &&
 		    send(fd, to, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size) {
 			close(fd);
 			return true;

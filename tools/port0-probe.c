@@ -31,7 +31,7 @@ static const char usage[] =
 "  --serve         answer on port 0 and the control port of ADDR (numeric;\n"
 "                  default: of all addresses); needs the kernel module port0\n"
 "  --rate N        at most N answers per second to one address (default 50), and\n"
-"                  20 times as many in all\n"
+"                  20 times as many in all; UDP and TCP are counted apart\n"
 "  --control PORT  the ordinary port (default 7030); HOST must have the same\n"
 "  -4, -6          IPv4 only, IPv6 only\n"
 "  --tcp, --udp    TCP only, UDP only\n"

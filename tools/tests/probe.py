@@ -870,6 +870,51 @@ def test_rate_is_bounded():
 
 
 @needs_module
+def test_rate_of_neighbours():
+    """Each IPv6 /64 has a limit of its own, also beside others of one /48."""
+    sources = [f"fd00:ee:0:{n:x}::1" for n in range(16)]
+    for source in sources:
+        run(*inside("server", "ip", "address", "add", f"{source}/128", "dev", "lo", "nodad"))
+    with serving("--rate", "1"), entered("server"), contextlib.ExitStack() as stack:
+        sockets = []
+        for source in sources:
+            sockets.append(stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)))
+            sockets[-1].bind((source, 9))
+            sockets[-1].connect((SERVER[6], CONTROL))
+            sockets[-1].send(question())
+        time.sleep(1)
+        silent = []
+        for s, source in zip(sockets, sources):
+            try:
+                s.recv(200, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                silent.append(source)
+    for source in sources:
+        run(*inside("server", "ip", "address", "delete", f"{source}/128", "dev", "lo"))
+    assert not silent, f"not answered: {silent}"
+
+
+@needs_module
+def test_forged_questions():
+    """Datagrams from a thousand addresses use up the limit of UDP, but not that of TCP."""
+    pktinfo = 8
+    run(*inside("server", "ip", "route", "add", "local", "10.0.44.0/22", "dev", "lo"))
+    with serving("--rate", "2"):
+        with entered("server"):
+            forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        end, answers = time.monotonic() + 4, []
+        while time.monotonic() < end:
+            for n in range(1, 1000):
+                source = bytes(4) + struct.pack("!BBH", 10, 0, (44 << 8) + n) + bytes(4)
+                forger.sendmsg([question()], [(socket.SOL_IP, pktinfo, source)], 0, (SERVER[4], CONTROL))
+            answers.append(asked(question(), socket.SOCK_STREAM, CONTROL))
+        forger.close()
+    run(*inside("server", "ip", "route", "delete", "local", "10.0.44.0/22", "dev", "lo"))
+    good = sum(answer.startswith(b"port0-probe: ") for answer in answers)
+    assert good >= 4, f"{good} of {len(answers)} connections are answered"
+
+
+@needs_module
 def test_answers_that_are_rare():
     """One question a second: if it is repeated, it is answered."""
     with serving("--rate", "1"):
