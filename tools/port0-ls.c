@@ -294,6 +294,33 @@ static int visit(int fd, const char *name, pid_t pid)
 	return n;
 }
 
+/*
+ * Opens a namespace, and nothing else: a process may replace the file by another one at
+ * any time, and opening a FIFO would wait, opening a device may do anything. All
+ * namespaces are on one file system. Returns -1 with errno; ENOENT if it is another
+ * file.
+ */
+static int open_namespace(const char *path)
+{
+	int file = open(path, O_PATH | O_CLOEXEC), fd = -1, error;
+	struct stat st;
+	char *name;
+
+	if (file < 0)
+		return -1;
+	if (!fstat(file, &st) && st.st_dev == places.at[0].dev) {
+		name = format("/proc/self/fd/%d", file);
+		fd = open(name, O_RDONLY | O_CLOEXEC);
+		error = errno;
+		free(name);
+	} else {
+		error = ENOENT;
+	}
+	close(file);
+	errno = error;
+	return fd;
+}
+
 /* Returns 0 or an errno; a missing file is no error. */
 static int visit_file(const char *path, const char *name, pid_t pid)
 {
@@ -305,7 +332,7 @@ static int visit_file(const char *path, const char *name, pid_t pid)
 		if (n >= 0 && (!pid || places.at[n].pid) && (!name || places.at[n].name))
 			return 0;
 	}
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	fd = open_namespace(path);
 	if (fd < 0)
 		return errno == ENOENT || errno == ESRCH ? 0 : errno;
 	visit(fd, name, pid);

@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 from ktap import loaded, needs_module, needs_no_module, run_command, run_tests, wait_for
 
@@ -410,6 +411,25 @@ c.close(); c = None
 """):
         states = [s["state"] for s in ls()["sockets"]]
         assert states and set(states) <= {"time-wait", "fin-wait-2"}, states
+
+
+def test_descriptor_that_changes():
+    """A process whose descriptors are a namespace at one moment and a FIFO at the next: to
+    open that would wait for ever."""
+    with tempfile.TemporaryDirectory() as directory, holder(f"""
+os.mkfifo("{directory}/fifo")
+fifo = os.open("{directory}/fifo", os.O_RDONLY | os.O_NONBLOCK)
+away = []
+for _ in range(4):
+    unshare(NEWNET); away.append(os.open("/proc/self/ns/net", os.O_RDONLY))
+def change():
+    while True:
+        for there in (*away, fifo):
+            for fd in range(50, 60): os.dup2(there, fd)
+threading.Thread(target=change, daemon=True).start()
+"""):
+        for _ in range(20):
+            run_command(LS, status=None, timeout=30)
 
 
 @needs_module
