@@ -126,8 +126,10 @@ static void describe_trace(const struct trace *trace, const struct trace *contro
 	else if (!trace->end)
 		len = snprintf(text, size, "no hop answers");
 	if (trace->end)
-		len += snprintf(text + len, size - (size_t)len, "%s with hop limit %d",
-				len ? ", refused" : "refused", trace->end);
+		len += snprintf(text + len, size - (size_t)len, "%s%s with hop limit %d",
+				len ? ", " : "", trace->verdict == REFUSED ? "refused" :
+				trace->verdict == OTHER ? "another program answers" : "answered",
+				trace->end);
 	else if (control->end && trace->last && trace->last == control->end - 1)
 		len += snprintf(text + len, size - (size_t)len, ", the last before the host");
 	if (trace == control)
@@ -137,7 +139,9 @@ static void describe_trace(const struct trace *trace, const struct trace *contro
 	size -= (size_t)len;
 	if (control->end)
 		snprintf(text, size, "; the control %s, %d hop%s",
-			 control->passes ? "passes" : "is refused", control->end,
+			 control->verdict == REFUSED ? "is refused" :
+			 control->verdict == OTHER ? "is answered by another program" : "passes",
+			 control->end,
 			 control->end > 1 ? "s" : "");
 	else if (control->last)
 		snprintf(text, size, "; the control up to hop %d, %s", control->last,

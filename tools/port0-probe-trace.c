@@ -38,7 +38,7 @@ void trace_route(const struct test *test, const struct trace *control, bool arri
 			return;
 		} else if (result.verdict != SILENT) {
 			trace->end = hop;
-			trace->passes = passes(&result);
+			trace->verdict = result.verdict;
 			return;
 		} else if (!control || !control->end || control->hops[hop - 1].sa.sa_family) {
 			silent++;

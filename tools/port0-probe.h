@@ -67,7 +67,7 @@ struct trace {
 	int count;		/* hops that were tried */
 	int last;		/* the last hop that answered, counted from 1; 0: none */
 	int end;		/* the hop limit that got an answer or a refusal; 0: none */
-	bool passes;		/* an answer */
+	enum verdict verdict;	/* at that end */
 	union address hops[MAX_HOPS];	/* sa_family 0: silent */
 };
 

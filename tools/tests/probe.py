@@ -799,6 +799,37 @@ def test_trace_of_replies_and_resets():
                  "answers up to hop 2, 10.0.2.2; the control up to hop 2, 10.0.2.2\n")
 
 
+@needs_module
+def test_trace_that_is_answered():
+    """The test is silent, but its trace gets an answer."""
+    with serving(), filters("server", "udp dport 0 quota until 300 bytes drop", hook="input"):
+        said = run(*inside("client", PROBE, "--timeout", "2", "--trace", "--to", "--udp", SERVER[4]),
+                   status=1).stdout
+    says(said, "to 0     silent\n", "answers up to hop 3, 10.0.3.2, answered with hop limit 4; the control passes, 4")
+
+
+ECHO = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 7030)); print(flush=True)
+while True: s.sendto(*s.recvfrom(512))
+"""
+
+
+def test_trace_to_another_program():
+    server = subprocess.Popen(inside("server", sys.executable, "-c", ECHO), stdout=subprocess.PIPE)
+    try:
+        server.stdout.readline()
+        with filters("r2", 'iifname "left" th dport 0 drop'):
+            said = run(*inside("client", PROBE, "--timeout", "2", "--trace", "--to", "--udp", SERVER[4]),
+                       status=2).stdout
+        says(said, "another datagram came back\n",
+             "answers up to hop 2, 10.0.2.2; the control is answered by another program, 4 hops")
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
 # ---- the far end under attack ----
 
 QUESTION = b"port0-probe? %s"
