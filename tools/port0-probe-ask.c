@@ -98,6 +98,15 @@ int mark(int fd)
 	return setsockopt(fd, SOL_IP, IP_BIND_PORT_ZERO, &one, sizeof(one)) ? errno : 0;
 }
 
+/* The module may have been unloaded since the socket was marked. */
+bool is_on_port_0(int fd)
+{
+	socklen_t len = sizeof(int);
+	int bound = 0;
+
+	return !getsockopt(fd, SOL_IP, IP_BOUND_PORT_ZERO, &bound, &len) && bound == 1;
+}
+
 const char *why_no_mark(int error)
 {
 	switch (error) {
@@ -272,11 +281,10 @@ static bool is_answer(char *text, const struct question *question, const struct 
 /* A socket bound to the right source port, or -1 */
 static int open_socket(const struct test *test, int hops, struct result *result)
 {
-	int family = test->host.sa.sa_family, one = 1, bound = 0;
+	int family = test->host.sa.sa_family, one = 1;
 	int fd = socket(family, test->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	union address own = test->source;
 	struct linger reset = { .l_onoff = 1 };
-	socklen_t len = sizeof(bound);
 	int error;
 
 	if (fd < 0) {
@@ -308,7 +316,7 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 		    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one))) ||
 		   bind(fd, &own.sa, address_len(&own))) {
 		fail(result, test, BIND, errno);
-	} else if (getsockopt(fd, SOL_IP, IP_BOUND_PORT_ZERO, &bound, &len) || !bound) {
+	} else if (!is_on_port_0(fd)) {
 		fail(result, test, BIND, ENOPROTOOPT);
 	} else {
 		return fd;

@@ -105,8 +105,11 @@ static int open_server(const union address *address, int type, const char *name)
 		setsockopt(fd, SOL_IP, IP_PKTINFO, &one, sizeof(one));
 	}
 	if (!bind(fd, &address->sa, address_len(address)) &&
-	    (type != SOCK_STREAM || !listen(fd, SOMAXCONN)))
+	    (type != SOCK_STREAM || !listen(fd, SOMAXCONN))) {
+		if (!port && !is_on_port_0(fd))
+			errx(FAILED, "%s: %s", name, NO_MODULE);
 		return fd;
+	}
 	if (errno == EACCES)
 		errx(FAILED, "%s, port %d: %s", name, port,
 		     may_bind_low() ? "refused by a security module" : NO_RIGHT);

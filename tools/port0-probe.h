@@ -81,6 +81,7 @@ void check_interface(const char *name, const char *whole);
 bool is_without_interface(const union address *address);
 int64_t now_ms(void);
 int mark(int fd);
+bool is_on_port_0(int fd);
 const char *why_no_mark(int error);
 bool is_expired(const struct result *result);
 bool passes(const struct result *result);

@@ -318,6 +318,23 @@ static void refuse_listen(const char *where, int fd, int type, const struct addr
 	err(FAILED, "--listen %s", quoted(where));
 }
 
+/*
+ * The socket must not silently have another port: the module may have been unloaded since
+ * the socket was marked, or a seccomp filter has returned success without marking it.
+ */
+static void check_port(const char *where, int fd)
+{
+	char reason[REFUSAL_SIZE] = "";
+	socklen_t len = sizeof(int);
+	int bound = -1;
+
+	errno = EPERM;	/* also if the filter does so here */
+	if (!getsockopt(fd, SOL_IP, IP_BOUND_PORT_ZERO, &bound, &len) && bound == 1)
+		return;
+	refusal_of_option(reason, sizeof(reason), bound ? errno : ENOPROTOOPT);
+	errx(FAILED, "--listen %s: %s", quoted(where), reason);
+}
+
 static int listen_on(const char *where)
 {
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_PASSIVE,
@@ -355,6 +372,7 @@ static int listen_on(const char *where)
 	if (bind(fd, to->ai_addr, to->ai_addrlen) ||
 	    (hints.ai_socktype == SOCK_STREAM && listen(fd, SOMAXCONN)))
 		refuse_listen(where, fd, hints.ai_socktype, to);
+	check_port(where, fd);
 	freeaddrinfo(to);
 	return fd;
 }

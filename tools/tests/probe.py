@@ -282,13 +282,13 @@ def test_serve_without_standard_output():
     says(done.stderr, "cannot write")
 
 
-def deny_mark():
+def deny_mark(error=1):
     """Any setsockopt(fd, level, 0x7030, ...) gives EPERM, as with the module's drain."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
     number = 54 if os.uname().machine == "x86_64" else 208
     code = struct.pack("=" + "HBBI" * 6, 0x20, 0, 0, 0, 0x15, 0, 3, number, 0x20, 0, 0, 32,
-                       0x15, 0, 1, 0x7030, 6, 0, 0, 0x50001, 6, 0, 0, 0x7fff0000)
+                       0x15, 0, 1, 0x7030, 6, 0, 0, 0x50000 | error, 6, 0, 0, 0x7fff0000)
     code = ctypes.create_string_buffer(code)
     program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 6, ctypes.addressof(code)))
     assert libc.prctl(38, 1, 0, 0, 0) == 0
@@ -303,6 +303,13 @@ def test_mark_that_is_refused():
     assert done.stdout.count("not tried: EPERM: the administrator forbids it") == 4, done
     says(done.stderr, "from port 0 not tried: EPERM")
     says(run(PROBE, "--serve", status=3, preexec_fn=deny_mark).stderr, "EPERM: the administrator forbids it")
+
+
+def test_mark_without_effect():
+    """As if the module were unloaded behind the mark: no ephemeral port is served."""
+    done = run(PROBE, "--serve", "127.0.0.1", status=3, preexec_fn=lambda: deny_mark(0))
+    assert not done.stdout, done
+    says(done.stderr, "127.0.0.1: the kernel module port0 is not loaded")
 
 
 def test_nobody_serves():

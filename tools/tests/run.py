@@ -1540,6 +1540,14 @@ def test_sandbox_that_denies_the_options():
             says(said.stderr, "may send to port 0", "seccomp")
 
 
+def test_listen_in_a_sandbox_that_pretends():
+    """A filter returns success for every setsockopt(): no socket gets an ephemeral port."""
+    for kind in ("tcp", "udp"):
+        said = run(sys.executable, "-c", INHIBITED + "seccomp('setsockopt', 0); os.execv(sys.argv[1], sys.argv[1:])",
+                   RUN, "--listen", f"{kind}:127.0.0.1", "--fd", "true", status=125).stderr
+        says(said, f"--listen {kind}:127.0.0.1: ", "modprobe port0")
+
+
 @needs_module
 def test_without_proc():
     """As in a chroot."""
