@@ -461,7 +461,8 @@ static struct place place_of(int fd, const struct sockaddr *addr)
 
 /*
  * Tell whether two addresses overlap. If a program has port 0 on one address, binding
- * to the wildcard address is not literal.
+ * to the wildcard address of either family is not literal: a resolver that listens on
+ * 127.0.0.1 asks others from [::].
  */
 static bool overlap(const struct place *a, const struct place *b)
 {
