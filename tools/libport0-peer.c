@@ -160,6 +160,16 @@ static int give_up_port(int fd)
 	return device > 0 ? set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, device) : 0;
 }
 
+/* errno is not changed. */
+static bool is_on_port_0(int fd)
+{
+	int err = errno;
+	bool yes = ask(fd, SOL_IP, IP_BOUND_PORT_ZERO) == 1;
+
+	errno = err;
+	return yes;
+}
+
 /* @shared: the socket is connected, so others may be on port 0, too. */
 static int leave_from_port_0(int fd, enum kind kind, bool shared)
 {
@@ -193,7 +203,10 @@ static int leave_from_port_0(int fd, enum kind kind, bool shared)
 	if (kind == KIND_TCP)
 		set(fd, SOL_IP, IP_BIND_ADDRESS_NO_PORT, 0);
 	errno = err;
-	return bind_literal(fd, (struct sockaddr *)&own, len, what, 0);
+	if (bind_literal(fd, (struct sockaddr *)&own, len, what, 0) &&
+	    (errno != EINVAL || !is_on_port_0(fd)))
+		return -1;
+	/* Otherwise another thread was first: the socket has port 0 already. */
 
 done:
 	errno = err;

@@ -738,6 +738,30 @@ print(u.recv(9))
 
 
 @needs_module
+def test_from_in_threads():
+    """Several threads send on one new socket at once: one of them binds it, none fails."""
+    code = PROLOGUE + """
+import errno, threading
+def work():
+    barrier.wait()
+    try: s.sendto(b'x', ('127.0.0.1', 7777))
+    except OSError as e: failed.append(errno.errorcode[e.errno])
+failed, barrier = [], threading.Barrier(4)
+for n in range(400):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    if n % 2: s.bind(('127.0.0.1', 0))
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+    if port(s) != 'literal': failed.append(port(s))
+    s.close()
+print(failed)
+"""
+    said = python(code, "--from")
+    assert said.stdout == "[]\n" and not said.stderr, said
+
+
+@needs_module
 def test_from_without_right():
     code = PROLOGUE + "import errno\ns = socket.socket()\n" \
         "print(errno.errorcode[s.connect_ex(('127.0.0.1', 7777))], port(s))"
@@ -1013,6 +1037,7 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             # both families, TCP and UDP, several addresses
             "a = tcp6('', only6); b = tcp('')": "ll",
             "a = tcp6(''); b = tcp('')": "le",
+            "a = tcp(''); b = tcp6('::1')": "le",
             "a = tcp(''); b = udp('')": "ll",
             "a = tcp('127.0.0.1'); b = tcp('127.0.0.2'); c = tcp6('::1')": "lll",
             # a group shares the port; workers that bind for themselves
