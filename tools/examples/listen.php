@@ -39,7 +39,9 @@ while (true) {
                 socket_sendto($socket, $data, strlen($data), 0, $host, $port);
             }
         } elseif ($socket === $listener) {
-            $connections[] = socket_accept($listener);
+            if (($connection = socket_accept($listener)) !== false) {
+                $connections[] = $connection;
+            }
         } elseif (($data = socket_read($socket, 65536)) === false || $data === '') {
             socket_close($socket);
             unset($connections[array_search($socket, $connections, true)]);
