@@ -381,7 +381,7 @@ def undrained_while_a_socket_is_bound(family, how):
             unload("port0_hold")
 
 
-@test((1, 1), (0, 1))
+@test((1, 1), (0, 1), (0, 0))
 def written_while_it_is_unloaded(*values):
     """A write while the module is unloaded must not start work.
 
