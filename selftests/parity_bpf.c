@@ -619,6 +619,7 @@ TEST_F(socket, bind_by_a_connect_program)
 		OFF(type, program);
 		expect_port(_metadata, fd, variant->port);
 		expect_word(_metadata, server, fd, variant->type);
+		reset_on_close(fd);
 		close(fd);
 		close(program);
 	}
