@@ -1341,7 +1341,7 @@ FIXTURE_SETUP(chain)
 	enter_netns(_metadata);
 	stay_on_one_cpu(_metadata);
 	if (test_module_load("port0_chain"))
-		SKIP(return, "modules/port0_chain.ko is not built, or this kernel has no chain for each address");
+		SKIP(return, "modules/port0_chain.ko is not built, or this kernel has no chain for each address, or no slab_nomerge");
 }
 
 FIXTURE_TEARDOWN(chain)

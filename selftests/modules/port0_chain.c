@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Tells whether TCP frees its bind buckets while it holds the lock of the chain that they
- * are in. Only for buckets of 127.0.0.1 and ::1, port 0, in the network namespace of the
- * task that loads this, and while no other port frees buckets there.
+ * are in. Only for buckets of port 0 in the network namespace of the task that loads this,
+ * and while all of them are for 127.0.0.1 or ::1.
  *
  * The parameters, all read only: "freed" counts the buckets, "unlocked" those whose
  * chain was not locked.
@@ -32,8 +32,12 @@ static bool port0_chain_is_locked(const struct inet_hashinfo *hashinfo, u32 hash
 static int port0_chain_free(struct kprobe *kp, struct pt_regs *regs)
 {
 	const struct inet_hashinfo *hashinfo = port0_chain_net->ipv4.tcp_death_row.hashinfo;
+	const struct inet_bind2_bucket *tb2 =
+		(struct inet_bind2_bucket *)regs_get_kernel_argument(regs, 1);
 
-	if (regs_get_kernel_argument(regs, 0) != (unsigned long)hashinfo->bind2_bucket_cachep)
+	/* Objects of another kind may be in the same cache. */
+	if (regs_get_kernel_argument(regs, 0) != (unsigned long)hashinfo->bind2_bucket_cachep ||
+	    ib2_net(tb2) != port0_chain_net || tb2->port)
 		return 0;
 	port0_chain_freed++;
 	if (!port0_chain_is_locked(hashinfo, ipv4_portaddr_hash(port0_chain_net,
@@ -51,9 +55,16 @@ static struct kprobe port0_chain_kp = {
 
 static int __init port0_chain_init(void)
 {
+	const struct inet_hashinfo *hashinfo;
 	int err;
 
 	port0_chain_net = get_net(current->nsproxy->net_ns);
+	hashinfo = port0_chain_net->ipv4.tcp_death_row.hashinfo;
+	/* Without slab_nomerge, buckets of ports and of addresses cannot be told apart. */
+	if (hashinfo->bind_bucket_cachep == hashinfo->bind2_bucket_cachep) {
+		put_net(port0_chain_net);
+		return -EOPNOTSUPP;
+	}
 	err = register_kprobe(&port0_chain_kp);
 	if (err)
 		put_net(port0_chain_net);
