@@ -170,6 +170,42 @@ TEST_F(turn, bind_held_while_v6only)
 	EXPECT_EQ(-EADDRINUSE, bind_to(rival, "0.0.0.0", 0));
 }
 
+/* Each call ends its turn, however it ends: the next one on the socket does not wait. */
+TEST_F(turn, ends_with_the_call)
+{
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct {
+		int (*make)(struct call *call);
+		const char *drain;
+		int value, want;
+	} calls[] = {
+		{ do_bind, "1", 0, -EPERM }, { do_bind, "1", 0, -EPERM },
+		{ do_v6only, "0", 1, 0 }, { do_v6only, "0", 1, 0 },
+		{ do_mark, "0", 0, 0 }, { do_mark, "0", 0, 0 }, { do_mark, "0", 1, 0 },
+		{ do_bind, "0", 0, 0 }, { do_bind, "0", 0, -EINVAL }, { do_mark, "0", 0, -EBUSY },
+		{ do_v6only, "0", 0, -EINVAL }, { do_bind, "0", 0, -EINVAL },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(calls); i++) {
+		struct call call = {
+			.make = calls[i].make, .fd = fd, .host = variant->host,
+			.value = calls[i].value,
+		};
+
+		if (call.make == do_v6only && !is_ip6(variant->host))
+			continue;
+		ASSERT_EQ(0, write_file(DRAIN, calls[i].drain));
+		call_start(_metadata, &call);
+		ASSERT_TRUE(call_ends(&call)) {
+			TH_LOG("call %zu waits", i);
+		}
+		EXPECT_EQ(calls[i].want, call_end(_metadata, &call)) {
+			TH_LOG("call %zu", i);
+		}
+	}
+}
+
 /* While IPV6_V6ONLY waits for its value, other calls on the socket do not wait. */
 TEST_F(turn, v6only_from_a_slow_page)
 {
