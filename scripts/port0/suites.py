@@ -32,7 +32,7 @@ SUITES = [Suite(*row) for row in (
     ("debug",             "trixie",   "6.12, KASAN and lockdep",     5, "",
      "native native:kprobe"),
     ("kcsan",             "trixie",   "6.12, KCSAN",                 5, "",             "here"),
-    ("kprobes",           "trixie",   "6.12, no function tracer",    1, "",
+    ("kprobes",           "trixie",   "6.12, no function tracer",    2, "",
      "here:auto"),
     ("coverage",          "trixie",   "6.12, gcov",                  1, "",             ""),
 )]
