@@ -55,8 +55,10 @@ def compile_in(root, name, what, dest, check, extra, llvm=False):
     # filter does not find the one at the top. A file that differs gets the time of the
     # copy: one that was put back may be older than the objects that were made from another
     # version of it.
-    copy = ["sh", "-euc", 'to=$0; cd /mnt; exec rsync -a --no-times --checksum '
-            '--exclude-from=.gitignore --filter=":- .gitignore" "$@" "$to"', to, *sources]
+    copy = ["sh", "-euc", 'to=$0; cd /mnt; '
+            '[ ! -e .gitignore ] || set -- --exclude-from=.gitignore "$@"; '
+            'exec rsync -a --no-times --checksum --filter=":- .gitignore" "$@" "$to"',
+            to, *sources]
     steps, env = [copy], {}
     if what == "kselftest":
         steps.insert(0, ["cp", "-a", "/usr/src/kselftest", f"{place}/tree"])
