@@ -389,12 +389,14 @@ def hooks_on_close_wait_for_need():
 
 @test()
 def hooks_stay_when_others_are_armed():
-    """A bind() to TCP port 0 between the mark of a UDP socket and its first datagram."""
+    """A bind() to TCP port 0 between two datagrams, of which only the second needs hooks."""
     host = "127.0.0.1"
     send = with_cgroup(SEND)
     armed = armed_since_load()
     with Namespace(), plain_socket(host, UDP) as dgram:
         set_mark(dgram)
+        # The first datagram gives it a port, at which the hooks would be armed again.
+        equal("ok", code(dgram.sendto, b"x", (host, OTHER_PORT)))
         with bound_socket(host, TCP, 0):
             equal(HELD | send, armed(), "for a TCP socket on port 0 as well")
             equal("ok", code(dgram.sendto, b"x", (host, 0)))
