@@ -180,7 +180,7 @@ TEST_F(turn, ends_with_the_call)
 		int value, want;
 	} calls[] = {
 		{ do_bind, "1", 0, -EPERM }, { do_bind, "1", 0, -EPERM },
-		{ do_v6only, "0", 1, 0 }, { do_v6only, "0", 1, 0 },
+		{ do_v6only, "0", 0, 0 }, { do_v6only, "0", 256, 0 },
 		{ do_mark, "0", 0, 0 }, { do_mark, "0", 0, 0 }, { do_mark, "0", 1, 0 },
 		{ do_bind, "0", 0, 0 }, { do_bind, "0", 0, -EINVAL }, { do_mark, "0", 0, -EBUSY },
 		{ do_v6only, "0", 0, -EINVAL }, { do_bind, "0", 0, -EINVAL },
@@ -203,6 +203,8 @@ TEST_F(turn, ends_with_the_call)
 		EXPECT_EQ(calls[i].want, call_end(_metadata, &call)) {
 			TH_LOG("call %zu", i);
 		}
+		if (call.make == do_v6only && !calls[i].want)
+			EXPECT_EQ(!!call.value, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
 	}
 }
 
