@@ -1334,14 +1334,20 @@ FIXTURE_VARIANT_ADD(chain, ip6) { .host = "::1" };
 
 FIXTURE_SETUP(chain)
 {
+	int err;
+
 	if (!have_family_of(variant->host))
 		SKIP(return, "no IPv6");
 	if (!have_cgroup())
 		SKIP(return, NO_CGROUP);
 	enter_netns(_metadata);
 	stay_on_one_cpu(_metadata);
-	if (test_module_load("port0_chain"))
-		SKIP(return, "modules/port0_chain.ko is not built, or this kernel has no chain for each address, or no slab_nomerge");
+	err = test_module_load("port0_chain");
+	if (err == -ENOENT || err == -ENOEXEC)
+		SKIP(return, "modules/port0_chain.ko is not built for this kernel");
+	if (err == -EOPNOTSUPP)
+		SKIP(return, "this kernel has no chain for each address, or no slab_nomerge");
+	ASSERT_EQ(0, err);
 }
 
 FIXTURE_TEARDOWN(chain)

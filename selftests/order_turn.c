@@ -231,7 +231,7 @@ TEST_F(turn, v6only_from_a_slow_page)
 		call_start(_metadata, &option);
 		slow_page_is_read(_metadata, &slow);
 		call_start(_metadata, &bind_);
-		EXPECT_TRUE(call_has_ended(_metadata, &bind_)) {
+		EXPECT_TRUE(call_ends(&bind_)) {
 			TH_LOG("bind() to port %d waits", ports[i]);
 		}
 		slow_page_fill(_metadata, &slow);
