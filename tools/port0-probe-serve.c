@@ -260,7 +260,8 @@ static void serve_datagrams(int fd)
 			return;
 		data.iov_base = to;
 		data.iov_len = answer(text, (size_t)got, &peer, to);
-		if (data.iov_len && answer_from_there(&msg) && may_answer(origin_of(&peer), &server.datagrams))
+		if (data.iov_len && answer_from_there(&msg) &&
+		    may_answer(origin_of(&peer), &server.datagrams))
 			sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 }
