@@ -10,42 +10,15 @@ if [ $# != 1 ] || [ "$1" = --help ]; then
 	[ $# = 1 ]
 	exit
 fi
+# shellcheck source=tools/tests/try.sh
+. "$(dirname "$(realpath "$0")")/try.sh"
 cd "$1" || exit
 dkms=$(echo "$PWD"/port0-dkms_*.deb)
 tools=$(echo "$PWD"/port0-tools_*.deb)
 version=$(dpkg-deb -f "$dkms" Version)
 next=$version.1
-kernel=$(uname -r)
-work=$(mktemp -d)
-export DEBIAN_FRONTEND=noninteractive
-number=0
-failed=0
-
-# try NAME COMMAND...: print one line with the result, and COMMAND's output if it fails
-try()
-{
-	name=$1
-	shift
-	number=$((number + 1))
-	if "$@" > "$work/said" 2>&1; then
-		echo "ok $number $name"
-	else
-		sed 's/^/# /' "$work/said"
-		echo "not ok $number $name"
-		failed=1
-	fi
-}
-
-fails() { ! "$@"; }
 
 installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1")" = "ii " ]; }
-
-# built VERSION: dkms has the module of that version and of no other.
-built()
-{
-	dkms status port0 | tee /dev/stderr | grep -q "port0/$1, $kernel.*: installed" &&
-		[ "$(dkms status port0 | wc -l)" = 1 ]
-}
 
 # DKMS must sign the module, so that with Secure Boot only the key has to be enrolled.
 signed()
@@ -53,11 +26,6 @@ signed()
 	signer=$(modinfo -F signer port0)
 	openssl x509 -inform der -in /var/lib/dkms/mok.pub -noout -subject |
 		grep -F "${signer:-nobody}"
-}
-
-loads()
-{
-	modprobe port0 && [ "$(cat /sys/module/port0/version)" = "$1" ]
 }
 
 literal()
@@ -166,12 +134,6 @@ upgrade()
 	foreign 99.0.0-1-amd64 CONFIG_NETFILTER=y
 	dpkg -i "$work"/*.new.deb && installed port0-dkms && installed port0-tools &&
 		skipped 99.0.0-1-amd64
-}
-
-nothing_left()
-{
-	fails find /usr /lib/modules /var /boot -name '*port0*' -not -path '*/kselftest/*' \
-		-not -path /usr/src/port0 | grep .
 }
 
 # The root was made without manuals.
