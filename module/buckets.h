@@ -74,9 +74,9 @@ static inline bool port0_tb_is_empty(const struct inet_bind_bucket *tb)
 }
 
 static inline struct inet_bind_bucket *
-port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk)
+port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk,
+	      int l3mdev)
 {
-	int l3mdev = inet_sk_bound_l3mdev(sk);
 	struct inet_bind_bucket *tb;
 
 	inet_bind_bucket_for_each(tb, &head->chain)
@@ -89,10 +89,10 @@ port0_tb_find(struct inet_bind_hashbucket *head, const struct sock *sk)
 /* Mirrors inet_bind_bucket_create(), except that @tb is allocated by the caller. */
 static inline void port0_tb_link(struct inet_bind_bucket *tb,
 				 struct inet_bind_hashbucket *head,
-				 const struct sock *sk)
+				 const struct sock *sk, int l3mdev)
 {
 	write_pnet(&tb->ib_net, sock_net(sk));
-	tb->l3mdev = inet_sk_bound_l3mdev(sk);
+	tb->l3mdev = l3mdev;
 	tb->port = 0;
 	tb->fastreuse = 0;
 	tb->fastreuseport = 0;
@@ -142,7 +142,8 @@ static inline void port0_bhash2_unlock(struct inet_bind_hashbucket *head2)
 }
 
 static inline struct inet_bind2_bucket *
-port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk)
+port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk,
+	       int l3mdev)
 {
 	return NULL;
 }
@@ -179,7 +180,7 @@ port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
 }
 
 static __always_inline bool
-port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
+port0_tb2s_any(const struct sock *sk, int l3mdev, port0_conflict_t conflicts,
 	       const struct port0_binder *binder)
 {
 	return false;
@@ -467,9 +468,9 @@ port0_tb2_any(struct inet_bind2_bucket *tb2, port0_conflict_t conflicts,
 #endif /* PORT0_BUCKETS_B */
 
 static inline struct inet_bind2_bucket *
-port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk)
+port0_tb2_find(struct inet_bind_hashbucket *head2, const struct sock *sk,
+	       int l3mdev)
 {
-	int l3mdev = inet_sk_bound_l3mdev(sk);
 	struct inet_bind2_bucket *tb2;
 
 	inet_bind_bucket_for_each(tb2, &head2->chain)
@@ -497,10 +498,9 @@ static inline void port0_tb2_link(struct inet_bind2_bucket *tb2,
  * bound to the wildcard address. Takes the lock of its chain in bhash2.
  */
 static __always_inline bool
-port0_tb2s_any(const struct sock *sk, port0_conflict_t conflicts,
+port0_tb2s_any(const struct sock *sk, int l3mdev, port0_conflict_t conflicts,
 	       const struct port0_binder *binder)
 {
-	int l3mdev = inet_sk_bound_l3mdev(sk);
 	struct inet_bind_hashbucket *head2;
 	struct inet_bind2_bucket *tb2;
 	bool found = false;

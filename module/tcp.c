@@ -182,19 +182,24 @@ static int port0_tcp_bind(struct sock *sk)
 	struct inet_hashinfo *hinfo = port0_hashinfo(sk);
 	struct inet_bind2_bucket *tb2, *new2 = NULL;
 	bool bound = tb, shared, conflicts;
+	/*
+	 * Read once: no lock guards it, since it depends on tcp_l3mdev_accept and on the
+	 * device's master. A tb and a tb2 of different domains would be freed separately.
+	 */
+	int l3mdev = inet_sk_bound_l3mdev(sk);
 	int err = -EADDRINUSE;
 
 	spin_lock_bh(&head->lock);
 	if (!tb)
-		tb = port0_tb_find(head, sk);
+		tb = port0_tb_find(head, sk, l3mdev);
 	shared = !tb || port0_tb_is_shared(tb, &binder);
 
 	if (!shared && port0_uses_hash2(sk) &&
-	    port0_tb2s_any(sk, port0_sock_conflicts2, &binder))
+	    port0_tb2s_any(sk, l3mdev, port0_sock_conflicts2, &binder))
 		goto unlock;
 
 	head2 = port0_bhash2_lock(sk, port0_saddr_hash(sk));
-	tb2 = bound ? port0_tb2_of(sk) : port0_tb2_find(head2, sk);
+	tb2 = bound ? port0_tb2_of(sk) : port0_tb2_find(head2, sk, l3mdev);
 	if (shared)
 		conflicts = false;
 	else if (port0_uses_hash2(sk))
@@ -222,7 +227,7 @@ static int port0_tcp_bind(struct sock *sk)
 	err = 0;
 	if (new) {
 		tb = new;
-		port0_tb_link(tb, head, sk);
+		port0_tb_link(tb, head, sk, l3mdev);
 	}
 	if (new2) {
 		tb2 = new2;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "module.h"
 #include "port0_test.h"
 
 FEATURE_FIXTURE(place);
@@ -288,6 +289,62 @@ TEST_F(place, vrf_accepting_for_all)
 	EXPECT_EQ(0, bind_to(second, any, variant->port));
 	EXPECT_EQ(0, bind_to(inside, any, variant->port));
 	expect_port(_metadata, inside, variant->port);
+}
+
+#define L3MDEV_ACCEPT	"/proc/sys/net/ipv4/tcp_l3mdev_accept"
+
+/* bind() on a VRF that gets into the domain of all other devices just then */
+static int bind_while_moved(struct __test_metadata *_metadata, int fd, const char *host,
+			    int port)
+{
+	int err;
+
+	ASSERT_EQ(0, test_module_load("port0_domain"));
+	err = bind_to(fd, host, port);
+	EXPECT_EQ(1, read_number("/sys/module/port0_domain/parameters/moved"));
+	test_module_unload("port0_domain");
+	EXPECT_EQ(0, write_file(L3MDEV_ACCEPT, "0"));
+	return err;
+}
+
+/* Whichever domain the bind() has found, it must be the same one in all that it does. */
+TEST_F(place, moved_while_it_binds)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int outside, inside, second;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	outside = socket_for(_metadata, any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_to(outside, any, variant->port));
+	inside = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_while_moved(_metadata, inside, any, variant->port));
+	expect_port(_metadata, inside, variant->port);
+	second = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, any, variant->port));
+	close(inside);
+	EXPECT_EQ(0, bind_to(second, any, variant->port));
+}
+
+/* The bucket of the VRF stays as long as a socket is in it. */
+TEST_F(place, moved_while_it_joins)
+{
+	const char *any = is_ip6(variant->home) ? "::" : "0.0.0.0";
+	int fd[3], rival, i;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up");
+	for (i = 0; i < 3; i++) {
+		fd[i] = i ? socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port) :
+			    socket_for(_metadata, any, SOCK_STREAM, variant->port);
+		ASSERT_EQ(0, set_int(fd[i], SOL_SOCKET, SO_REUSEADDR, 1));
+	}
+	ASSERT_EQ(0, bind_to(fd[0], any, variant->port));
+	ASSERT_EQ(0, bind_to(fd[1], any, variant->port));
+	ASSERT_EQ(0, bind_while_moved(_metadata, fd[2], any, variant->port));
+	close(fd[1]);
+	rival = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	EXPECT_EQ(-EADDRINUSE, bind_to(rival, any, variant->port));
+	close(fd[2]);
+	EXPECT_EQ(0, bind_to(rival, any, variant->port));
 }
 
 /*
