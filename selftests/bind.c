@@ -358,6 +358,16 @@ TEST_F(bind, user_namespace_with_a_foreign_network)
 	EXPECT_EQ(-EACCES, BIND(SOCKET()));
 }
 
+/* What SO_SNDBUF and SO_RCVBUF have noted in the same place as bind() stays. */
+TEST_F(bind, buffer_locks_stay)
+{
+	ASSERT_EQ(0, lock_buffers(self->fd));
+	if (buffer_locks(self->fd) == -ENOPROTOOPT)
+		SKIP(return, NO_BUFFER_LOCKS);
+	ASSERT_EQ(0, BIND(self->fd));
+	EXPECT_EQ(BOTH_BUFFERS, buffer_locks(self->fd));
+}
+
 TEST_F(bind, reuseaddr)
 {
 	int other = SOCKET();

@@ -509,11 +509,12 @@ def unload_with_options(sock):
 def only_the_initial_user_namespace(family, kind):
     host, kind = LOOPBACK[family], KINDS[kind]
 
-    def by_child(more=0, mark=1):
+    def by_child(more=0, mark=1, user=None):
+        """Mark a socket in a new user namespace, or as another user of this one."""
         child = os.fork()
         if not child:
             status = 99
-            if not libc.unshare(CLONE_NEWUSER | more):
+            if not (os.setuid(user) if user else libc.unshare(CLONE_NEWUSER | more)):
                 with plain_socket(host, kind) as sock:
                     status = {"ok": 0, "EPERM": 1}.get(code(set_mark, sock, mark), 2)
             os._exit(status)
@@ -528,6 +529,7 @@ def only_the_initial_user_namespace(family, kind):
             equal(1, by_child(), "from a user namespace, EPERM")
             equal(1, by_child(CLONE_NEWNET), "also in a network namespace of its own")
             equal(0, by_child(mark=0), "clearing a mark")
+            equal(0, by_child(user=65534), "from the initial one, without a capability")
             with plain_socket(host, kind) as sock:
                 set_mark(sock)
                 sock.bind((host, 0))

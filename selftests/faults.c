@@ -412,6 +412,35 @@ TEST_F(faults, bind_fails_as_on_another_port)
 	}
 }
 
+/*
+ * With a second reference on the file, bind() fails with ENOMEM rather than do without a
+ * watch. Other shortages have another errno.
+ */
+TEST_F(faults, no_bind_without_its_watch)
+{
+	struct scene scene = { .host = variant->host, .type = variant->type };
+	int fd, err, refused = 0;
+	bool failed = true;
+	long nth;
+
+	if (!can_fail())
+		SKIP(return, "this kernel has no fault injection");
+	/* The first bind() of a marked socket also arms hooks, which allocates memory. */
+	close(bound_socket(_metadata, variant->host, variant->type, 0));
+	for (nth = 1; failed; nth++) {
+		ASSERT_GT(MAX_NTH, nth);
+		prepare_shared(&scene);
+		fd = fail_nth(nth);
+		err = bind_to(scene.fd, scene.host, 0);
+		failed = has_failed(fd);
+		refused += err == -ENOMEM;
+		EXPECT_EQ(!err, holds_zero(scene.fd));
+		close(scene.peer);
+		close(scene.fd);
+	}
+	EXPECT_LT(0, refused);
+}
+
 FIXTURE(loading) {
 	struct module_state found;
 	bool on_ftrace;

@@ -478,6 +478,9 @@ FORBIDS = answer_with(0)
 FORBIDS_0 = instruction(0x61, 0x10, USER_PORT) + instruction(0x15, 0, 1) + answer_with(1)
 MOVES_PORT = store(USER_PORT, network(OTHER_PORT)) + answer_with(1)
 MOVES_NEAR = store(USER_PORT, network(1)) + answer_with(1)
+# r0 = the port; if it is not 0, skip the two instructions of store()
+MOVES_0 = (instruction(0x61, 0x10, USER_PORT) + instruction(0x55, 0, 2) +
+           store(USER_PORT, network(OTHER_PORT)) + answer_with(1))
 
 
 @thorough(*FAMILIES)
@@ -526,6 +529,14 @@ def a_program_moves_datagrams(family):
 def a_program_renames_senders(family):
     """The program changes the source port that recvmsg() returns."""
     with unloaded(), Program(family, MOVES_PORT, Program.RECVMSG) as program:
+        fails_often(FAULT, f"{UDP_OVER[family]}: a datagram came from another port", "",
+                    program.code)
+
+
+@test(*(FAMILIES if LONG else FAMILIES[1:]))
+def a_program_renames_port_0(family):
+    """Only datagrams from port 0 seem to come from another port."""
+    with unloaded(), Program(family, MOVES_0, Program.RECVMSG) as program:
         fails_often(FAULT, f"{UDP_OVER[family]}: a datagram came from another port", "",
                     program.code)
 

@@ -713,6 +713,20 @@ def a_mark_outlives_the_module_in_a_table_of_its_own(family):
     marks_outlive_for_sends(family, space_with_a_table())
 
 
+@test(*LOOPBACK.items())
+def a_mark_outlives_the_module_before_another_table(_, host):
+    """The socket is in a table that is neither the first nor the last that is searched."""
+    present()
+    with space_with_a_table(), plain_socket(host, UDP) as marked:
+        set_mark(marked)
+        marked.bind((host, OTHER_PORT))
+        # A newer namespace, which has the table that most have
+        with Namespace():
+            unload()
+            load()
+        equal("ok", code(marked.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
+
+
 def chain_of(port):
     """The chain that an IPv4 UDP socket on this port is in."""
     for line in read("/proc/self/net/udp").splitlines()[1:]:
@@ -760,6 +774,17 @@ def a_mark_outlives_the_module_for_the_first_send(_, host):
             server.sendto(b"z", (host, port))
             equal(True, bool(select.select([client], [], [], IO_TIMEOUT)[0]), "an answer")
             equal(b"z", client.recv(2))
+
+
+@test(*LOOPBACK.items())
+def a_mark_outlives_the_module_for_another_port(_, host):
+    """The hooks that every connection passes wait for the first datagram to port 0."""
+    present()
+    with Namespace(), plain_socket(host, UDP) as client:
+        set_mark(client)
+        armed = armed_since_load()
+        equal("ok", code(client.sendto, b"x", (host, OTHER_PORT)), "sendto() to another port")
+        equal(with_cgroup(SEND), armed(), "hooks")
 
 
 @test(*LOOPBACK.items())

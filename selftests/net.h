@@ -154,6 +154,26 @@ static inline int holds_zero(int fd)
 	return get_int(fd, SOL_IP, IP_BOUND_PORT_ZERO);
 }
 
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK	72	/* since Linux 5.14 */
+#endif
+
+/* The buffers whose size the program has set; the kernel does not change these. */
+#define BOTH_BUFFERS	3
+
+static inline int buffer_locks(int fd)
+{
+	return get_int(fd, SOL_SOCKET, SO_BUF_LOCK);
+}
+
+static inline int lock_buffers(int fd)
+{
+	return set_int(fd, SOL_SOCKET, SO_SNDBUF, 1 << 16) ?:
+	       set_int(fd, SOL_SOCKET, SO_RCVBUF, 1 << 16);
+}
+
+#define NO_BUFFER_LOCKS	"this kernel does not show which buffers are locked"
+
 static inline int set_device(int fd, const char *device)
 {
 	return rc(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, strlen(device)));

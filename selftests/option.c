@@ -699,6 +699,7 @@ TEST_F(smc_ulp, not_on_port_zero)
 	EXPECT_EQ(set_ulp(plain, "tls"), set_ulp(self->fd, "tls"));
 	close(plain);
 	ASSERT_EQ(0, rc(listen(self->fd, 1)));
+	EXPECT_EQ(-ENOENT, hand_to_smc(self->fd));
 	EXPECT_EQ(0, local_port(self->fd));
 	EXPECT_EQ(1, holds_zero(self->fd));
 }

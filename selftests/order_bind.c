@@ -289,6 +289,9 @@ static void others_bind(struct __test_metadata *_metadata, struct late *self)
 	/* TCP searches only the bucket of the address, unless the kernel searches them all. */
 	if (other && !mapped && self->contest->type == SOCK_STREAM)
 		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, other));
+	/* No IPv6 address conflicts with an IPv4 socket, whatever address that has. */
+	if (!is_ip6(host) && have_family_of("::1"))
+		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, "::1"));
 	if (!is_ip6(host) || mapped)
 		return;
 	EXPECT_AT(&self->place, -EADDRINUSE,
@@ -386,6 +389,46 @@ TEST_F(any, bind_after_device)
 		  release_late(_metadata, &bind_, late->port));
 	EXPECT_AT(&late->place, (int)if_nametoindex("lo"),
 		  get_int(late->fd, SOL_SOCKET, SO_BINDTOIFINDEX));
+	expect_filed(_metadata, late->fd, &late->place);
+	close(late->fd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* What SO_SNDBUF and SO_RCVBUF have noted in the socket before the late bind() stays. */
+TEST_F(any, bind_after_buffers)
+{
+	struct late *late = &self->late;
+	struct call bind_ = { .make = do_bind, .host = late->contest->late };
+	long users = wait_for_users(0);
+
+	if (is_older_than(5, 14))
+		SKIP(return, NO_BUFFER_LOCKS);
+	late->no_port = true;
+	tell_about(late, "SO_SNDBUF, SO_RCVBUF and a late bind()");
+	hold_late(_metadata, late, &bind_);
+	win(_metadata, late);
+	EXPECT_AT(&late->place, 0, lock_buffers(late->fd));
+	EXPECT_AT(&late->place, may_succeed(late, &bind_) ? 0 : -EINVAL,
+		  release_late(_metadata, &bind_, late->port));
+	EXPECT_AT(&late->place, BOTH_BUFFERS, buffer_locks(late->fd));
+	expect_filed(_metadata, late->fd, &late->place);
+	close(late->fd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/* Port 1, which the module passes to the kernel instead of 0, is a port like any other. */
+TEST_F(any, bind_to_the_stand_in)
+{
+	struct late *late = &self->late;
+	struct call bind_ = { .make = do_bind, .host = late->contest->host, .port = 1 };
+	long users = wait_for_users(0);
+
+	tell_about(late, "a late bind() to the same address, port 1");
+	hold_late(_metadata, late, &bind_);
+	win(_metadata, late);
+	EXPECT_AT(&late->place, -EINVAL, release_late(_metadata, &bind_, late->port));
 	expect_filed(_metadata, late->fd, &late->place);
 	close(late->fd);
 	settle(_metadata);

@@ -194,6 +194,41 @@ TEST_F(peer_name, disconnected_while_getpeername_waits)
 	close(get.fd);
 }
 
+/* The same, and it is connected again, to another port. */
+TEST_F(peer_name, reconnected_while_getpeername_waits)
+{
+	struct call get = { .make = do_getpeername };
+
+	if (is_older_than(6, 1))
+		SKIP(return, NO_LOCK_FOR_NAMES);
+	get.fd = new_socket(_metadata, variant->host, SOCK_DGRAM);
+	ASSERT_EQ(0, connect_to(get.fd, variant->host, variant->port));
+	call_hold(_metadata, &get, BEFORE_LOCK);
+	EXPECT_EQ(0, connect_to(get.fd, variant->host, OTHER_PORT));
+	EXPECT_EQ(OTHER_PORT, call_release(_metadata, &get));
+	close(get.fd);
+}
+
+/* The peer resets the connection meanwhile. */
+TEST_F(peer_name, reset_while_getpeername_waits)
+{
+	struct call get = { .make = do_getpeername_none };
+	struct link link;
+	char byte;
+
+	if (is_older_than(6, 1))
+		SKIP(return, NO_LOCK_FOR_NAMES);
+	link = link_up(_metadata, variant->host, variant->port);
+	get.fd = link.client;
+	call_hold(_metadata, &get, BEFORE_LOCK);
+	reset_on_close(link.child);
+	close(link.child);
+	EXPECT_EQ(-ECONNRESET, rc(recv(link.client, &byte, 1, 0)));
+	EXPECT_EQ(0, call_release(_metadata, &get));
+	close(link.client);
+	close(link.listener);
+}
+
 /* ---- options of IPv6 sockets ---- */
 
 FIXTURE(v6only) {};

@@ -418,6 +418,25 @@ TEST_F(socket, post_bind_refused_keeps_the_device)
 	expect_port(_metadata, fd, variant->port);
 }
 
+TEST_F(socket, post_bind_refused_keeps_buffer_locks)
+{
+	const int type = BY_FAMILY(POST_BIND);
+	int refuse = EXPECT_SOURCE(type, OTHER_PORT);
+	int fd = socket_for(_metadata, variant->home, variant->type, variant->port);
+
+	if (REFUSED_IS_BOUND(type, refuse))
+		SKIP(return, KEEPS_REFUSED);
+	ASSERT_EQ(0, lock_buffers(fd));
+	if (buffer_locks(fd) == -ENOPROTOOPT)
+		SKIP(return, NO_BUFFER_LOCKS);
+	ON(type, refuse);
+	EXPECT_EQ(-EPERM, bind_to(fd, variant->home, variant->port));
+	OFF(type, refuse);
+	EXPECT_EQ(BOTH_BUFFERS, buffer_locks(fd));
+	EXPECT_EQ(0, bind_to(fd, variant->home, variant->port));
+	expect_port(_metadata, fd, variant->port);
+}
+
 /*
  * The refused address is removed, also if an earlier bind() has set one without a port.
  */
@@ -1160,6 +1179,8 @@ TEST_F(choice, sk_lookup_beside_a_literal_listener)
 	program = steer(_metadata, variant->port, map);
 	link = link_to(_metadata, variant->home, variant->port, steered);
 	talk(_metadata, link.client, link.child);
+	/* It holds port 0 without a mark. */
+	EXPECT_TRUE(variant->port || holds_zero(link.child) == 1);
 
 	second = socket_for(_metadata, variant->home, SOCK_STREAM, variant->port);
 	EXPECT_EQ(-EADDRINUSE, bind_to(second, variant->home, variant->port));

@@ -373,8 +373,8 @@ TEST_F(place, address_of_a_vrf)
 	const bool ip6 = is_ip6(variant->home);
 	const char *address = ip6 ? "2001:db8::1" : "192.0.2.1";
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	int fd, home;
 	size_t i;
-	int fd;
 
 	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up &&"
 	      " ip link add port0a type veth peer name port0b &&"
@@ -385,9 +385,44 @@ TEST_F(place, address_of_a_vrf)
 		fd = socket_on(_metadata, "port0vrf", address, types[i], variant->port);
 		EXPECT_EQ(0, bind_to(fd, address, variant->port));
 		EXPECT_EQ(-EINVAL, bind_to(fd, address, variant->port));
+		/* The caller's namespace has no such device. */
+		home = enter_another_namespace(_metadata);
+		EXPECT_EQ(-EINVAL, bind_to(fd, address, variant->port));
+		go_home(_metadata, home);
 		expect_port(_metadata, fd, variant->port);
 		close(fd);
 	}
+}
+
+/* TCP sockets in a VRF conflict with each other by their addresses, as elsewhere. */
+TEST_F(place, addresses_in_a_vrf)
+{
+	const bool ip6 = is_ip6(variant->home);
+	const char *address = ip6 ? "2001:db8::1" : "192.0.2.1", *any = ip6 ? "::" : "0.0.0.0";
+	int inside, second, wild, outside;
+
+	shell(_metadata, "ip link add port0vrf type vrf table 10 && ip link set port0vrf up &&"
+	      " ip link add port0a type veth peer name port0b &&"
+	      " ip link set port0a master port0vrf && ip link set port0a up");
+	shell(_metadata, ip6 ? "ip addr add 2001:db8::1/64 dev port0a nodad" :
+			       "ip addr add 192.0.2.1/24 dev port0a");
+	inside = socket_on(_metadata, "port0vrf", address, SOCK_STREAM, variant->port);
+	second = socket_on(_metadata, "port0vrf", address, SOCK_STREAM, variant->port);
+	wild = socket_on(_metadata, "port0vrf", any, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, bind_to(inside, address, variant->port));
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, address, variant->port));
+	EXPECT_EQ(-EADDRINUSE, bind_to(wild, any, variant->port));
+	close(inside);
+	EXPECT_EQ(0, bind_to(wild, any, variant->port));
+	EXPECT_EQ(-EADDRINUSE, bind_to(second, address, variant->port));
+
+	/* Outside the VRF, the same address is another one. */
+	outside = socket_for(_metadata, address, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, set_int(outside, SOL_IP, IP_FREEBIND, 1));
+	EXPECT_EQ(0, bind_to(outside, address, variant->port));
+	close(wild);
+	EXPECT_EQ(0, bind_to(second, address, variant->port));
+	expect_port(_metadata, second, variant->port);
 }
 
 /*

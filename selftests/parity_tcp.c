@@ -402,6 +402,42 @@ TEST_F(tcp, reuseport_beside_an_orphan)
 				   variant->port));
 }
 
+/* The same beside a TIME_WAIT, which has no owner. */
+static int beside_a_time_wait(struct __test_metadata *_metadata, const char *home,
+			      const char *second, int port)
+{
+	int listener = socket_for(_metadata, home, SOCK_STREAM, port);
+	int other = socket_for(_metadata, second, SOCK_STREAM, port);
+	int again = socket_for(_metadata, home, SOCK_STREAM, port);
+	int before = time_waits(), err;
+	struct link link;
+
+	ASSERT_EQ(0, set_int(listener, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, set_int(again, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, bind_to(listener, home, port));
+	ASSERT_EQ(0, rc(listen(listener, 8)));
+	/* It does not share the port, so sockets are compared one by one from now on. */
+	ASSERT_EQ(0, bind_to(other, second, port));
+	link = link_to(_metadata, home, port, listener);
+	close(link.child);
+	expect_recv(_metadata, link.client, "");
+	close(link.client);
+	settle(_metadata);
+	EXPECT_EQ(before + 1, time_waits());
+	close(listener);
+	err = bind_to(again, home, port);
+	close(again);
+	close(other);
+	return err;
+}
+
+TEST_F(tcp, reuseport_beside_a_time_wait)
+{
+	EXPECT_EQ(beside_a_time_wait(_metadata, variant->home, variant->second, OTHER_PORT),
+		  beside_a_time_wait(_metadata, variant->home, variant->second,
+				     variant->port));
+}
+
 /* TCP MD5 signatures, whose keys belong to the peers' addresses. */
 TEST_F(tcp, md5_signature)
 {

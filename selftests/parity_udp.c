@@ -162,22 +162,30 @@ TEST_F(udp, cork)
 	}
 }
 
-/* A corked datagram goes to the port of its first part. */
+/*
+ * A corked datagram goes to the port of its first part. Port 1 is what the module passes to
+ * the kernel instead of 0.
+ */
 TEST_F(udp, cork_and_another_port)
 {
+	static const int ports[] = { OTHER_PORT, 1 };
 	struct addr to = addr_of(variant->home, variant->port);
-	struct addr other = addr_of(variant->home, OTHER_PORT);
 	int server = udp_on(_metadata, variant->home, variant->port);
-	int elsewhere = udp_on(_metadata, variant->home, OTHER_PORT);
 	int client = udp_client(_metadata, variant->home, variant->port);
+	size_t i;
 
-	EXPECT_EQ(3, rc(sendto(client, "one", 3, MSG_MORE, &to.sa, to.len)));
-	EXPECT_EQ(3, rc(sendto(client, "two", 3, 0, &other.sa, other.len)));
-	expect_recv(_metadata, server, "onetwo");
-	EXPECT_EQ(5, rc(sendto(client, "three", 5, MSG_MORE, &other.sa, other.len)));
-	EXPECT_EQ(4, rc(sendto(client, "four", 4, 0, &to.sa, to.len)));
-	expect_recv(_metadata, elsewhere, "threefour");
-	EXPECT_EQ(-EAGAIN, rc(recv(server, "", 0, MSG_DONTWAIT)));
+	for (i = 0; i < ARRAY_SIZE(ports); i++) {
+		struct addr other = addr_of(variant->home, ports[i]);
+		int elsewhere = udp_on(_metadata, variant->home, ports[i]);
+
+		EXPECT_EQ(3, rc(sendto(client, "one", 3, MSG_MORE, &to.sa, to.len)));
+		EXPECT_EQ(3, rc(sendto(client, "two", 3, 0, &other.sa, other.len)));
+		expect_recv(_metadata, server, "onetwo");
+		EXPECT_EQ(5, rc(sendto(client, "three", 5, MSG_MORE, &other.sa, other.len)));
+		EXPECT_EQ(4, rc(sendto(client, "four", 4, 0, &to.sa, to.len)));
+		expect_recv(_metadata, elsewhere, "threefour");
+		EXPECT_EQ(-EAGAIN, rc(recv(server, "", 0, MSG_DONTWAIT)));
+	}
 }
 
 TEST_F(udp, source_by_control_data)
@@ -340,6 +348,13 @@ TEST_F(udp, dual_stack_server)
 TEST_F(udp, reuseport_shares_out)
 {
 	share_out(_metadata, variant->home, SOCK_DGRAM, variant->port);
+}
+
+/* For Linux, a client of the wildcard is one of loopback. */
+TEST_F(udp, reuseport_shares_out_any)
+{
+	share_out(_metadata, is_ip6(variant->home) ? "::" : "0.0.0.0", SOCK_DGRAM,
+		  variant->port);
 }
 
 FIXTURE(broadcast) {};

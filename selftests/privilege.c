@@ -335,6 +335,20 @@ TEST_F(privilege, second_bind_from_a_user_namespace)
 	EXPECT_EQ(-EINVAL, bind_to(fd, variant->host, OTHER_PORT));
 }
 
+/* That it has the capability in another network namespace, which it is in, does not count. */
+TEST_F(privilege, from_a_network_that_the_user_namespace_owns)
+{
+	int bound = bound_socket(_metadata, variant->host, variant->type,
+				 variant->port);
+	int fd = socket_for(_metadata, variant->host, variant->type, variant->port);
+
+	set_unprivileged_start(_metadata, variant->port + 1);
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNET))
+		SKIP(return, "no user namespaces");
+	EXPECT_EQ(-EACCES, bind_to(bound, variant->host, variant->port));
+	EXPECT_EQ(-EACCES, bind_to(fd, variant->host, variant->port));
+}
+
 /* In a network namespace of its own it has the capability. */
 TEST_F(privilege, second_bind_where_the_user_namespace_is_the_owner)
 {
