@@ -126,7 +126,7 @@ TEST_F(unspec, connect_of_a_child)
 
 /*
  * The outcome of one sendto(): its result, which socket has received the datagram, and
- * the sender's port
+ * the port that the sender has then: -1 for that of its bind(), -2 for an ephemeral one
  */
 struct outcome {
 	int err, got, port_after;
@@ -160,11 +160,10 @@ static struct outcome try_sendto(struct __test_metadata *_metadata,
 	settle(_metadata);
 	outcome.got = got_one(server) | got_one(other) << 1;
 	outcome.port_after = local_port(fd);
-	if (outcome.port_after == port)
+	if (state == BOUND && outcome.port_after == port)
 		outcome.port_after = -1;
 	else if (is_ephemeral(outcome.port_after))
 		outcome.port_after = -2;
-	/* Only if nothing was bound may the port be 0 on both sides. */
 	close(fd);
 	close(other);
 	close(server);
@@ -197,6 +196,7 @@ TEST_F(unspec, sendto)
 							 families[f], lens[l],
 							 ports[p]);
 					EXPECT_EQ(want.err, got.err);
+					EXPECT_EQ(want.port_after, got.port_after);
 					EXPECT_EQ(want.got, got.got) {
 						TH_LOG("state %d family %d length %d port %d",
 						       state, families[f],
