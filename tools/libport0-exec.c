@@ -38,7 +38,7 @@ static const char *const names[] = {
 /* the settings, LD_PRELOAD, the sockets, and the final NULL */
 #define MORE		(NAMES + 3)
 #define PRELOAD		"LD_PRELOAD"
-#define SOCKETS_SIZE	8192
+#define SOCKETS		PORT0_ENV_SOCKETS "="
 
 /*
  * NAME=VALUE strings, copied, since programs overwrite their environment's
@@ -150,10 +150,11 @@ static size_t preload_size(char *const envp[])
 
 /*
  * @envp with what is missing, in @into, which has MORE entries more; @preload and
- * @sockets are memory for two of them. A setting that is in @envp already is that of an
+ * @sockets, of @size bytes, are memory for two of them. A setting that is in @envp already is that of an
  * inner port0-run, which has added to ours.
  */
-static char *const *complete(char *const envp[], char **into, char *preload, char *sockets)
+static char *const *complete(char *const envp[], char **into, char *preload, char *sockets,
+			     size_t size)
 {
 	size_t count = length(envp), n;
 	bool changed = false;
@@ -181,9 +182,9 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 		into[count++] = settings_of[k];
 		changed = true;
 	}
-	strcpy(sockets, PORT0_ENV_SOCKETS "=");
+	strcpy(sockets, SOCKETS);
 	n = strlen(sockets);
-	if (held_write(sockets + n, SOCKETS_SIZE - n)) {
+	if (held_write(sockets + n, size - n)) {
 		n = find(into, count, PORT0_ENV_SOCKETS);
 		into[n] = sockets;
 		count += n == count;
@@ -193,28 +194,39 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 	return changed ? into : envp;
 }
 
-/* A macro, since the memory has to stay on the caller's stack until exec() */
+/*
+ * A macro, since the memory has to stay on the caller's stack until exec(). That stack may
+ * be small: crash handlers run other programs from the stack of sigaltstack().
+ */
 #define COMPLETE(envp)							\
 	({								\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
 		char *preload = alloca(preload_size(envp));		\
-		char *sockets = alloca(SOCKETS_SIZE);			\
+		size_t size = sizeof(SOCKETS) + held_size();		\
+		char *sockets = alloca(size);				\
 									\
-		complete(envp, into, preload, sockets);			\
+		complete(envp, into, preload, sockets, size);		\
 	})
 
 /* The program ---------------------------------------------------------------- */
 
-static void warn_fd(int fd, const char *name, int depth)
+/* Not inlined, so that its buffer is on the stack only if it is needed. */
+static __attribute__((noinline)) void warn(const char *name, const char *obstacle)
 {
 	char reason[REFUSAL_SIZE] = "it ";
+
+	text_add(reason, sizeof(reason), obstacle);
+	text_add(reason, sizeof(reason), ": it runs with the ports that it asks for, not on port 0");
+	report(name, reason);
+}
+
+static void warn_fd(int fd, const char *name, int depth)
+{
 	struct program program;
 
 	program_inspect(fd, &program);
 	if (program.obstacle) {
-		text_add(reason, sizeof(reason), program.obstacle);
-		text_add(reason, sizeof(reason), ": it runs with the ports that it asks for, not on port 0");
-		report(name, reason);
+		warn(name, program.obstacle);
 	} else if (*program.interpreter && depth) {
 		fd = open(program.interpreter, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		if (fd >= 0) {
@@ -243,20 +255,23 @@ static void warn_at(int dir, const char *path)
 
 static void warn_file(const char *file)
 {
-	const char *dirs = getenv("PATH");
-	char path[PATH_MAX];
+	const char *dirs = getenv("PATH") ?: "/bin:/usr/bin";
+	size_t size = strlen(dirs) + strlen(file) + 2;
 	struct stat st;
 
 	if (strchr(file, '/')) {
 		warn_at(AT_FDCWD, file);
 		return;
 	}
-	if (!dirs)
-		dirs = "/bin:/usr/bin";
+	if (size > PATH_MAX)
+		size = PATH_MAX;
+
+	char path[size];
+
 	for (;;) {
 		size_t len = strcspn(dirs, ":");
 
-		if (len + strlen(file) + 2 <= sizeof(path)) {
+		if (len + strlen(file) + 2 <= size) {
 			memcpy(path, dirs, len);
 			strcpy(stpcpy(path + len, len ? "/" : ""), file);
 			if (!access(path, X_OK) && !stat(path, &st) && S_ISREG(st.st_mode)) {
@@ -403,7 +418,8 @@ SPAWN(pidfd_spawnp, int, warn_file(file))
 static void complete_own(void)
 {
 	const char *others = getenv(PRELOAD), *where, *old;
-	char sockets[SOCKETS_SIZE];
+	size_t size = held_size();
+	char *sockets = alloca(size);
 
 	if (!*library)
 		return;
@@ -419,7 +435,7 @@ static void complete_own(void)
 		if (settings_of[n])
 			setenv(names[n], settings_of[n] + strlen(names[n]) + 1, 0);
 	}
-	if (held_write(sockets, sizeof(sockets))) {
+	if (held_write(sockets, size)) {
 		old = getenv(PORT0_ENV_SOCKETS);
 		if (!old || strcmp(old, sockets))
 			setenv(PORT0_ENV_SOCKETS, sockets, 1);

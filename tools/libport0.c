@@ -40,6 +40,8 @@
 #define MAX_INHERITED	64
 /* The longest entry that held_write() writes */
 #define MAX_ENTRY	100
+/* The most that held_write() writes, since an environment's size is limited */
+#define MAX_WRITTEN	8192
 /* Descriptors that are searched for a socket that dup2() has moved */
 #define MAX_MOVED	1024
 #define MAX_NOTES	8192
@@ -591,6 +593,22 @@ static bool holds(enum kind kind, const struct place *place)
 			return true;
 	}
 	return false;
+}
+
+/**
+ * held_size - find out how much memory held_write() needs
+ *
+ * Return: the size, which is small if this program has no socket on port 0.
+ */
+size_t held_size(void)
+{
+	size_t size = 1;
+
+	for (struct held *h = held; h < held + MAX_HELD; h++) {
+		if (__atomic_load_n(&h->state, __ATOMIC_RELAXED) != FREE)
+			size += MAX_ENTRY;
+	}
+	return size < MAX_WRITTEN ? size : MAX_WRITTEN;
 }
 
 /* The numbers of an entry, in the order in which they are written */

@@ -67,6 +67,7 @@ void note_put(uint64_t key, uint16_t value);
 int note_get(uint64_t key);
 
 /* Sockets on port 0 that this program has bound, as text; see settings.h. */
+size_t held_size(void);
 size_t held_write(char *buf, size_t size);
 
 #endif /* PORT0_LIBPORT0_H */

@@ -1312,6 +1312,59 @@ int main(int argc, char **argv)
     says(done.stderr, "statically linked")
 
 
+def test_stack_of_a_signal_handler():
+    """A crash handler starts a debugger from the stack of sigaltstack(), which has 8192 bytes."""
+    source = """
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char *program;
+static int how;
+static void on_signal(int number)
+{
+	char *const argv[] = { program, NULL }, *const envp[] = { "A=b", NULL };
+	int status;
+
+	(void)number;
+	if (!fork()) {
+		if (!how)
+			execve(program, argv, envp);
+		else if (how == 1)
+			execvp(program, argv);
+		else
+			execl(program, program, NULL);
+		_exit(1);
+	}
+	wait(&status);
+	_exit(status ? 1 : 0);
+}
+int main(int argc, char **argv)
+{
+	/* The lower half cannot be written to. */
+	char *memory = mmap(NULL, 2 * 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_ONSTACK };
+	stack_t stack = { .ss_sp = memory + 8192, .ss_size = 8192 };
+
+	if (argc != 3 || memory == MAP_FAILED || mprotect(memory + 8192, 8192, PROT_READ | PROT_WRITE) ||
+	    sigaltstack(&stack, NULL) || sigaction(SIGUSR1, &action, NULL))
+		return 2;
+	program = argv[1];
+	how = atoi(argv[2]);
+	raise(SIGUSR1);
+	return 3;
+}
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-x", "c", "-o", program, "-", input=source)
+        for how in ("0", "1", "2"):
+            for name in ("/bin/true", "true")[:1 + (how == "1")]:
+                run(RUN, "--to", "1", program, name, how)
+
+
 @needs_module
 def test_what_is_set_in_an_environment_stays():
     said = python("import os; os.execve('/usr/bin/env', ['env'], {'A': '1', 'LD_PRELOAD': '', 'B': '2'})",
