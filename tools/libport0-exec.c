@@ -236,10 +236,18 @@ static void warn_fd(int fd, const char *name, int depth)
 	}
 }
 
+static void warn_open(int fd, const char *name)
+{
+	int cancel = hold_cancel();
+
+	warn_fd(fd, name, 4);
+	allow_cancel(cancel);
+}
+
 /* Tell the user which program will not be on port 0. errno is not changed. */
 static void warn_at(int dir, const char *path)
 {
-	int err = errno, fd;
+	int err = errno, cancel = hold_cancel(), fd;
 
 	if (*library && path && !faccessat(dir, path, X_OK, 0)) {
 		fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -250,6 +258,7 @@ static void warn_at(int dir, const char *path)
 			close(fd);
 		}
 	}
+	allow_cancel(cancel);
 	errno = err;
 }
 
@@ -321,7 +330,7 @@ EXPORT int execvp(const char *file, char *const argv[])
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
 	settings_read();
-	warn_fd(fd, "fexecve", 4);
+	warn_open(fd, "fexecve");
 	return (int)syscall(SYS_execveat, fd, "", argv, COMPLETE(envp), AT_EMPTY_PATH);
 }
 
@@ -329,7 +338,7 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 {
 	settings_read();
 	if (flags & AT_EMPTY_PATH && !*path)
-		warn_fd(dir, "execveat", 4);
+		warn_open(dir, "execveat");
 	else
 		warn_at(dir, path);
 	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp), flags);

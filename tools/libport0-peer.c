@@ -280,7 +280,7 @@ static bool has_duplicate(int fd)
 		kept = (size_t)(end - text) < length - 1 ? (size_t)(end - text) : length - 1;
 		memmove(text, end - kept, kept);
 	}
-	close(file);
+	syscall(SYS_close, file);	/* close() is a cancellation point */
 	return found > 1;
 }
 

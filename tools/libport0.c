@@ -157,6 +157,32 @@ __attribute__((constructor)) void settings_read(void)
 	__atomic_store_n(&ready, true, __ATOMIC_RELEASE);
 }
 
+/* Cancellation -------------------------------------------------------------- */
+
+/**
+ * hold_cancel - begin to use calls that are cancellation points, such as open()
+ *
+ * Callers of bind() and exec(), which are none, do not expect to end there.
+ *
+ * Return: what allow_cancel() needs. errno is not changed.
+ */
+int hold_cancel(void)
+{
+	int before = PTHREAD_CANCEL_ENABLE;
+
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+	return before;
+}
+
+/**
+ * allow_cancel - the thread may be cancelled again, if it could be before
+ * @before: what hold_cancel() has returned
+ */
+void allow_cancel(int before)
+{
+	pthread_setcancelstate(before, NULL);
+}
+
 /* Messages ------------------------------------------------------------------ */
 
 /*
@@ -209,9 +235,11 @@ void report(const char *what, const char *reason)
 void report_option(const char *what, int err)
 {
 	char reason[REFUSAL_SIZE] = "";
+	int cancel = hold_cancel();
 
 	refusal_of_option(reason, sizeof(reason), err);
 	report(what, reason);
+	allow_cancel(cancel);
 	errno = err;
 }
 
@@ -725,8 +753,12 @@ int bind_literal(int fd, const struct sockaddr *addr, socklen_t len, const char 
 		attempt.domain = ask(fd, SOL_SOCKET, SO_DOMAIN);
 		attempt.type = ask(fd, SOL_SOCKET, SO_TYPE);
 		attempt.protocol = ask(fd, SOL_SOCKET, SO_PROTOCOL);
-		if (what)
+		if (what) {
+			int cancel = hold_cancel();
+
 			refusal_of_bind(reason, sizeof(reason), err, &attempt);
+			allow_cancel(cancel);
+		}
 		if (*reason)
 			report(what, reason);
 	}

@@ -46,6 +46,8 @@ void rights_settings_read(void);
 bool has(const ports set, int port);
 void read_ports(const char *text, ports set);
 unsigned long long read_number(const char **text);
+int hold_cancel(void);
+void allow_cancel(int before);
 void report(const char *what, const char *reason);
 void report_option(const char *what, int err);
 

@@ -1312,6 +1312,63 @@ int main(int argc, char **argv)
     says(done.stderr, "statically linked")
 
 
+def test_no_new_cancellation_points():
+    """A thread that is to be cancelled gets through exec() and bind(), as without the library."""
+    source = """
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static char *const argv[] = { "true", NULL }, *const envp[] = { NULL };
+static int how, done;
+static void *work(void *nothing)
+{
+	struct sockaddr_in addr = { .sin_family = AF_INET };
+	int fd = how < 4 ? open("/bin/true", O_RDONLY) : socket(AF_INET, SOCK_STREAM, 0);
+	pid_t pid;
+
+	pthread_cancel(pthread_self());
+	if (!how)
+		execve("/bin/true", argv, envp);
+	else if (how == 1)
+		execvp("true", argv);
+	else if (how == 2)
+		fexecve(fd, argv, envp);
+	else if (how == 3)
+		posix_spawn(&pid, "/bin/true", NULL, NULL, argv, envp);
+	else
+		bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+	done = how > 2;
+	return nothing;
+}
+int main(int argc, char **argv)
+{
+	pthread_t thread;
+
+	how = argc > 1 ? atoi(argv[1]) : 0;
+	pthread_create(&thread, NULL, work, NULL);
+	pthread_join(thread, NULL);
+	while (wait(NULL) > 0)
+		;
+	return !done;
+}
+"""
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_MAP": "0"}
+    # To say why it gets EPERM, the library reads files.
+    refuse = INHIBITED + "seccomp('setsockopt', errno.EPERM); os.execv(sys.argv[1], sys.argv[1:])"
+    with tempfile.TemporaryDirectory() as directory:
+        program = os.path.join(directory, "program")
+        run("cc", "-O2", "-pthread", "-x", "c", "-o", program, "-", input=source)
+        for how in range(5):
+            run(program, str(how), env=env)
+        run(sys.executable, "-c", refuse, program, "4", env=env)
+
+
 def test_stack_of_a_signal_handler():
     """A crash handler starts a debugger from the stack of sigaltstack(), which has 8192 bytes."""
     source = """
