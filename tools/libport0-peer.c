@@ -114,7 +114,7 @@ static void remember_peer(int fd, const struct sockaddr *addr, int port)
 /*
  * Give a reply from port 0 the port that the program has sent to: a program
  * that checks the source would otherwise drop it. @room: size of the program's
- * address buffer; @len: the length that the kernel has stored.
+ * address buffer; @len: the length that the kernel has stored. errno is not changed.
  */
 static void rename_peer(int fd, struct sockaddr *addr, socklen_t room, socklen_t len)
 {
@@ -127,14 +127,15 @@ static void rename_peer(int fd, struct sockaddr *addr, socklen_t room, socklen_t
 	if (len > room)
 		len = room;
 	if (len < offsetof(struct sockaddr_in, sin_addr) || in->sin_port ||
-	    (addr->sa_family != AF_INET && addr->sa_family != AF_INET6) ||
-	    kind_of(fd) != KIND_UDP)
+	    (addr->sa_family != AF_INET && addr->sa_family != AF_INET6))
 		return;
-	memcpy(&whole, addr, len < sizeof(whole) ? len : sizeof(whole));
-	port = note_get(peer_key(fd, (struct sockaddr *)&whole));
-	if (port < 0)
-		port = note_get(peer_key(fd, NULL));
-	in->sin_port = htons((uint16_t)(port < 0 ? settings.reached_name : port));
+	if (kind_of(fd) == KIND_UDP) {
+		memcpy(&whole, addr, len < sizeof(whole) ? len : sizeof(whole));
+		port = note_get(peer_key(fd, (struct sockaddr *)&whole));
+		if (port < 0)
+			port = note_get(peer_key(fd, NULL));
+		in->sin_port = htons((uint16_t)(port < 0 ? settings.reached_name : port));
+	}
 	errno = err;
 }
 
@@ -536,6 +537,7 @@ static int send_messages(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigne
 			 int flags)
 {
 	unsigned int done = 0;
+	int err = errno;
 
 	if (count > MAX_MESSAGES)
 		count = MAX_MESSAGES;
@@ -545,12 +547,14 @@ static int send_messages(sendmmsg_fn *next, int fd, struct mmsghdr *vec, unsigne
 		unsigned int some = count - done < BATCH ? count - done : BATCH;
 		int sent = send_batch(next, fd, vec + done, some, flags);
 
-		if (sent < 0)
-			return done ? (int)done : -1;
-		done += (unsigned int)sent;
-		if ((unsigned int)sent < some)
+		if (sent < 0 && !done)
+			return -1;
+		if (sent > 0)
+			done += (unsigned int)sent;
+		if (sent < (int)some)
 			break;
 	}
+	errno = err;	/* A later message may have failed. */
 	return (int)done;
 }
 

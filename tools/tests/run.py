@@ -932,10 +932,17 @@ b.bind(('127.0.0.1', 0)); a.connect(b.getsockname()); b.connect(a.getsockname())
 addr, data, size = ctypes.create_string_buffer(128), ctypes.create_string_buffer(9), ctypes.c_uint(128)
 vec, keep = messages(1, bytes(28), None)
 vec[0].hdr.name, vec[0].hdr.namelen = None, 0
+# one more than the library sends at a time; the last one cannot be sent
+many, kept = messages(9, packed(a.family, *b.getsockname()), [b'x'] * 9)
+many[8].hdr.name = 1
+# A raw socket has no ports: it receives from port 0.
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253); raw.sendto(b'x', ('127.0.0.1', 0))
 peek = 2
 for call in (lambda: libc.sendto(a.fileno(), data, 9, 0, None, 0), lambda: libc.sendmsg(a.fileno(), vec, 0),
              lambda: libc.sendmmsg(a.fileno(), vec, 1, 0), lambda: libc.recvmsg(b.fileno(), vec, peek),
+             lambda: libc.sendmmsg(a.fileno(), many, 9, 0),
              lambda: libc.recvfrom(b.fileno(), data, 9, peek, addr, ctypes.byref(size)),
+             lambda: libc.recvfrom(raw.fileno(), data, 9, peek, addr, ctypes.byref(size)),
              lambda: libc.recvmmsg(b.fileno(), vec, 1, peek, None),
              lambda: libc.getpeername(b.fileno(), addr, ctypes.byref(size)),
              lambda: libc.getsockname(b.fileno(), addr, ctypes.byref(size)),
@@ -946,7 +953,7 @@ for call in (lambda: libc.sendto(a.fileno(), data, 9, 0, None, 0), lambda: libc.
 """
     env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
     for settings in ({"PORT0_TO": "5353"}, {"PORT0_CLIENT": "1"}):
-        assert run(sys.executable, "-c", code, env={**env, **settings}).stdout == "4711\n" * 9
+        assert run(sys.executable, "-c", code, env={**env, **settings}).stdout == "4711\n" * 11
 
 
 @needs_module
