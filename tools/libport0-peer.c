@@ -84,7 +84,10 @@ void peer_settings_read(void)
 
 /* The port that a reply is given back under ---------------------------------- */
 
-/* Key of a note: for a socket and an address, or for a socket alone. */
+/*
+ * Key of a note: for a socket and an address, or for a socket alone. An IPv6 socket may
+ * send to an IPv4 address, and receives from the v4-mapped one.
+ */
 static uint64_t peer_key(int fd, const struct sockaddr *addr)
 {
 	const struct sockaddr_in6 *in6 = (const void *)addr;
@@ -96,6 +99,10 @@ static uint64_t peer_key(int fd, const struct sockaddr *addr)
 	if (addr && addr->sa_family == AF_INET6) {
 		bytes = in6->sin6_addr.s6_addr;
 		count = sizeof(in6->sin6_addr);
+		if (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr)) {
+			bytes += 12;
+			count = 4;
+		}
 	} else if (addr) {
 		bytes = (const uint8_t *)&in->sin_addr;
 		count = sizeof(in->sin_addr);

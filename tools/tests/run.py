@@ -846,6 +846,23 @@ for how in ('sendto', 'sendmsg', 'sendmmsg', 'connect'):
         assert python(code, "--to", "5353").stdout == "5353\n" * 4
 
 
+def test_to_by_ipv4_address():
+    """An IPv6 socket may also send to an IPv4 address; its peers are v4-mapped."""
+    code = CALLS + """
+import struct
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.settimeout(20); s.bind(('::', 9000))
+hosts = ('127.0.0.1', 5353), ('127.0.0.2', 5354)
+for host, number in hosts: libc.sendto(s.fileno(), b'x', 1, 0, packed(socket.AF_INET, host, number), 16)
+# Without the module, nothing was sent; these are the replies nevertheless.
+for host, _ in hosts:
+    raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP); raw.bind((host, 0))
+    raw.sendto(struct.pack('!HHHH', 0, 9000, 9, 0) + b'y', ('127.0.0.1', 0))
+    print(*s.recvfrom(9)[1][:2])
+"""
+    said = python(code, "--to", "5353-5354").stdout
+    assert said == "::ffff:127.0.0.1 5353\n::ffff:127.0.0.2 5354\n", said
+
+
 @needs_module
 def test_to_many_messages():
     """More messages than fit in one call, to several ports; the kernel refuses one of them."""
