@@ -151,10 +151,11 @@ static size_t preload_size(char *const envp[])
 /*
  * @envp with what is missing, in @into, which has MORE entries more; @preload and
  * @sockets, of @size bytes, are memory for two of them. A setting that is in @envp already is that of an
- * inner port0-run, which has added to ours.
+ * inner port0-run, which has added to ours. @without: the program would not start with
+ * the library.
  */
 static char *const *complete(char *const envp[], char **into, char *preload, char *sockets,
-			     size_t size)
+			     size_t size, bool without)
 {
 	size_t count = length(envp), n;
 	bool changed = false;
@@ -167,7 +168,18 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
 	n = find(into, count, PRELOAD);
 	if (n < count)
 		others = value_of(into[n], PRELOAD);
-	if (!find_library(others, &where)) {
+	if (without) {
+		size_t len = find_library(others, &where);
+
+		if (len) {
+			char *end = mempcpy(stpcpy(preload, PRELOAD "="), others,
+					    (size_t)(where - others));
+
+			strcpy(end, where + len + !!where[len]);
+			into[n] = preload;
+			changed = true;
+		}
+	} else if (!find_library(others, &where)) {
 		char *end = stpcpy(stpcpy(preload, PRELOAD "="), library);
 
 		if (others && *others)
@@ -198,14 +210,14 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
  * A macro, since the memory has to stay on the caller's stack until exec(). That stack may
  * be small: crash handlers run other programs from the stack of sigaltstack().
  */
-#define COMPLETE(envp)							\
+#define COMPLETE(envp, without)						\
 	({								\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
 		char *preload = alloca(preload_size(envp));		\
 		size_t size = sizeof(SOCKETS) + held_size();		\
 		char *sockets = alloca(size);				\
 									\
-		complete(envp, into, preload, sockets, size);		\
+		complete(envp, into, preload, sockets, size, without);	\
 	})
 
 /* The program ---------------------------------------------------------------- */
@@ -220,7 +232,12 @@ static __attribute__((noinline)) void warn(const char *name, const char *obstacl
 	report(name, reason);
 }
 
-static void warn_fd(int fd, const char *name, int depth)
+/*
+ * These tell the user which program will not be on port 0. They return true if it would
+ * not even start with the library: another C library than ours may stop if it does not
+ * find all symbols.
+ */
+static bool warn_fd(int fd, const char *name, int depth)
 {
 	struct program program;
 
@@ -230,23 +247,26 @@ static void warn_fd(int fd, const char *name, int depth)
 	} else if (*program.interpreter && depth) {
 		fd = open(program.interpreter, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 		if (fd >= 0) {
-			warn_fd(fd, program.interpreter, depth - 1);
+			program.other_libc = warn_fd(fd, program.interpreter, depth - 1);
 			close(fd);
 		}
 	}
+	return program.other_libc;
 }
 
-static void warn_open(int fd, const char *name)
+static bool warn_open(int fd, const char *name)
 {
 	int cancel = hold_cancel();
+	bool other_libc = warn_fd(fd, name, 4);
 
-	warn_fd(fd, name, 4);
 	allow_cancel(cancel);
+	return other_libc;
 }
 
-/* Tell the user which program will not be on port 0. errno is not changed. */
-static void warn_at(int dir, const char *path)
+/* errno is not changed. */
+static bool warn_at(int dir, const char *path)
 {
+	bool other_libc = false;
 	int err = errno, cancel = hold_cancel(), fd;
 
 	if (*library && path && !faccessat(dir, path, X_OK, 0)) {
@@ -254,24 +274,23 @@ static void warn_at(int dir, const char *path)
 		if (fd < 0)
 			fd = openat(dir, path, O_PATH | O_CLOEXEC);
 		if (fd >= 0) {
-			warn_fd(fd, path, 4);
+			other_libc = warn_fd(fd, path, 4);
 			close(fd);
 		}
 	}
 	allow_cancel(cancel);
 	errno = err;
+	return other_libc;
 }
 
-static void warn_file(const char *file)
+static bool warn_file(const char *file)
 {
 	const char *dirs = getenv("PATH") ?: "/bin:/usr/bin";
 	size_t size = strlen(dirs) + strlen(file) + 2;
 	struct stat st;
 
-	if (strchr(file, '/')) {
-		warn_at(AT_FDCWD, file);
-		return;
-	}
+	if (strchr(file, '/'))
+		return warn_at(AT_FDCWD, file);
 	if (size > PATH_MAX)
 		size = PATH_MAX;
 
@@ -283,13 +302,11 @@ static void warn_file(const char *file)
 		if (len + strlen(file) + 2 <= size) {
 			memcpy(path, dirs, len);
 			strcpy(stpcpy(path + len, len ? "/" : ""), file);
-			if (!access(path, X_OK) && !stat(path, &st) && S_ISREG(st.st_mode)) {
-				warn_at(AT_FDCWD, path);
-				return;
-			}
+			if (!access(path, X_OK) && !stat(path, &st) && S_ISREG(st.st_mode))
+				return warn_at(AT_FDCWD, path);
 		}
 		if (!dirs[len])
-			return;
+			return false;
 		dirs += len + 1;
 	}
 }
@@ -298,9 +315,11 @@ static void warn_file(const char *file)
 
 EXPORT int execve(const char *path, char *const argv[], char *const envp[])
 {
+	bool without;
+
 	settings_read();
-	warn_at(AT_FDCWD, path);
-	return (int)syscall(SYS_execve, path, argv, COMPLETE(envp));
+	without = warn_at(AT_FDCWD, path);
+	return (int)syscall(SYS_execve, path, argv, COMPLETE(envp, without));
 }
 
 EXPORT int execv(const char *path, char *const argv[])
@@ -311,15 +330,16 @@ EXPORT int execv(const char *path, char *const argv[])
 EXPORT int execvpe(const char *file, char *const argv[], char *const envp[])
 {
 	int err = errno;
+	bool without;
 
 	settings_read();
-	warn_file(file);
+	without = warn_file(file);
 	if (!next_execvpe) {
 		errno = ENOSYS;
 		return -1;
 	}
 	errno = err;
-	return next_execvpe(file, argv, COMPLETE(envp));
+	return next_execvpe(file, argv, COMPLETE(envp, without));
 }
 
 EXPORT int execvp(const char *file, char *const argv[])
@@ -329,19 +349,23 @@ EXPORT int execvp(const char *file, char *const argv[])
 
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
+	bool without;
+
 	settings_read();
-	warn_open(fd, "fexecve");
-	return (int)syscall(SYS_execveat, fd, "", argv, COMPLETE(envp), AT_EMPTY_PATH);
+	without = warn_open(fd, "fexecve");
+	return (int)syscall(SYS_execveat, fd, "", argv, COMPLETE(envp, without), AT_EMPTY_PATH);
 }
 
 EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
 {
+	bool without;
+
 	settings_read();
 	if (flags & AT_EMPTY_PATH && !*path)
-		warn_open(dir, "execveat");
+		without = warn_open(dir, "execveat");
 	else
-		warn_at(dir, path);
-	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp), flags);
+		without = warn_at(dir, path);
+	return (int)syscall(SYS_execveat, dir, path, argv, COMPLETE(envp, without), flags);
 }
 
 /* Collect the arguments after @first, which end with NULL. */
@@ -406,11 +430,13 @@ EXPORT int name(type *child, const char *file,				\
 		const posix_spawnattr_t *attr, char *const argv[],	\
 		char *const envp[])					\
 {									\
+	bool without;							\
+									\
 	settings_read();						\
-	warn;								\
+	without = warn;							\
 	if (!next_##name)						\
 		return ENOSYS;						\
-	return next_##name(child, file, actions, attr, argv, COMPLETE(envp)); \
+	return next_##name(child, file, actions, attr, argv, COMPLETE(envp, without)); \
 }
 
 SPAWN(posix_spawn, pid_t, warn_at(AT_FDCWD, file))

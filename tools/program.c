@@ -145,11 +145,12 @@ static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
 	}
 	if (!*linker && is_linker(fd))
 		return;
+	p->other_libc = *linker && own_linker() && strcmp(base(linker), base(own_linker()));
 	if (!*linker)
 		p->obstacle = "is statically linked, so it cannot load libport0.so";
 	else if (go)
 		p->obstacle = "is a Go program, which makes its system calls without the C library";
-	else if (own_linker() && strcmp(base(linker), base(own_linker())))
+	else if (p->other_libc)
 		p->obstacle = "has another C library than libport0.so, which it cannot load";
 }
 

@@ -176,6 +176,33 @@ def test_program_of_another_c_library_is_refused():
         says(run(RUN, program, status=126).stderr, "another C library", "--listen ADDR --fd")
 
 
+def test_program_of_another_c_library_is_started_without_the_library():
+    """musl ends such a program: it does not find all symbols that the library needs."""
+    source = """
+#include <stdio.h>
+#include <stdlib.h>
+int main(void) { puts(getenv("LD_PRELOAD") ?: ""); return 0; }
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        # It only looks like one.
+        linker, program = (os.path.join(directory, name) for name in ("ld-other.so.1", "program"))
+        script = os.path.join(directory, "script")
+        interpreter = run("sh", "-c", "ldd /bin/sh | sed -n 's/^[[:space:]]*\\(\\/[^ ]*\\).*/\\1/p'").stdout.strip()
+        os.symlink(interpreter, linker)
+        run("cc", "-x", "c", "-o", program, f"-Wl,--dynamic-linker={linker}", "-", input=source)
+        with open(script, "w", encoding="ascii") as f:
+            f.write(f"#!{program}\n")
+        os.chmod(script, 0o755)
+        for name in (program, script):
+            for how in ("exec $0", "env -u LD_PRELOAD $0; true", f"{sys.executable} -c 'import subprocess, sys\n"
+                        "subprocess.run([sys.argv[1]], close_fds=False)' $0"):
+                said = run(RUN, "--to", "1", "sh", "-c", how, name)
+                assert said.stdout == "\n", said
+                says(said.stderr, program, "another C library")
+            said = run(RUN, "--to", "1", "sh", "-c", "LD_PRELOAD=/a/x.so:$LD_PRELOAD:/b/y.so exec $0", name)
+            assert said.stdout == "/a/x.so:/b/y.so\n", said
+
+
 def test_setuid_bit_without_effect():
     """On a file system that is mounted nosuid, the program does not change its user,
     and loads the library."""
