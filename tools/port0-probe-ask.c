@@ -453,7 +453,8 @@ static void ask_connection(int fd, const struct test *test, int64_t end, struct 
 		}
 		got += (size_t)more;
 		text[got] = '\0';
-		if (is_answer(text, &question, test, result) && strchr(text, '\n'))
+		/* Before its end has come, a part of the answer may look like a whole one. */
+		if (strchr(text, '\n') && is_answer(text, &question, test, result))
 			return;
 		if (strchr(text, '\n') || got == sizeof(text) - 1) {
 			result->verdict = OTHER;

@@ -500,6 +500,20 @@ def test_another_program_answers():
         says(report["to 0"][0]["text"], "it connects, then nothing comes")
 
 
+def test_part_of_an_answer():
+    """Without the end of its line, the number of the port may be a part of it."""
+    with entered("server"), socket.create_server(("", CONTROL)) as listener:
+        listener.settimeout(60)
+        probe = subprocess.Popen(inside("client", PROBE, "--json", "--tcp", "--to", "--timeout", str(SILENCE),
+                                        SERVER[4]), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with listener.accept()[0] as s:
+            s.sendall(b"port0-probe: " + s.recv(100).split()[1] + b" 10.0.1.1 1")
+            said, _ = probe.communicate(timeout=60)
+    control = json.loads(said)["addresses"][0]["tests"][0]
+    assert probe.returncode == 2 and control["verdict"] == "silent" and "seen" not in control, said
+    says(control["text"], "it connects, then nothing comes")
+
+
 # ---- filters on the way ----
 
 def of_all(test):
