@@ -38,6 +38,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -258,6 +259,21 @@ static int find_place(const struct stat *st)
 	return -1;
 }
 
+/*
+ * Gets the numbers of a file that need not be a namespace. Unlike fstat() this does not
+ * wait for a FUSE that never answers. Returns 0, or -1 with errno.
+ */
+static int look_at_file(int fd, const char *path, struct stat *st)
+{
+	struct statx now;
+
+	if (statx(fd, path, AT_STATX_DONT_SYNC | (*path ? 0 : AT_EMPTY_PATH), STATX_INO, &now))
+		return -1;
+	*st = (struct stat) { .st_dev = makedev(now.stx_dev_major, now.stx_dev_minor),
+			      .st_ino = now.stx_ino };
+	return 0;
+}
+
 /* List the sockets of the namespace of @fd, unless that was done before. */
 static int visit(int fd, const char *name, pid_t pid)
 {
@@ -308,7 +324,7 @@ static int open_namespace(const char *path)
 
 	if (file < 0)
 		return -1;
-	if (!fstat(file, &st) && st.st_dev == places.at[0].dev) {
+	if (!look_at_file(file, "", &st) && st.st_dev == places.at[0].dev) {
 		name = format("/proc/self/fd/%d", file);
 		fd = open(name, O_RDONLY | O_CLOEXEC);
 		error = errno;
@@ -327,7 +343,7 @@ static int visit_file(const char *path, const char *name, pid_t pid)
 	struct stat st;
 	int fd, n;
 
-	if (!stat(path, &st)) {
+	if (!look_at_file(AT_FDCWD, path, &st)) {
 		n = find_place(&st);
 		if (n >= 0 && (!pid || places.at[n].pid) && (!name || places.at[n].name))
 			return 0;
@@ -461,16 +477,47 @@ static void add_socket(int fd, pid_t pid)
 	ADD(entries, e);
 }
 
-/* The protocol of a socket can be read without its descriptor. */
-static bool is_tcp_or_udp(int dir, int number)
+/*
+ * Returns 0 if the file is no socket. A path of /proc/self/fd is a link to its target
+ * only as long as the descriptor is open.
+ */
+static ino_t socket_inode(int dir, const char *name)
 {
-	char path[64], proto[32] = "";
+	char target[64];
+	uintmax_t inode;
+	ssize_t len = readlinkat(dir, name, target, sizeof(target) - 1);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d/%d", dir, number);
-	if (getxattr(path, "system.sockprotoname", proto, sizeof(proto) - 1) < 0)
-		return errno == ENOTSUP;
-	return !strcmp(proto, "TCP") || !strcmp(proto, "TCPv6") ||
-	       !strcmp(proto, "UDP") || !strcmp(proto, "UDPv6");
+	if (len < 0)
+		return 0;
+	target[len] = '\0';
+	return sscanf(target, "socket:[%ju]", &inode) == 1 ? (ino_t)inode : 0;
+}
+
+/*
+ * The protocol of a socket can be read without its descriptor. The process may replace
+ * the socket by another file at any time, such as one of a FUSE that never answers: so
+ * what is looked at is held, and is a socket. Returns its inode, or 0 if it is no TCP or
+ * UDP socket.
+ */
+static ino_t tcp_or_udp(int dir, const char *name)
+{
+	int file = openat(dir, name, O_PATH | O_CLOEXEC);
+	char path[64], proto[32] = "";
+	ino_t inode;
+	bool known;
+
+	if (file < 0)
+		return 0;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file);
+	inode = socket_inode(AT_FDCWD, path);
+	known = inode && getxattr(path, "system.sockprotoname", proto, sizeof(proto) - 1) >= 0;
+	if (inode && !known && errno != ENOTSUP)
+		inode = 0;
+	close(file);
+	if (known && strcmp(proto, "TCP") && strcmp(proto, "TCPv6") &&
+	    strcmp(proto, "UDP") && strcmp(proto, "UDPv6"))
+		return 0;
+	return inode;
 }
 
 /* Returns false if it could not be looked at. */
@@ -503,8 +550,8 @@ static bool look_at_descriptors(const char *path, pid_t pid, int pidfd)
 		return errno == ENOENT || errno == ESRCH;
 	while ((d = readdir(dir))) {
 		char target[64], *file;
-		uintmax_t inode;
 		ssize_t len;
+		ino_t inode;
 
 		if (!isdigit(d->d_name[0]))
 			continue;
@@ -518,9 +565,10 @@ static bool look_at_descriptors(const char *path, pid_t pid, int pidfd)
 			file = format("%s/%s", path, d->d_name);
 			all &= !visit_file(file, NULL, 0);
 			free(file);
-		} else if (sscanf(target, "socket:[%ju]", &inode) == 1 &&
-			   is_tcp_or_udp(dirfd(dir), atoi(d->d_name))) {
-			all &= look_at_socket(pidfd, pid, atoi(d->d_name), inode);
+		} else if (!strncmp(target, "socket:[", 8)) {
+			inode = tcp_or_udp(dirfd(dir), d->d_name);
+			if (inode)
+				all &= look_at_socket(pidfd, pid, atoi(d->d_name), inode);
 		}
 	}
 	closedir(dir);

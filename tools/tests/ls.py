@@ -432,6 +432,58 @@ threading.Thread(target=change, daemon=True).start()
             run_command(LS, status=None, timeout=30)
 
 
+# A file system of this process, which does not answer once it is silent. The numbers are
+# those of <linux/fuse.h>.
+FUSE = """
+import struct
+unshare(0x20000)	# so that the mount ends with this process
+device, silent = os.open("/dev/fuse", os.O_RDWR), False
+check(libc.mount(b"none", b"/", None, 0x44000, None))
+def reply(unique, data=b"", error=0):
+    os.write(device, struct.pack("=IiQ", 16 + len(data), -error, unique) + data)
+def attributes(node):
+    return struct.pack("=6Q10I", node, *[0] * 8, 0o40755 if node == 1 else 0o100644, 1, 0, 0, 0, 4096, 0)
+def answer():
+    while True:
+        _, call, unique, node = struct.unpack_from("=IIQQ", os.read(device, 1 << 20))
+        if call == 26: reply(unique, struct.pack("=4I2H2I2HI28x", 7, 31, 0, 0, 9, 9, 65536, 1, 0, 0, 0))
+        elif call == 1: reply(unique, struct.pack("=4Q2I", 2, 0, 0, 0, 0, 0) + attributes(2))
+        elif call == 14: reply(unique, bytes(16))
+        elif silent and call in (3, 17, 22): pass	# what stat(), statfs() and getxattr() ask
+        elif call == 3: reply(unique, struct.pack("=Q2I", 0, 0, 0) + attributes(node))
+        elif call not in (2, 42): reply(unique, error=38)
+check(libc.mount(b"none", b"/mnt", b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % device))
+threading.Thread(target=answer, daemon=True).start()
+file = os.open("/mnt/file", os.O_RDONLY)
+silent = True
+"""
+
+
+def test_file_system_that_does_not_answer():
+    """A process whose descriptors are a socket or a namespace at one moment and a file of
+    its own FUSE at the next."""
+    if not os.path.exists("/dev/fuse"):
+        return
+    for there in ("socket.socket().detach()", "os.open('/proc/self/ns/net', os.O_RDONLY)"):
+        with holder(FUSE + f"""
+unshare(NEWNET)
+there = {there}
+def change(low):
+    while True:
+        for fd in range(low, low + 50): os.dup2(there, fd)
+        for fd in range(low, low + 50): os.dup2(file, fd)
+for low in (100, 200): threading.Thread(target=change, args=(low,), daemon=True).start()
+""") as changing:
+            for _ in range(20):
+                with subprocess.Popen([LS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+                    try:
+                        child.wait(30)
+                    except subprocess.TimeoutExpired:
+                        changing.kill()	# The child waits for it, and cannot be killed before.
+                        child.kill()
+                        raise
+
+
 @needs_module
 def test_namespace_of_another_user_namespace():
     with holder("libc.system(b'ip link set lo up'); s = [bound(), bound('::1', UDP)]",
