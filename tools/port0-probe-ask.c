@@ -52,6 +52,18 @@ bool same_host(const union address *a, const union address *b)
 	return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
 }
 
+/*
+ * Names of interfaces and control groups may have any bytes. They must get neither to a
+ * terminal nor into JSON as they are.
+ */
+void make_printable(char *text)
+{
+	for (; *text; text++) {
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+	}
+}
+
 /* The address without the port, in one of four static buffers */
 const char *text_of(const union address *address)
 {
@@ -62,6 +74,7 @@ const char *text_of(const union address *address)
 	if (getnameinfo(&address->sa, address_len(address), text, NI_MAXHOST, NULL, 0,
 			NI_NUMERICHOST))
 		strcpy(text, "?");
+	make_printable(text);
 	return text;
 }
 

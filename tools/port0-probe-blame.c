@@ -144,6 +144,7 @@ void blame(enum call call, int err, const struct test *test, char *why, size_t s
 		snprintf(what, sizeof(what), "%s: %s", names[call], err == EPERM ? "EPERM" : "EACCES");
 	if (group)
 		snprintf(program, sizeof(program), "a BPF program of control group %s", group);
+	make_printable(program);
 
 	if (err == EACCES)
 		snprintf(why, size, "%s: %s%s", what, test->source.sa.sa_family ?

@@ -206,6 +206,25 @@ def test_no_such_interface():
         assert len(done.stderr.splitlines()) == 1, done
 
 
+def test_strange_name_of_an_interface():
+    """It is not printed as it is, which a terminal would obey."""
+    strange = b"a\x1b[2J\xff"
+    run(*inside("client", "ip", "link", "add", strange, "type", "veth", "peer", "name", "other"))
+    try:
+        run(*inside("client", "ip", "address", "add", "fe80::5/64", "dev", strange, "nodad"))
+        run(*inside("client", "ip", "link", "set", "up", "dev", strange))
+        run(*inside("client", "ip", "link", "set", "up", "dev", "other"))
+        for options in ([], ["--json"]):
+            done = subprocess.run(inside("client", PROBE, "--to", "--tcp", "--timeout", "1", *options,
+                                         b"fe80::5%" + strange), stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL, check=False)
+            host = done.stdout.find(b'"addresses"')	# behind the argument itself
+            said = done.stdout[max(host, 0):].replace(b"\n", b" ")
+            assert b"fe80::5%a?[2J?" in said and all(32 <= c < 127 for c in said), said
+    finally:
+        run(*inside("client", "ip", "link", "delete", strange))
+
+
 @needs_module
 def test_serve_without_interface():
     says(run(PROBE, "--serve", "fe80::1", status=3).stderr, "fe80::1: a link-local address takes an interface")
