@@ -637,6 +637,10 @@ static void look_at_processes(void)
 
 	if (!dir)
 		err(FAILED, "/proc");
+	/* Every PID namespace has this process. */
+	if (access("/proc/1", F_OK))
+		complain("/proc does not show the processes of other users (mount option hidepid)%s",
+			 geteuid() ? ": run it as root" : "");
 	while ((d = readdir(dir)))
 		if (isdigit(d->d_name[0]) && atoi(d->d_name) != getpid())
 			look_at_process(atoi(d->d_name));

@@ -531,6 +531,14 @@ def test_unprivileged_sees_its_own():
         assert said["module"]["unseen"] == 0 and "more socket" not in said["stderr"], said
 
 
+def test_hidden_processes():
+    """With hidepid, a user sees no processes of others, and is told so."""
+    hide = ("unshare", "-m", "sh", "-c", 'mount -t proc -o hidepid=2 proc /proc && exec "$@"', "sh")
+    user = ("setpriv", "--reuid", str(OTHER_USER), "--regid", str(OTHER_USER), "--clear-groups")
+    assert "hidepid): run it as root" in ls(*hide, *user, status=1)["stderr"]
+    assert "hidepid" not in ls(*hide, status=None)["stderr"]
+
+
 @needs_module
 def test_without_right_to_duplicate():
     """With permission to read descriptors but not to ptrace, idle sockets are not found."""
