@@ -325,6 +325,9 @@ enum kind kind_of(int fd)
 
 	if (domain < 0)
 		return errno == EBADF || errno == ENOTSOCK ? KIND_NONE : KIND_UNKNOWN;
+	/* Its ports are those of the TCP socket within. The module refuses to mark it. */
+	if (domain == AF_SMC)
+		return KIND_TCP;
 	if (domain != AF_INET && domain != AF_INET6)
 		return KIND_NONE;
 	type = ask(fd, SOL_SOCKET, SO_TYPE);

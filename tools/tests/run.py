@@ -300,6 +300,41 @@ assert libc.socket(-1, 1, 0) == -1 and ctypes.get_errno() in (errno.EINVAL, errn
     says(run(sys.executable, "-c", bound(0), env=env).stdout, "ephemeral")
 
 
+@needs_no_module
+def test_smc():
+    """A mapped port is not bound on an SMC socket either, which is TCP underneath."""
+    # Few kernels have SMC, and the library asks by syscall(): say that the socket is one.
+    source = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+long syscall(long number, ...)
+{
+	long (*next)(long number, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+	va_list list;
+	long args[6];
+
+	va_start(list, number);
+	for (int n = 0; n < 6; n++)
+		args[n] = va_arg(list, long);
+	va_end(list);
+	if (number == SYS_getsockopt && args[1] == SOL_SOCKET && args[2] == SO_DOMAIN) {
+		*(int *)args[3] = AF_SMC;
+		return 0;
+	}
+	return next(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+}
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        library = os.path.join(directory, "smc.so")
+        run("cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-", input=source)
+        env = {**os.environ, "LD_PRELOAD": f"{TOOLS}/libport0.so {library}", "PORT0_MAP": "80"}
+        says(run(sys.executable, "-c", bound(80), env=env, status=1).stderr, os.strerror(errno.ENOPROTOOPT))
+        assert run(sys.executable, "-c", bound(81), env=env).stdout == "81\n"
+
+
 def test_bad_pointers():
     """bind() and connect() with bad addresses return the same as without the library."""
     code = """
