@@ -108,7 +108,8 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
  *	which has not been restored yet, or that connect() has not filed under its new
  *	address yet
  *
- * @sk2 may be filed under any address of its family, so the wildcard stands for it.
+ * @sk2 may be filed under any address of its family, so the wildcard stands for it. Its
+ * IPV6_V6ONLY is not looked at: a late bind() to an IPv6 address sets that, too.
  *
  * Context: any; the caller keeps @sk2 from being freed.
  * Return: false if they cannot overlap.
@@ -119,7 +120,6 @@ static inline bool port0_rcv_saddr_may_overlap(const struct sock *sk,
 	struct port0_saddr a = port0_saddr_of(sk);
 	struct port0_saddr b = {
 		.v6 = inet6_rcv_saddr(sk2) ? &in6addr_any : NULL,
-		.v6only = ipv6_only_sock(sk2),
 	};
 
 	return port0_saddr_overlaps(&a, &b, true, true);

@@ -72,13 +72,23 @@ port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 		!uid_eq(binder->uid, port0_sk_uid(sk2)));
 }
 
+/*
+ * Tell whether a bound socket, found in a bucket of port 0, has the address that it is
+ * filed under. Only then can its address and IPV6_V6ONLY be compared: a late bind() (see
+ * watch.c) writes both without the lock of the chain.
+ */
+static __always_inline bool port0_sock_is_filed(const struct sock *sk2)
+{
+	return sk2->sk_state == TCP_TIME_WAIT || port0_tcp_is_filed(sk2);
+}
+
 /* Mirrors __inet_bhash2_conflict(), for a socket @sk2 found in a tb2. */
 static __always_inline bool
 port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 {
 	const struct sock *sk = binder->sk;
 
-	if (ipv6_only_sock(sk2) &&
+	if (ipv6_only_sock(sk2) && port0_sock_is_filed(sk2) &&
 	    (sk->sk_family == AF_INET ||
 	     (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
 	      !port0_rules.v6only_blocks_mapped)))
@@ -87,17 +97,16 @@ port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 }
 
 /*
- * Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. Only
- * a late bind() (see watch.c) changes an address without the lock of the chain.
+ * Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. Before 6.1,
+ * there is no other chain, and connect() changes addresses without the lock of this one.
  */
 static __always_inline bool
 port0_sock_conflicts_any(const struct port0_binder *binder, struct sock *sk2)
 {
-	bool is_filed = sk2->sk_state == TCP_TIME_WAIT || port0_tcp_is_filed(sk2);
-
 	return port0_sock_conflicts(binder, sk2) &&
-	       (is_filed ? port0_rcv_saddr_equal(binder->sk, sk2, true) :
-			   port0_rcv_saddr_may_overlap(binder->sk, sk2));
+	       (port0_sock_is_filed(sk2) ?
+		port0_rcv_saddr_equal(binder->sk, sk2, true) :
+		port0_rcv_saddr_may_overlap(binder->sk, sk2));
 }
 
 /* Mirrors how sk_reuseport_match() compares the fast_* members of @tb with an address. */

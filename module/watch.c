@@ -152,9 +152,10 @@ static bool port0_watch_agrees(const struct port0_watch *watch,
 }
 
 /*
- * Called by release_sock() while it still holds sk_lock.slock, so neither a task nor a
- * softirq uses the socket meanwhile. If connect() or the like has filed the socket
- * under a new address, the new place is recorded; any other change is undone.
+ * Called by release_sock() while it still holds sk_lock.slock, so no task has the socket
+ * lock, and no softirq handles a TCP segment for the socket. If connect() or the like has
+ * filed the socket under a new address, the new place is recorded; any other change is
+ * undone.
  */
 static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 			    int flags, void *key)
@@ -192,7 +193,7 @@ static void port0_watch_work(struct work_struct *work)
 	 * period is long enough.
 	 */
 	kfree_rcu(watch, rcu);
-	port0_leave();
+	port0_leave(true);
 }
 
 static void port0_watch_end(struct irq_work *end)

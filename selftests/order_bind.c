@@ -281,6 +281,8 @@ static void others_bind(struct __test_metadata *_metadata, struct late *self)
 {
 	const char *host = self->contest->host, *other = self->contest->other;
 	bool mapped = !strncmp(host, "::ffff:", 7);
+	/* An IPv6 address makes the socket v6-only; a v6-only one gets no IPv4 address. */
+	bool changes_v6only = !self->port && strncmp(self->contest->late, "::ffff:", 7);
 
 	EXPECT_AT(&self->place, -EADDRINUSE,
 		  try_bind(_metadata, &self->place, host));
@@ -296,12 +298,21 @@ static void others_bind(struct __test_metadata *_metadata, struct late *self)
 		return;
 	EXPECT_AT(&self->place, -EADDRINUSE,
 		  try_bind_v6only(_metadata, &self->place));
-	if (self->v6only)
-		EXPECT_AT(&self->place, 0,
+	/* Nothing tells then whether it was v6-only before. */
+	if (changes_v6only || self->v6only)
+		EXPECT_AT(&self->place, changes_v6only ? -EADDRINUSE : 0,
 			  try_bind(_metadata, &self->place, "0.0.0.0"));
 }
 
-TEST_F(any, others_bind_before_the_late_bind_is_undone)
+LATE(half);
+ON_TYPE(half, tcp, SOCK_STREAM);
+ON_TYPE(half, udp, SOCK_DGRAM);
+CONTEST(half, late_ip6_tcp, "::ffff:127.0.0.2", "::ffff:127.0.0.2", "::1", "::ffff:127.0.0.1",
+	SOCK_STREAM);
+CONTEST(half, late_ip6_udp, "::ffff:127.0.0.2", "::ffff:127.0.0.2", "::1", "::ffff:127.0.0.1",
+	SOCK_DGRAM);
+
+TEST_F(half, others_bind_before_the_late_bind_is_undone)
 {
 	struct late *late = &self->late;
 	long users = wait_for_users(0);
