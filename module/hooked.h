@@ -4,8 +4,8 @@
  *
  * If the kernel's headers declare a function, the compiler reports a difference. On
  * some kernels these are static or declared in private headers: __inet6_bind,
- * inet_autobind, udp_v6_get_port, udpv6_sendmsg. selftests/module.py compares them with
- * the kernel's BTF.
+ * inet_autobind, udp_v4_get_port, udp_v6_get_port, udpv6_sendmsg. selftests/module.py
+ * compares them with the kernel's BTF.
  */
 #ifndef _PORT0_HOOKED_H
 #define _PORT0_HOOKED_H

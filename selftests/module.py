@@ -122,6 +122,7 @@ STATIC = {
     "__inet6_bind": ["int (sock *, sockaddr *, int, u32)",
                      "int (sock *, sockaddr_unsized *, int, u32)"],
     "inet_autobind": ["int (sock *)"],
+    "udp_v4_get_port": ["int (sock *, short unsigned int)"],
     "udp_v6_get_port": ["int (sock *, short unsigned int)"],
     "udpv6_sendmsg": ["int (sock *, msghdr *, size_t)"],
 }

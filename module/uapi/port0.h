@@ -34,8 +34,8 @@
 #define IPV6_BIND_PORT_ZERO	0x7030
 
 /*
- * int, get only: 1 if this socket holds port 0 now, by its own bind() or as a
- * child accepted from a listener on port 0. Setting it fails with ENOPROTOOPT.
+ * int, get only: 1 if this socket holds port 0 now, by its own bind() or because the
+ * connection that it was accepted for is to port 0. Setting it fails with ENOPROTOOPT.
  */
 #define IP_BOUND_PORT_ZERO	0x7031
 #define IPV6_BOUND_PORT_ZERO	0x7031
