@@ -63,8 +63,8 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	err = port0_turn_take(&bind->turn, sk);
 	if (err)
 		return err;
-	if (port0_is_draining()) {
-		/* A second bind() has to fail with EINVAL, as without the drain. */
+	if (port0_is_draining() || !port0_may_mark()) {
+		/* A second bind() has to fail with EINVAL, as where this is allowed. */
 		err = *port0_sockaddr_port(uaddr) || port0_sock_holds(sk) ?
 			0 : -EPERM;
 		if (err)
@@ -119,7 +119,7 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	if (!call->claimed)
 		port0_watch_drop(call->watch);
 	port0_turn_end(&bind->turn);
-	/* port0_bind_begin() arms no hooks while the module drains. */
+	/* If the socket could not get port 0, port0_bind_begin() has armed no hooks. */
 	if (!call->literal && sk->sk_protocol == IPPROTO_UDP)
 		port0_send_arm();
 	/* Before 6.1, __inet_bind() turns any errno of get_port() into -EADDRINUSE. */
@@ -136,8 +136,8 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
  * socket lock.
  * Return: what inet_bind() returns; -ERESTARTSYS if the task was killed while it
  * waited for another bind() of the socket; -EPERM for port 0 while the parameter
- * "drain" is set; -ENOMEM if there is no memory for a watch; or what port0_hooks_arm()
- * returns.
+ * "drain" is set, or if "init_userns" forbids it; -ENOMEM if there is no memory for a
+ * watch; or what port0_hooks_arm() returns.
  */
 int port0_inet_bind(struct socket *sock, port0_sockaddr_t *uaddr, int addr_len)
 {
@@ -463,5 +463,5 @@ void port0_bind_release(struct sock *sk)
 		}
 	}
 	if (!port0_watch_stop(sk))
-		port0_leave();
+		port0_leave(true);
 }

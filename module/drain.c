@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The parameters for the administrator: who may mark sockets (init_userns), and a way
+ * The parameters for the administrator: who may use port 0 (init_userns), and a way
  * to get the module unloaded without killing programs (drain).
  *
  * Root can write both at run time, in /sys/module/port0/parameters.
@@ -68,7 +68,7 @@ static const struct kernel_param_ops port0_drain_ops = {
 module_param_cb(drain, &port0_drain_ops, &port0_drain, 0644);
 MODULE_PARM_DESC(drain, "refuse new marks and new binds to port 0 with EPERM, so that the module can be unloaded once the last socket on port 0 is closed (default: 0)");
 module_param_named(init_userns, port0_init_userns, bool, 0644);
-MODULE_PARM_DESC(init_userns, "let only tasks in the initial user namespace mark sockets, others get EPERM (default: 0)");
+MODULE_PARM_DESC(init_userns, "let only tasks in the initial user namespace mark sockets and bind them to port 0, others get EPERM (default: 0)");
 
 /**
  * port0_is_draining - tell whether new marks and new binds to port 0 are refused
@@ -83,7 +83,10 @@ bool port0_is_draining(void)
 }
 
 /**
- * port0_may_mark - tell whether the current task may mark a socket
+ * port0_may_mark - tell whether the current task may mark a socket, and bind a marked
+ * one to port 0
+ *
+ * Sockets can get a mark without this test: accepted ones have that of their listener.
  *
  * Context: process.
  * Return: false if the parameter "init_userns" forbids it.

@@ -604,11 +604,10 @@ static bool port0_hooks_remove(unsigned int sets)
 /**
  * port0_hooks_trim - remove the hooks of PORT0_HOOKS_LATE if nothing needs them
  *
- * They are needed by sockets that are bound to port 0 and by calls that a hook has
- * redirected. Each of these holds a reference on the module, see port0_is_used(). A call
- * takes its reference before it tests whether the hooks are armed. So either the
- * reference is counted here, or the call finds the hooks disarmed: then bind() arms them
- * again, and a send fails.
+ * They are needed by sockets that are bound to port 0 and by calls that arm or rely on
+ * them (@needs_late of struct port0_hook). These are counted, see port0_is_used(). A call
+ * is counted before it tests whether the hooks are armed. So either it is counted here, or
+ * it finds the hooks disarmed: then bind() arms them again, and a send fails.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
  * Return: true if none of them is installed any more.

@@ -102,6 +102,7 @@ struct port0_gate {
  * @enter: runs in place of the function, with a reference on the module, which it
  *	drops as its last action
  * @answer: runs in place of the function without a reference; must not sleep
+ * @needs_late: hooks of PORT0_HOOKS_LATE stay while @enter runs
  * @optional: the module works without it, where the compiler has inlined the
  *	function
  * @addr: address of the function, found at load; 0 if it is optional and not there
@@ -116,6 +117,7 @@ struct port0_hook {
 	enum port0_verdict (*on)(const struct port0_args *args);
 	void *enter;
 	void *answer;
+	bool needs_late;
 	bool optional;
 	unsigned long addr;
 	bool installed;
@@ -141,12 +143,13 @@ bool port0_is_used(void);
 extern struct task_struct *port0_loader;
 
 /**
- * struct port0_uses - references on the module that sockets and calls have held
- * @begun: taken on this CPU
- * @ended: dropped on this CPU
+ * struct port0_uses - sockets and calls that have needed hooks of PORT0_HOOKS_LATE
+ * @begun: began on this CPU
+ * @ended: ended on this CPU
  *
- * The kernel's own count does not tell whether any is held: a rmmod that fails has
- * decremented it for a moment.
+ * Each of them holds a reference on the module as well. The kernel's count of references
+ * does not tell whether there are any: it includes calls that need none of these hooks,
+ * and a rmmod that fails has decremented it for a moment.
  */
 struct port0_uses {
 	unsigned long begun, ended;
@@ -157,6 +160,7 @@ DECLARE_PER_CPU(struct port0_uses, port0_uses);
 /**
  * port0_enter - take a reference on the module for a call to be redirected, or for one
  * that marks a socket
+ * @needs_late: hooks of PORT0_HOOKS_LATE stay until the call ends
  *
  * Sockets may have a mark from an earlier load, so hooks may be called while loading
  * can still fail. Such calls are not redirected.
@@ -165,24 +169,27 @@ DECLARE_PER_CPU(struct port0_uses, port0_uses);
  * Return: true if the call may be redirected; port0_leave() drops the reference. False
  * while the module is being loaded (by another task) or unloaded.
  */
-static inline bool port0_enter(void)
+static inline bool port0_enter(bool needs_late)
 {
 	const struct task_struct *loader = READ_ONCE(port0_loader);
 
 	if (unlikely(loader) && loader != current)
 		return false;
 	/* Counted before the barrier in try_module_get(), see port0_hooks_trim(). */
-	this_cpu_inc(port0_uses.begun);
+	if (needs_late)
+		this_cpu_inc(port0_uses.begun);
 	if (try_module_get(THIS_MODULE))
 		return true;
-	this_cpu_inc(port0_uses.ended);
+	if (needs_late)
+		this_cpu_inc(port0_uses.ended);
 	return false;
 }
 
 /**
- * port0_use - take another reference on the module, for a socket
+ * port0_use - take another reference on the module, for a socket, which needs the hooks of
+ * PORT0_HOOKS_LATE
  *
- * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
+ * Context: any, in a call that holds a reference by port0_enter(true); does not sleep.
  */
 static inline void port0_use(void)
 {
@@ -192,13 +199,15 @@ static inline void port0_use(void)
 
 /**
  * port0_leave - drop a reference that port0_enter() or port0_use() has taken
+ * @needs_late: as port0_enter() got it; true for port0_use()
  *
  * Context: any; does not sleep. The module may be unloaded as soon as the caller
  * sleeps.
  */
-static inline void port0_leave(void)
+static inline void port0_leave(bool needs_late)
 {
-	this_cpu_inc(port0_uses.ended);
+	if (needs_late)
+		this_cpu_inc(port0_uses.ended);
 	module_put(THIS_MODULE);
 }
 

@@ -40,14 +40,13 @@ struct task_struct *port0_loader;
 DEFINE_PER_CPU(struct port0_uses, port0_uses);
 
 /**
- * port0_is_used - tell whether a socket or a call holds a reference
+ * port0_is_used - tell whether a socket or a call needs hooks of PORT0_HOOKS_LATE
  *
  * As in SRCU, the ends are added up first. Each end that is seen has its begin seen, too,
  * since the barrier in try_module_get(), or a lock that was released and taken, is between
- * them. So a reference that is held all the time is not missed, whatever others do
- * meanwhile. (A bind() that a program refuses begins and ends a use of its socket under one
- * lock. Its own call has begun with a barrier before and has not ended, which makes up for
- * that end.)
+ * them. So a use that lasts all the time is not missed, whatever others do meanwhile. (A
+ * bind() that a program refuses begins and ends a use of its socket under one lock. Its own
+ * call has begun with a barrier before and has not ended, which makes up for that end.)
  *
  * Context: any.
  * Return: true if one of them does.

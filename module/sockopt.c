@@ -83,10 +83,10 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 	if (val != 0 && val != 1)
 		return -EINVAL;
 	/* port0_hooks_trim() must see a call that may arm hooks. */
-	if (!port0_enter())
+	if (!port0_enter(true))
 		return -ENOPROTOOPT;
 	err = val ? port0_mark_set(sk) : port0_mark_clear(sk);
-	port0_leave();
+	port0_leave(true);
 	return err;
 }
 

@@ -29,7 +29,7 @@ static __always_inline void *port0_redirect(const struct port0_hook *hook,
 
 	if (verdict == PORT0_PASS)
 		return NULL;
-	if (verdict != PORT0_ANSWER && port0_enter())
+	if (verdict != PORT0_ANSWER && port0_enter(hook->needs_late))
 		return hook->enter;
 	return verdict == PORT0_ENTER ? NULL : hook->answer;
 }
@@ -152,21 +152,28 @@ static enum port0_verdict port0_on_##func(const struct port0_args *args)
  * while replacement() sleeps. The few instructions after module_put() are covered by
  * synchronize_rcu_tasks() at unload.
  *
+ * PORT0_REPLACE_ALWAYS(), with ENTER_ALWAYS(), does the same for a replacement that needs
+ * no hook of PORT0_HOOKS_LATE. So the drain need not wait for its calls, which may last
+ * long: while they sleep until they get the socket lock, or read the caller's memory.
+ *
  * PORT0_ANSWER(func, type, (parameters), value) defines @answer of the hook on
  * func(): it returns value, an expression that does not sleep, and runs without a
  * reference.
  *
- * In both, the compiler checks that the type is that of func() in hooked.h.
+ * In all of them, the compiler checks that the type is that of func() in hooked.h.
  */
-#define PORT0_REPLACE(func, replacement, type, params, args)		\
-static type port0_enter_##func params					\
+#define PORT0_REPLACE_BY(how, needs_late, func, replacement, type, params, args) \
+static type port0_##how##_##func params					\
 {									\
 	type ret = replacement args;					\
 									\
-	port0_leave();							\
+	port0_leave(needs_late);					\
 	return ret;							\
 }									\
-static_assert(__same_type(port0_enter_##func, func))
+static_assert(__same_type(port0_##how##_##func, func))
+
+#define PORT0_REPLACE(...)		PORT0_REPLACE_BY(enter, true, __VA_ARGS__)
+#define PORT0_REPLACE_ALWAYS(...)	PORT0_REPLACE_BY(always, false, __VA_ARGS__)
 
 #define PORT0_ANSWER(func, type, params, value)				\
 static type port0_answer_##func params					\
@@ -175,7 +182,8 @@ static type port0_answer_##func params					\
 }									\
 static_assert(__same_type(port0_answer_##func, func))
 
-#define ENTER(func)	.enter = port0_enter_##func
+#define ENTER(func)		.enter = port0_enter_##func, .needs_late = true
+#define ENTER_ALWAYS(func)	.enter = port0_always_##func
 #define ANSWER(func)	.answer = port0_answer_##func
 
 /* The gates: they differ in the argument that has the socket. */
@@ -390,18 +398,18 @@ static enum port0_verdict port0_on_getname(const struct socket *sock, int peer)
 	       port0_sock_has_peer(sock, peer) ? PORT0_ENTER : PORT0_PASS;
 }
 
-PORT0_REPLACE(inet_getname, port0_inet_getname, int,
-	      (struct socket *sock, struct sockaddr *uaddr, int peer),
-	      (sock, uaddr, peer));
+PORT0_REPLACE_ALWAYS(inet_getname, port0_inet_getname, int,
+		     (struct socket *sock, struct sockaddr *uaddr, int peer),
+		     (sock, uaddr, peer));
 PORT0_HOOK(inet_getname)
 {
 	return port0_on_getname(ARG(0), NUM(2));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
-PORT0_REPLACE(inet6_getname, port0_inet6_getname, int,
-	      (struct socket *sock, struct sockaddr *uaddr, int peer),
-	      (sock, uaddr, peer));
+PORT0_REPLACE_ALWAYS(inet6_getname, port0_inet6_getname, int,
+		     (struct socket *sock, struct sockaddr *uaddr, int peer),
+		     (sock, uaddr, peer));
 PORT0_HOOK(inet6_getname)
 {
 	return port0_on_getname(ARG(0), NUM(2));
@@ -424,10 +432,10 @@ PORT0_HOOK(udp_lib_unhash)
 
 #if IS_ENABLED(CONFIG_IPV6)
 /* The kernel refuses IPV6_V6ONLY on sockets whose inet_num is not 0. */
-PORT0_REPLACE(ipv6_setsockopt, port0_ipv6_setsockopt, int,
-	      (struct sock *sk, int level, int optname, sockptr_t optval,
-	       unsigned int optlen),
-	      (sk, level, optname, optval, optlen));
+PORT0_REPLACE_ALWAYS(ipv6_setsockopt, port0_ipv6_setsockopt, int,
+		     (struct sock *sk, int level, int optname, sockptr_t optval,
+		      unsigned int optlen),
+		     (sk, level, optname, optval, optlen));
 PORT0_HOOK(ipv6_setsockopt)
 {
 	if (NUM(1) != SOL_IPV6 || NUM(2) != IPV6_V6ONLY ||
@@ -442,8 +450,12 @@ PORT0_HOOK(ipv6_setsockopt)
 static __always_inline enum port0_verdict
 port0_on_sendmsg(const struct sock *sk, const struct msghdr *msg)
 {
-	return port0_sock_is_marked(sk) && port0_send_wants(sk, msg) ?
-		PORT0_ENTER : PORT0_PASS;
+	if (!port0_sock_is_marked(sk) || !port0_send_wants(sk, msg))
+		return PORT0_PASS;
+	/* Only sockets on port 0 may delay the drain. On others, such a send gives EINVAL. */
+	if (port0_is_draining() && !port0_sock_holds(sk))
+		return PORT0_PASS;
+	return PORT0_ENTER;
 }
 
 PORT0_REPLACE(udp_sendmsg, port0_udp_sendmsg, int,
@@ -508,7 +520,7 @@ struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(inet6_bind, BIND, socket, ENTER(inet6_bind),
 		    ANSWER(inet6_bind)),
 	PORT0_ENTRY(__inet6_bind, BIND, sock, ENTER(__inet6_bind)),
-	PORT0_ENTRY(ipv6_setsockopt, BIND, sock, ENTER(ipv6_setsockopt)),
+	PORT0_ENTRY(ipv6_setsockopt, BIND, sock, ENTER_ALWAYS(ipv6_setsockopt)),
 	PORT0_ENTRY(udp_v6_get_port, BIND, sock, ENTER(udp_v6_get_port),
 		    ANSWER(udp_v6_get_port)),
 #endif
@@ -521,9 +533,9 @@ struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(__inet_hash_connect, BIND, second,
 		    ENTER(__inet_hash_connect)),
 
-	PORT0_ENTRY(inet_getname, NAME, name, ENTER(inet_getname)),
+	PORT0_ENTRY(inet_getname, NAME, name, ENTER_ALWAYS(inet_getname)),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_getname, NAME, name, ENTER(inet6_getname)),
+	PORT0_ENTRY(inet6_getname, NAME, name, ENTER_ALWAYS(inet6_getname)),
 #endif
 
 #ifdef CONFIG_CGROUP_BPF

@@ -112,8 +112,12 @@ def sockets_on_port_0_work_while_draining():
     with restored(), Namespace():
         load_if_needed()
         with bound_socket(host, TCP, 0) as server, plain_socket(host, TCP) as client, \
-                bound_socket(host, UDP, 0) as dgram:
+                bound_socket(host, UDP, 0) as dgram, bound_socket(host, UDP, OTHER_PORT) as other:
+            set_mark(other)
+            equal("ok", code(other.sendto, b"w", (host, 0)), "from another port")
+            equal(b"w", dgram.recv(2))
             with switched("drain"):
+                equal("EINVAL", code(other.sendto, b"w", (host, 0)), "while it drains")
                 server.listen()
                 client.connect((host, 0))
                 with server.accept()[0] as child:
@@ -157,6 +161,37 @@ def drain_removes_hooks():
         use_all(host)
         equal(0, users())
         unload()
+
+
+@test(*[(family,) for family in LOOPBACK])
+def drain_does_not_wait_for_a_name(family):
+    """getpeername() needs none of the hooks, and may last as long as another task likes."""
+    path = test_module("port0_hold")
+    host, answers = LOOPBACK[family], []
+
+    def call():
+        hold.write(b"lock")
+        answers.append(code(sock.getpeername))
+
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
+        load(HOOK)
+        others = late_hooks()
+        use_all(host)
+        equal(LATE, late_hooks() | others)
+        sock.connect((host, 0))
+        load_file(path)
+        try:
+            thread = threading.Thread(target=call)
+            with open("/dev/port0_hold", "r+b", buffering=0) as hold:
+                thread.start()
+                equal(1, len(hold.read(1)), "it waits for the socket lock")
+                equal(1, users(), "references on the module")
+                switch("drain", 1)
+                expect_only(others)
+            thread.join()
+            equal(["ok"], answers)
+        finally:
+            unload("port0_hold")
 
 
 @test()
@@ -535,6 +570,37 @@ def only_the_initial_user_namespace(family, kind):
                 sock.bind((host, 0))
                 equal(1, holds_zero(sock))
         equal(0, by_child(), "from a user namespace again")
+
+
+@test(*EVERY_KIND)
+def marked_for_another_user_namespace(family, kind):
+    """Marks are inherited from listeners, so bind() asks who the caller is, too."""
+    host, kind = LOOPBACK[family], KINDS[kind]
+
+    def by_child(sock, port):
+        child = os.fork()
+        if not child:
+            answers = "ok", "EPERM", "EINVAL"
+            answer = "no user namespace" if libc.unshare(CLONE_NEWUSER) else \
+                code(sock.bind, (host, port))
+            os._exit(answers.index(answer) if answer in answers else 99)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    with restored(), Namespace():
+        load_if_needed()
+        write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+        with plain_socket(host, kind) as sock:
+            set_mark(sock)
+            with switched("init_userns"):
+                equal(1, by_child(sock, 0), "EPERM")
+                equal(0, holds_zero(sock))
+            equal(0, by_child(sock, 0), "without the parameter")
+            equal(1, holds_zero(sock))
+            with switched("init_userns"):
+                equal(2, by_child(sock, 0), "a second bind, EINVAL")
+        with plain_socket(host, kind) as sock, switched("init_userns"):
+            set_mark(sock)
+            equal(0, by_child(sock, OTHER_PORT), "another port")
 
 
 if __name__ == "__main__":

@@ -714,8 +714,8 @@ static long references(void)
 }
 
 /*
- * A running call on a marked socket also counts, for a moment: so look more
- * than once.
+ * A running call that the module has redirected also counts, mostly for a moment: so look
+ * more than once.
  */
 static void count_unseen(void)
 {
