@@ -150,9 +150,9 @@ static size_t preload_size(char *const envp[])
 
 /*
  * @envp with what is missing, in @into, which has MORE entries more; @preload and
- * @sockets, of @size bytes, are memory for two of them. A setting that is in @envp already is that of an
- * inner port0-run, which has added to ours. @without: the program would not start with
- * the library.
+ * @sockets, of @size bytes, are memory for two of them. A setting that is in @envp already
+ * is that of an inner port0-run, which has added to ours. @without: the program would not
+ * start with the library.
  */
 static char *const *complete(char *const envp[], char **into, char *preload, char *sockets,
 			     size_t size, bool without)
