@@ -53,6 +53,13 @@ DEFAULT_FLAVOUR = "cloud"
 # Suites that at times have no kernel of their own, newer than those of other suites
 MAY_BE_ABSENT = ("experimental",)
 
+# Words for the command line of a kernel that runs selftests. They count objects in slab
+# caches. New bind buckets are filled with a pattern instead of zeros, so that a member that
+# is not set shows.
+KERNEL_WORDS = "slab_nomerge slub_debug=P,tcp_bind*"
+# Tests that load modules and patch code spend much of their time waiting for RCU.
+EXPEDITED = "rcupdate.rcu_expedited=1"
+
 HOOKS = ("ftrace", "kprobe", "auto")
 
 SYNTAX = f"""\
