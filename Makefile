@@ -138,7 +138,7 @@ check: python
 	@scripts/check
 
 # The packages for SUITE, in build/SUITE+deb/deb
-deb:
+deb: python
 	@scripts/build --suite $(SUITE)$(AT) --what deb --check
 
 # PROOF="tools wire" runs only these: see scripts/proof --help.
@@ -146,7 +146,7 @@ proof: python
 	@scripts/proof $(PROOF)
 
 # For every kernel header package of Debian's releases
-build-matrix:
+build-matrix: python
 	@scripts/build-matrix $(RELEASES)
 
 # A tarball of HEAD; the same commit gives the same bytes.
