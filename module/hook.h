@@ -18,7 +18,7 @@
 /*
  * Sets of hooks that are armed and disarmed together, as bits:
  *
- * BIND	bind(), listen(), connect(), and the option that must not change on a
+ * BIND	bind(), listen(), connect(), and the options that must not change on a
  *	bound socket; armed from load to unload
  * NAME	getpeername(), SO_PEERNAME, and accept() with an address; armed from load to
  *	unload, unless the parameter getname=0 is given

@@ -44,9 +44,10 @@ DEFINE_PER_CPU(struct port0_uses, port0_uses);
  *
  * As in SRCU, the ends are added up first. Each end that is seen has its begin seen, too,
  * since the barrier in try_module_get(), or a lock that was released and taken, is between
- * them. So a use that lasts all the time is not missed, whatever others do meanwhile. (A
- * bind() that a program refuses begins and ends a use of its socket under one lock. Its own
- * call has begun with a barrier before and has not ended, which makes up for that end.)
+ * them. So a use that lasts all the time is not missed, whatever others do meanwhile. (If a
+ * BPF program refuses a bind(), its socket begins and ends a use under one lock, so that only
+ * the end may be seen. The call's own use makes up for that, since its begin is seen and its
+ * end is still to come. So the uses of others are not missed.)
  *
  * Context: any.
  * Return: true if one of them does.

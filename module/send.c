@@ -31,7 +31,7 @@ static bool port0_send_routed;
  */
 void port0_send_arm(void)
 {
-	/* Either the socket is seen there, or the end of the drain here. */
+	/* Either port0_udp_any_marked() sees the socket, or this sees the drain's end. */
 	smp_mb();
 	/* If this fails, sendto() to port 0 gives EINVAL, as on other sockets. */
 	if (!port0_is_draining())

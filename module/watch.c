@@ -165,8 +165,8 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 	struct sock *sk = watch->sk;
 
 	/*
-	 * If so, the port has been given back and the work item has not run yet. The read
-	 * is lockless: linking or unlinking another watch in the bucket writes @node, too.
+	 * The port may have been given back before the work item has run. The read is
+	 * lockless: linking or unlinking another watch in the bucket writes @node, too.
 	 */
 	if (hlist_unhashed_lockless(&watch->node) || !port0_sock_holds(sk))
 		return 0;
