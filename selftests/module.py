@@ -406,10 +406,9 @@ def hooks_stay_when_others_are_armed():
 
 @test(("ftrace",), ("kprobe",))
 def hooks_as_ftrace_lists_them(backend):
-    """Each is no more than it has to be.
-
-    Only those that replace calls exclude livepatches (I). With ftrace, none wants all
-    registers (R) or goes through a function of ftrace's own, which both cost time.
+    """Only hooks that replace calls exclude livepatches (flag I). With ftrace, no hook wants all
+    registers (flag R), and each is called directly, not by a function of ftrace's own: both
+    would cost time.
     """
     if backend == "ftrace":
         skip_without_tracer()
