@@ -225,7 +225,8 @@ static const char *find_library(void)
 	if (access(path, R_OK))
 		strcpy(path, LIBDIR "/" PORT0_LIBRARY);
 	if (access(path, R_OK))
-		err(FAILED, "%s", quoted(path));
+		err(FAILED, "cannot read the library %s: install it again, with the PREFIX= that port0-run was made with",
+		    quoted(path));
 	if (path[strcspn(path, " :")])
 		errx(FAILED, "%s: the dynamic linker takes no path with a space or colon in it",
 		     quoted(path));
