@@ -108,7 +108,7 @@ void port0_drain_begin(void)
 	kernel_param_lock(THIS_MODULE);
 	port0_drain_ready = true;
 	kernel_param_unlock(THIS_MODULE);
-	/* The parameter may have been written, and hooks armed, since the check. */
+	/* The parameter may have been written, and hooks armed, since the self-check. */
 	port0_drain_work_fn(&port0_drain_work.work);
 }
 
