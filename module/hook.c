@@ -139,6 +139,9 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 	return err;
 }
 
+/* What port0_ftrace_culprit() registers; @func is set if it could not be unregistered. */
+static struct ftrace_ops port0_ftrace_trial;
+
 /*
  * Find out which hook made a registration fail: register each one alone. Returns
  * NULL if none of them fails now.
@@ -146,24 +149,28 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 					       unsigned int n)
 {
-	static struct ftrace_ops trial;
 	unsigned int i;
 
-	/* An earlier trial could not be unregistered. */
-	if (trial.func)
+	if (port0_ftrace_trial.func)
 		return NULL;
 
 	for (i = 0; i < n; i++) {
 		if (hooks[i]->installed)
 			continue;
-		if (port0_ftrace_register(&trial, hooks[i]->gate,
+		if (port0_ftrace_register(&port0_ftrace_trial, hooks[i]->gate,
 					  &hooks[i]->addr, 1))
 			break;
-		if (port0_ftrace_unregister(&trial))
+		if (port0_ftrace_unregister(&port0_ftrace_trial))
 			return NULL;
 	}
-	trial.func = NULL;
+	port0_ftrace_trial.func = NULL;
 	return i < n ? hooks[i] : NULL;
+}
+
+/* Tell whether the kernel's code still calls the module for a hook of no set. */
+static bool port0_ftrace_is_stuck(void)
+{
+	return port0_ftrace_trial.func;
 }
 
 static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)
@@ -234,6 +241,13 @@ static const struct port0_backend port0_backend_ftrace = {
 	.install = port0_ftrace_install,
 	.remove = port0_ftrace_remove,
 };
+
+#else
+
+static bool port0_ftrace_is_stuck(void)
+{
+	return false;
+}
 
 #endif /* PORT0_HAVE_FTRACE */
 
@@ -598,7 +612,7 @@ static bool port0_hooks_remove(unsigned int sets)
 
 	n = port0_hooks_choose_sets(sets, true);
 	port0_backend->remove(port0_hooks_chosen, n);
-	return !port0_hooks_choose_sets(sets, true);
+	return !port0_hooks_choose_sets(sets, true) && !port0_ftrace_is_stuck();
 }
 
 /**

@@ -7,6 +7,7 @@
 #include <linux/cache.h>
 #include <linux/in6.h>
 #include <linux/net.h>
+#include <linux/random.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
 #include <net/net_namespace.h>
@@ -20,7 +21,7 @@ struct port0_rules port0_rules __ro_after_init;
 
 /*
  * Addresses that are bound to find out a rule. HOST4 is on loopback, which need not
- * be up: 127.0.0.2, since programs use 127.0.0.1.
+ * be up.
  */
 enum port0_rules_addr {
 	NONE,
@@ -32,17 +33,19 @@ enum port0_rules_addr {
 	HOST4_MAPPED,
 };
 
-/* The number of times that a refused bind() is tried, each time on another port */
+/* How often a question is asked, each time on another port, until it has an answer */
 #define PORT0_RULES_TRIES	8
 
 #define PORT0_RULES_SOCKETS	3
 
-/* Bind a new socket to *port, or to any port if that is 0, and set *port to its port. */
+/*
+ * Bind a new socket to *port, or to any port if that is 0, and set *port to its port.
+ * @host is the address of HOST4.
+ */
 static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
-			    __be16 *port)
+			    __be32 host, __be16 *port)
 {
 	bool v4 = where == ANY4 || where == HOST4;
-	__be32 host = htonl(INADDR_LOOPBACK + 1);
 	struct sockaddr_in6 v6 = {
 		.sin6_family = AF_INET6,
 		.sin6_port = *port,
@@ -75,22 +78,33 @@ static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
 
 /*
  * Bind one socket to each of the addresses, all on one port. Returns 1 if all could
- * be bound, 0 if one was refused with -EADDRINUSE, or any other errno.
+ * be bound, 0 if one was refused because of the others, -EADDRINUSE if it was also
+ * refused without them, because of a socket of somebody else, or any other errno.
  */
 static int port0_rules_ask(const enum port0_rules_addr *where)
 {
+	/* Of 127.0.0.0/8, so that nobody can have taken it in advance */
+	__be32 host = htonl(0x7f000000 | (get_random_u32() & 0xffffff));
 	struct socket *sock[PORT0_RULES_SOCKETS] = {};
 	__be16 port = 0;
-	int i, err = 0;
+	int i, last, err = 0;
 
 	for (i = 0; i < PORT0_RULES_SOCKETS && where[i] && !err; i++)
-		err = port0_rules_bind(&sock[i], where[i], &port);
+		err = port0_rules_bind(&sock[i], where[i], host, &port);
+	last = i - 1;
 	while (i-- > 0)
 		if (sock[i])
 			sock_release(sock[i]);
-	if (err == -EADDRINUSE)
-		return 0;
-	return err ?: 1;
+	if (!err)
+		return 1;
+	if (err != -EADDRINUSE || !last)
+		return err;
+
+	sock[last] = NULL;
+	err = port0_rules_bind(&sock[last], where[last], host, &port);
+	if (sock[last])
+		sock_release(sock[last]);
+	return err;
 }
 
 /* Set *lets to whether these addresses can be bound together. Returns 0 or an errno. */
@@ -101,10 +115,11 @@ static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
 	const enum port0_rules_addr where[PORT0_RULES_SOCKETS] = {
 		first, second, third,
 	};
-	int tries, answer = 0;
+	int answer, tries = 0;
 
-	for (tries = 0; !answer && tries < PORT0_RULES_TRIES; tries++)
+	do {
 		answer = port0_rules_ask(where);
+	} while (answer == -EADDRINUSE && ++tries < PORT0_RULES_TRIES);
 	*lets = answer > 0;
 	return min(answer, 0);
 }
@@ -133,7 +148,7 @@ int port0_rules_learn(void)
 	if (err == -EAFNOSUPPORT)
 		return 0;
 	if (err) {
-		pr_err("%s: cannot bind sockets to find out this kernel's rules for bind(): errno %d (load it where no cgroup program forbids bind)\n",
+		pr_err("%s: cannot bind sockets to find out this kernel's rules for bind(): errno %d (load it where no cgroup program forbids bind and ephemeral ports are free)\n",
 		       __func__, -err);
 		return err;
 	}
