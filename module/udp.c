@@ -21,10 +21,21 @@
 #include "saddr.h"
 
 /*
- * Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered.
- * The socket lock of @sk2 is not held, so its address may be about to change.
+ * Tell whether the addresses overlap, or may do so. The socket lock of @sk2 is not held, so
+ * its address may be about to change; *is_filed is true if it is filed under the address
+ * that it has.
  */
-static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2)
+static bool port0_udp_overlaps(const struct sock *sk, const struct sock *sk2,
+			       bool *is_filed)
+{
+	*is_filed = port0_udp_is_filed(sk2);
+	return *is_filed ? port0_rcv_saddr_equal(sk, sk2, true) :
+			   port0_rcv_saddr_may_overlap(sk, sk2);
+}
+
+/* Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered. */
+static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2,
+				bool *is_filed)
 {
 	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
 
@@ -32,8 +43,7 @@ static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2)
 	       !udp_sk(sk2)->udp_port_hash &&
 	       (!sk2->sk_reuse || !sk->sk_reuse) &&
 	       (!dev2 || !dev || dev2 == dev) &&
-	       (port0_udp_is_filed(sk2) ? port0_rcv_saddr_equal(sk, sk2, true) :
-					  port0_rcv_saddr_may_overlap(sk, sk2));
+	       port0_udp_overlaps(sk, sk2, is_filed);
 }
 
 /* Tell whether @sk may share the port with @sk2 by SO_REUSEPORT. */
@@ -44,16 +54,33 @@ static bool port0_udp_may_join(const struct sock *sk, const struct sock *sk2)
 	       uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2));
 }
 
+/*
+ * Tell whether @sk2 decides if the port is in use; *inuse is the answer. In the kernel, the
+ * first socket whose address overlaps does, also if it shares the port. But one that is not
+ * filed under its address may not overlap at all: if it shares the port, others decide.
+ */
+static bool port0_udp_decides(const struct sock *sk, const struct sock *sk2,
+			      bool *inuse)
+{
+	bool is_filed;
+
+	if (!port0_udp_conflicts(sk, sk2, &is_filed))
+		return false;
+	*inuse = !port0_udp_may_join(sk, sk2);
+	return *inuse || is_filed;
+}
+
 /* Mirrors udp_lib_lport_inuse() for one port. Caller holds hslot->lock. */
 static bool port0_udp_inuse(const struct sock *sk,
 			    const struct udp_hslot *hslot)
 {
+	bool inuse = false;
 	struct sock *sk2;
 
 	sk_for_each(sk2, &hslot->head)
-		if (port0_udp_conflicts(sk, sk2))
-			return !port0_udp_may_join(sk, sk2);
-	return false;
+		if (port0_udp_decides(sk, sk2, &inuse))
+			break;
+	return inuse;
 }
 
 /* Mirrors udp_lib_lport_inuse2(). */
@@ -63,12 +90,9 @@ static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
 	struct sock *sk2;
 
 	spin_lock(&hslot2->lock);
-	udp_portaddr_for_each_entry(sk2, &hslot2->head) {
-		if (port0_udp_conflicts(sk, sk2)) {
-			inuse = !port0_udp_may_join(sk, sk2);
+	udp_portaddr_for_each_entry(sk2, &hslot2->head)
+		if (port0_udp_decides(sk, sk2, &inuse))
 			break;
-		}
-	}
 	spin_unlock(&hslot2->lock);
 	return inuse;
 }
@@ -91,7 +115,10 @@ static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 	       (any != own && port0_udp_inuse2(sk, any));
 }
 
-/* Mirrors udp_reuseport_add_sock(). Caller holds hslot->lock. */
+/*
+ * Mirrors udp_reuseport_add_sock(), but passes over sockets that are not filed under the
+ * address that they have, since they may not keep it. Caller holds hslot->lock.
+ */
 static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 {
 	bool any = port0_rcv_saddr_any(sk);
@@ -105,6 +132,7 @@ static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 		    sk2->sk_bound_dev_if == sk->sk_bound_dev_if &&
 		    sk2->sk_reuseport &&
 		    uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2)) &&
+		    port0_udp_is_filed(sk2) &&
 		    port0_rcv_saddr_equal(sk, sk2, false))
 			return reuseport_add_sock(sk, sk2, any);
 	}

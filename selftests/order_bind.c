@@ -347,6 +347,57 @@ TEST_F(half, others_bind_before_the_late_bind_is_undone)
 }
 
 /*
+ * Sockets with SO_REUSEPORT, of which one has the address of a late bind() that keeps the
+ * socket lock. Another one does not share the port with it there: it does not get the
+ * address of a third socket, which does not share, and it alone gets what is sent to its
+ * own address.
+ */
+TEST_F(half, groups_form_before_the_late_bind_is_undone)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = {
+		.make = do_bind, .host = contest->late, .next = BEFORE_UNLOCK,
+	};
+	bool elsewhere = contest->type == SOCK_DGRAM && strcmp(contest->late, "::") &&
+			 strcmp(contest->late, contest->host);
+	int group[2], shares[2] = {}, third;
+	long users = wait_for_users(0);
+
+	if (!contest->other)
+		SKIP(return, "no address is left for a third socket");
+	if (contest->type == SOCK_STREAM && is_older_than(6, 1))
+		SKIP(return, "TCP has no second table before Linux 6.1");
+	tell_about(late, "half a late bind(), SO_REUSEPORT");
+	/* Before the others, so that a search meets it after them. */
+	third = bound_socket(_metadata, contest->other, contest->type, late->port);
+	late->no_port = true;
+	hold_late(_metadata, late, &bind_);
+	ASSERT_EQ(0, set_int(late->fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	win(_metadata, late);
+	call_release_to_next(_metadata, &bind_);
+
+	group[0] = socket_for(_metadata, contest->other, contest->type, late->port);
+	ASSERT_EQ(0, set_int(group[0], SOL_SOCKET, SO_REUSEPORT, 1));
+	EXPECT_AT(&late->place, -EADDRINUSE, bind_to(group[0], contest->other, late->port));
+	close(third);
+	if (elsewhere)
+		EXPECT_AT(&late->place, 0, bind_to(group[0], contest->late, late->port));
+	call_release(_metadata, &bind_);
+	if (elsewhere) {
+		group[1] = late->fd;
+		count_shares(_metadata, contest->late, SOCK_DGRAM, late->port, group, 2,
+			     shares);
+		EXPECT_AT(&late->place, 0, shares[1]);
+	}
+	close(group[0]);
+	close(late->fd);
+	settle(_metadata);
+	expect_free(_metadata, &late->place);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
  * The limit of privileged ports is compared with the port before bind() waits for the
  * socket lock. A new limit that is written meanwhile has no effect on this bind().
  */
