@@ -64,9 +64,14 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	if (err)
 		return err;
 	if (port0_is_draining() || !port0_may_mark()) {
-		/* A second bind() has to fail with EINVAL, as where this is allowed. */
-		err = *port0_sockaddr_port(uaddr) || port0_sock_holds(sk) ?
-			0 : -EPERM;
+		/*
+		 * A second bind() fails with EINVAL, as where this is allowed. It is not
+		 * left to the kernel: an accepted socket may lose its port before, and
+		 * would then get an ephemeral one.
+		 */
+		err = *port0_sockaddr_port(uaddr) ? 0 :
+		      port0_sock_holds(sk) || READ_ONCE(inet_sk(sk)->inet_num) ?
+		      -EINVAL : -EPERM;
 		if (err)
 			goto err_turn;
 	} else {

@@ -125,6 +125,7 @@ def sockets_on_port_0_work_while_draining():
                 dgram.sendto(b"x", (host, 0))
                 equal(b"x", dgram.recv(2))
                 equal("EINVAL", code(server.bind, (host, 0)), "a second bind")
+                equal("EINVAL", code(other.bind, (host, 0)), "a second bind, from another port")
                 equal(2, users(), "references on the module")
                 # The hooks stay while there are sockets that need them.
                 time.sleep(1.5)
