@@ -106,9 +106,9 @@ def load_if_needed():
         load()
 
 
-@test()
-def sockets_on_port_0_work_while_draining():
-    host = "127.0.0.1"
+@test(*[(family,) for family in LOOPBACK])
+def sockets_on_port_0_work_while_draining(family):
+    host = LOOPBACK[family]
     with restored(), Namespace():
         load_if_needed()
         with bound_socket(host, TCP, 0) as server, plain_socket(host, TCP) as client, \
@@ -132,6 +132,36 @@ def sockets_on_port_0_work_while_draining():
                 dgram.sendto(b"y", (host, 0))
                 equal(b"y", dgram.recv(2))
         equal(0, users())
+
+
+@test(*[(family,) for family in LOOPBACK])
+def first_send_while_draining(family):
+    """A socket on port 0 gets the hooks that its first datagram to port 0 needs."""
+    host = LOOPBACK[family]
+    with without_module(), Namespace():
+        load(HOOK)
+        others = late_hooks()
+        with bound_socket(host, UDP, 0) as sock, switched("drain"):
+            equal(False, "ip_route_output_flow" in late_hooks() - others, "that hook before")
+            equal("ok", code(sock.sendto, b"x", (host, 0)))
+            equal(b"x", sock.recv(2))
+
+
+@test(("ip4", "tcp"), ("ip6", "udp"))
+def drain_after_a_watched_socket(family, kind):
+    """A socket is watched if its file has another reference when it is bound. The watch ends
+    after close(), and does not count any more then."""
+    host = LOOPBACK[family]
+    with without_module(), Namespace():
+        load(HOOK)
+        others = late_hooks()
+        with plain_socket(host, KINDS[kind]) as sock, sock.dup():
+            set_mark(sock)
+            sock.bind((host, 0))
+            equal(True, "inet_put_port" in late_hooks(), "a hook that the socket needs")
+        wait_for("the end of the watch", lambda: not users())
+        with switched("drain"):
+            expect_only(others)
 
 
 @test()
@@ -291,6 +321,9 @@ def hooks_cannot_be_armed_after_the_drain():
                     line.startswith("port0: ") and "cannot send to port 0" in line
                     for line in since()))
             equal("EINVAL", code(marked.sendto, b"x", (host, 0)))
+            # Later, another setsockopt() on the socket arms them.
+            wait_for("the hooks", lambda: code(set_mark, marked) == "ok")
+            equal("ok", code(marked.sendto, b"x", (host, 0)))
         equal(0, users())
 
 

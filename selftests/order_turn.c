@@ -445,6 +445,69 @@ TEST_F(turn, drain_is_switched_while_bind_waits)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
+/* In ms: until the module has seen the parameter, and removed or armed hooks */
+#define DRAIN_TIME	3000
+
+static void drain_for_a_moment(struct __test_metadata *_metadata)
+{
+	EXPECT_EQ(0, write_file(DRAIN, "1"));
+	nap_ms(DRAIN_TIME);
+	EXPECT_EQ(0, write_file(DRAIN, "0"));
+	nap_ms(DRAIN_TIME);
+}
+
+/*
+ * A call that needs hooks is counted until it ends: a drain that begins and ends while it
+ * waits for the lock leaves the hooks in place. Here, those that give the port back.
+ */
+TEST_F(turn, drained_while_a_bind_waits)
+{
+	int fd = socket_for(_metadata, variant->host, variant->type, 0);
+	struct call bind_ = { .make = do_bind, .fd = fd, .host = variant->host };
+
+	call_hold(_metadata, &bind_, BEFORE_LOCK);
+	drain_for_a_moment(_metadata);
+	EXPECT_EQ(0, call_release(_metadata, &bind_));
+	expect_port(_metadata, fd, 0);
+	close(fd);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/*
+ * The same for a call that marks a socket, and the hooks on sendmsg(). When the drain ends,
+ * the socket is not marked yet, so nothing else would arm them for it.
+ */
+TEST_F(turn, drained_while_a_mark_waits)
+{
+	struct call mark = { .make = do_mark, .value = 1 };
+	struct call lock = { .make = do_keep_lock };
+	struct slow_page slow;
+	int fd;
+
+	if (variant->type != SOCK_DGRAM)
+		return;
+	if (!have_slow_pages())
+		SKIP(return, NO_SLOW_PAGES);
+	fd = new_socket(_metadata, variant->host, variant->type);
+	ASSERT_EQ(0, bind_to(fd, variant->host, OTHER_PORT));
+	slow_page_make(_metadata, &slow);
+	lock.fd = fd;
+	lock.page = slow.page;
+	mark.fd = fd;
+	call_hold(_metadata, &mark, AFTER_UNLOCK);
+	call_start(_metadata, &lock);
+	slow_page_is_read(_metadata, &slow);
+	close(mark.hold);
+	expect_blocked(_metadata, &mark);
+	drain_for_a_moment(_metadata);
+	slow_page_fill(_metadata, &slow);
+	call_end(_metadata, &lock);
+	EXPECT_EQ(0, call_end(_metadata, &mark));
+	EXPECT_EQ(1, send_to(fd, variant->host, 0, "x", 0));
+	close(slow.uffd);
+	close(fd);
+}
+
 #define HELD_BINDS	16
 #define MANY_SOCKETS		512
 #define PART	64
