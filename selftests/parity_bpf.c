@@ -663,6 +663,27 @@ TEST_F(socket, names_are_rewritten)
 	EXPECT_EQ(variant->port, peer_port(client));
 }
 
+/* The program runs for accept() with an address, too. */
+TEST_F(socket, accepted_name_is_rewritten)
+{
+	const int type = BY_FAMILY(GETPEERNAME);
+	int lie = REPLACE_PORT(type, variant->port, LIE);
+	struct addr peer = { .len = sizeof(peer.v6) };
+	int listener, client, child;
+
+	if (variant->type != SOCK_STREAM)
+		return;
+	listener = server_on(_metadata, variant->home, SOCK_STREAM, OTHER_PORT);
+	client = bound_socket(_metadata, variant->second, SOCK_STREAM, variant->port);
+	ASSERT_EQ(0, connect_to(client, variant->home, OTHER_PORT));
+	ON(type, lie);
+	child = rc(accept(listener, &peer.sa, &peer.len));
+	OFF(type, lie);
+	ASSERT_LE(0, child);
+	EXPECT_EQ(LIE, port_of(&peer));
+	EXPECT_EQ(variant->port, peer_port(child));
+}
+
 /* The scope of a name is that of the address that the program has written. */
 TEST_F(socket, rewritten_name_has_its_own_scope)
 {
@@ -801,6 +822,35 @@ TEST_F(message, sendmsg_sent_to_another_address)
 	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "back", 0));
 	expect_recv(_metadata, home, "back");
 	EXPECT_EQ(-EAGAIN, rc(recv(second, "", 0, MSG_DONTWAIT)));
+}
+
+/* From another address, which the program writes into what the kernel passes beside. */
+TEST_F(message, sendmsg_sent_from_another_address)
+{
+	const int type = BY_FAMILY(SENDMSG);
+	struct addr want = addr_of(variant->second, 0), from = { .len = sizeof(from.v6) };
+	const __u32 *ip6 = (const __u32 *)&want.v6.sin6_addr;
+	int server = server_on(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int client = socket_for(_metadata, variant->home, SOCK_DGRAM, variant->port);
+	int program = is_ip6(variant->home) ?
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, ip6[0]), STORE(R1, ADDR(msg_src_ip6[0]), R2),
+			     MOV_IMM(R2, ip6[3]), STORE(R1, ADDR(msg_src_ip6[3]), R2),
+			     MOV_IMM(R0, 1), RETURN()) :
+		WITH_ADDRESS(type,
+			     MOV_IMM(R2, want.v4.sin_addr.s_addr),
+			     STORE(R1, ADDR(msg_src_ip4), R2),
+			     MOV_IMM(R0, 1), RETURN());
+	char text[8];
+
+	ON(type, program);
+	EXPECT_EQ(4, send_to(client, variant->home, variant->port, "word", 0));
+	OFF(type, program);
+	EXPECT_EQ(4, rc(recvfrom(server, text, sizeof(text), 0, &from.sa, &from.len)));
+	EXPECT_EQ(local_port(client), port_of(&from));
+	EXPECT_EQ(0, is_ip6(variant->home) ?
+		  memcmp(&want.v6.sin6_addr, &from.v6.sin6_addr, 16) :
+		  memcmp(&want.v4.sin_addr, &from.v4.sin_addr, 4));
 }
 
 /*
