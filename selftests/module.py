@@ -7,6 +7,7 @@ done the module is loaded, or not, as it was before.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import sys
 import time
 import traceback
 
+from port0_bpf import USER_PORT, Program, answer_with, store
 from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, absent, expect_tcp_sockets,
                           hooked, is_loaded, load, module_file, parameters, present, restored,
                           skip_without_list, skip_without_tracer, tcp_sockets, udp_sockets,
@@ -386,6 +388,26 @@ def hooks_on_close_wait_for_need():
             equal(send | ROUTE, armed(), "for a datagram to port 0")
         with bound_socket(host, TCP, 0):
             equal(HELD | send | ROUTE, armed(), "for a socket on port 0")
+
+
+@test(("ip4", "tcp"), ("ip6", "udp"))
+def a_program_chooses_port_0(family, kind):
+    """A bind() to another port arms the hooks on close(), too, since a program may replace that
+    port by 0."""
+    host = LOOPBACK[family]
+
+    def bind():
+        with plain_socket(host, KINDS[kind]) as sock:
+            set_mark(sock)
+            sock.bind((host, OTHER_PORT))
+            if sock.getsockname()[1] or not holds_zero(sock):
+                raise OSError(errno.EADDRNOTAVAIL, "not on port 0")
+
+    absent()
+    load()
+    with Namespace(), Program(family, store(USER_PORT, 0) + answer_with(1)) as program:
+        equal("ok", program.code(bind))
+    expect_free()
 
 
 @test()

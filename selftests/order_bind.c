@@ -1581,6 +1581,43 @@ TEST_F(chosen, program_chooses_port_0)
 	close(fd);
 }
 
+/* A late bind() is undone, too, if a program has chosen the port of the winner. */
+TEST_F(chosen, program_chooses_the_port_of_the_winner)
+{
+	const int type = is_ip6(variant->host) ? BPF_CGROUP_INET6_BIND :
+						 BPF_CGROUP_INET4_BIND;
+	const char *other = is_ip6(variant->host) ? SECOND_IP6 : "127.0.0.2";
+	int program = WITH_ADDRESS(type,
+				   MOV_IMM(R3, htons(variant->port)),
+				   STORE(R1, ADDR(user_port), R3),
+				   MOV_IMM(R0, 1),
+				   RETURN());
+	struct call late = { .make = do_bind, .host = other, .port = PEER_PORT };
+	struct place place = {
+		.host = variant->host, .dest = variant->host, .other = other,
+		.type = variant->type, .port = variant->port,
+		.about = "a late bind() beside a program",
+	};
+	struct cgroup cgroup;
+
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	stay_on_one_cpu(_metadata);
+	cgroup_enter(_metadata, &cgroup);
+	late.fd = new_socket(_metadata, variant->host, variant->type);
+	call_hold(_metadata, &late, BEFORE_LOCK);
+	if (!variant->port)
+		require_mark(_metadata, late.fd);
+	attach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ(0, bind_to(late.fd, variant->host, OTHER_PORT));
+	detach(_metadata, cgroup.fd, program, type);
+	EXPECT_EQ(-EINVAL, late_answer(call_release(_metadata, &late), variant->port));
+	expect_filed(_metadata, late.fd, &place);
+	close(late.fd);
+	close(program);
+	cgroup_leave(_metadata, &cgroup);
+}
+
 /* Other late calls find the socket bound, and must behave like that. */
 static void race_late_call(struct __test_metadata *_metadata, struct late *self,
 			   struct call *late, const char *about)
