@@ -3,6 +3,7 @@
 """The parameters that root writes at run time: "drain" and "init_userns"."""
 
 import contextlib
+import ctypes
 import itertools
 import os
 import signal
@@ -194,37 +195,61 @@ def drain_removes_hooks():
         unload()
 
 
+def drained_beside(others, call):
+    """Expect that the drain does not wait for a call that waits for the socket lock."""
+    answers = []
+
+    def held():
+        hold.write(b"lock")
+        answers.append(code(call))
+
+    # One that is over must not count, either.
+    equal("ok", code(call))
+    load_file(test_module("port0_hold"))
+    try:
+        thread = threading.Thread(target=held)
+        with open("/dev/port0_hold", "r+b", buffering=0) as hold:
+            thread.start()
+            equal(1, len(hold.read(1)), "it waits for the socket lock")
+            equal(1, users(), "references on the module")
+            switch("drain", 1)
+            expect_only(others)
+        thread.join()
+        equal(["ok"], answers)
+    finally:
+        unload("port0_hold")
+
+
 @test(*[(family,) for family in LOOPBACK])
 def drain_does_not_wait_for_a_name(family):
     """getpeername() needs none of the hooks, and may last as long as another task likes."""
-    path = test_module("port0_hold")
-    host, answers = LOOPBACK[family], []
-
-    def call():
-        hold.write(b"lock")
-        answers.append(code(sock.getpeername))
-
+    host = LOOPBACK[family]
     with without_module(), Namespace(), plain_socket(host, UDP) as sock:
         load(HOOK)
         others = late_hooks()
         use_all(host)
         equal(LATE, late_hooks() | others)
         sock.connect((host, 0))
-        # One that is over must not count, either.
-        equal("ok", code(sock.getpeername))
-        load_file(path)
-        try:
-            thread = threading.Thread(target=call)
-            with open("/dev/port0_hold", "r+b", buffering=0) as hold:
-                thread.start()
-                equal(1, len(hold.read(1)), "it waits for the socket lock")
-                equal(1, users(), "references on the module")
-                switch("drain", 1)
-                expect_only(others)
-            thread.join()
-            equal(["ok"], answers)
-        finally:
-            unload("port0_hold")
+        drained_beside(others, sock.getpeername)
+
+
+@test()
+def drain_does_not_wait_for_v6only():
+    """Nor does IPV6_V6ONLY on a marked socket, which waits for bind() on the socket."""
+    host, only = LOOPBACK["ip6"], ctypes.c_int(1)
+
+    def set_v6only():
+        # Python's own setsockopt() would stop the other thread, too.
+        check(libc.setsockopt(sock.fileno(), socket.IPPROTO_IPV6, socket.IPV6_V6ONLY,
+                              ctypes.byref(only), ctypes.sizeof(only)))
+
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
+        load(HOOK)
+        others = late_hooks()
+        use_all(host)
+        equal(LATE, late_hooks() | others)
+        set_mark(sock)
+        drained_beside(others, set_v6only)
 
 
 @test()
