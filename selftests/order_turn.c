@@ -3,6 +3,7 @@
  * Two calls on one marked socket: calls that must not overlap take turns, see turn.c of
  * the module. Each test holds one call and lets the other begin.
  */
+#include <netinet/udp.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -506,6 +507,36 @@ TEST_F(turn, drained_while_a_mark_waits)
 	EXPECT_EQ(1, send_to(fd, variant->host, 0, "x", 0));
 	close(slow.uffd);
 	close(fd);
+}
+
+/*
+ * The same for a send, which needs its hooks until the datagram has a header. Without them,
+ * it would go to port 1, which the module passes to the kernel instead of 0.
+ */
+TEST_F(turn, drained_while_a_send_waits)
+{
+	struct call send_ = {
+		.make = do_send, .host = variant->host, .text = "x", .flags = MSG_MORE,
+	};
+	int server, stand_in;
+
+	if (variant->type != SOCK_DGRAM)
+		return;
+	stand_in = bound_socket(_metadata, variant->host, SOCK_DGRAM, 1);
+	send_.fd = socket_for(_metadata, variant->host, SOCK_DGRAM, 0);
+	ASSERT_EQ(0, bind_to(send_.fd, variant->host, OTHER_PORT));
+	call_hold(_metadata, &send_, BEFORE_LOCK);
+	drain_for_a_moment(_metadata);
+	/* Not before, since it keeps the hooks itself */
+	server = bound_socket(_metadata, variant->host, SOCK_DGRAM, 0);
+	EXPECT_EQ(1, call_release(_metadata, &send_));
+	EXPECT_EQ(0, set_int(send_.fd, SOL_UDP, UDP_CORK, 0));
+	EXPECT_EQ('x', recv_soon(server));
+	settle(_metadata);
+	EXPECT_EQ(-EAGAIN, recv_now(stand_in));
+	close(send_.fd);
+	close(stand_in);
+	close(server);
 }
 
 #define HELD_BINDS	16
