@@ -810,6 +810,18 @@ def a_mark_outlives_the_module_for_another_port(_, host):
 
 
 @test(*LOOPBACK.items())
+def a_mark_outlives_the_module_for_a_later_bind(_, host):
+    """bind() to another port gets the hooks on sendmsg() for an old mark."""
+    present()
+    with Namespace(), plain_socket(host, UDP) as client:
+        set_mark(client)
+        unload()
+        load()
+        client.bind((host, OTHER_PORT))
+        equal("ok", code(client.sendto, b"x", (host, 0)), "sendto() to a port without a socket")
+
+
+@test(*LOOPBACK.items())
 def a_mark_outlives_the_module_where_no_port_is_free(_, host):
     """The first send ends like that of an unmarked socket."""
     present()
