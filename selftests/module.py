@@ -239,6 +239,33 @@ def load_with_a_bad_parameter():
     load()
 
 
+def expect_each_argument(host):
+    """Calls that a backend has to pass on with every argument, on port 0."""
+    with bound_socket(host, TCP, OTHER_PORT) as server, bound_socket(host, TCP, 0) as client:
+        server.listen()
+        client.connect((host, OTHER_PORT))
+        child, name = server.accept()
+        with child:
+            equal(0, name[1], "the name that accept() returns")
+            equal((host, 0), child.getpeername()[:2])
+            reset_on_close(child)
+    with bound_socket(host, UDP, 0) as sock, plain_socket(host, UDP) as peer:
+        sock.sendto(b"x", (host, 0))
+        equal(b"x", sock.recv(2))
+        if ":" in host:
+            equal("EINVAL", code(sock.setsockopt, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1))
+        equal("ENOTCONN", code(peer.getpeername))
+    # Another user may bind port 1, which the module passes to the kernel, and not port 0.
+    write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "1")
+    child = os.fork()
+    if not child:
+        os.setuid(65534)
+        with plain_socket(host, TCP) as sock:
+            set_mark(sock)
+            os._exit(code(sock.bind, (host, 0)) != "EACCES")
+    equal(0, os.waitpid(child, 0)[1], "a bind() that is not allowed")
+
+
 @test(("ftrace",), ("kprobe",), ("auto",))
 def load_with_a_backend(name):
     """hook=auto means ftrace where the kernel has it."""
@@ -253,8 +280,12 @@ def load_with_a_backend(name):
         return
     load(f"hook={name}")
     equal(True, any(line.endswith(f"hooks by {wanted}") for line in since()), "the backend")
-    with Namespace(), bound_socket("127.0.0.1", TCP, 0) as sock:
-        equal("EINVAL", code(sock.bind, ("127.0.0.1", 0)))
+    with Namespace():
+        with bound_socket("127.0.0.1", TCP, 0) as sock:
+            equal("EINVAL", code(sock.bind, ("127.0.0.1", 0)))
+        for host in LOOPBACK.values():
+            expect_each_argument(host)
+    expect_free()
     since = kernel_log()
     unload()
     # If a kprobe is hit in the handler of another one, it is missed, and the log says so.
