@@ -418,6 +418,12 @@ static bool is_held_back(int fd)
 	       info.tcpi_total_retrans && !info.tcpi_retrans;
 }
 
+/* Tell whether the first @got bytes may be those of an answer. */
+static bool begins_answer(const char *text, size_t got)
+{
+	return !strncmp(text, ANSWER, got < strlen(ANSWER) ? got : strlen(ANSWER));
+}
+
 static void ask_connection(int fd, const struct test *test, int64_t end, struct result *result)
 {
 	struct question question;
@@ -469,7 +475,7 @@ static void ask_connection(int fd, const struct test *test, int64_t end, struct 
 		/* Before its end has come, a part of the answer may look like a whole one. */
 		if (strchr(text, '\n') && is_answer(text, &question, test, result))
 			return;
-		if (strchr(text, '\n') || got == sizeof(text) - 1) {
+		if (strchr(text, '\n') || got == sizeof(text) - 1 || !begins_answer(text, got)) {
 			result->verdict = OTHER;
 			snprintf(result->why, sizeof(result->why), "it connects, but to another program");
 			return;

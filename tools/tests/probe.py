@@ -519,18 +519,32 @@ def test_another_program_answers():
         says(report["to 0"][0]["text"], "it connects, then nothing comes")
 
 
-def test_part_of_an_answer():
-    """Without the end of its line, the number of the port may be a part of it."""
+def control_of(data, status):
+    """The test of the control over TCP, if the far end sends this and then waits."""
     with entered("server"), socket.create_server(("", CONTROL)) as listener:
         listener.settimeout(60)
         probe = subprocess.Popen(inside("client", PROBE, "--json", "--tcp", "--to", "--timeout", str(SILENCE),
                                         SERVER[4]), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with listener.accept()[0] as s:
-            s.sendall(b"port0-probe: " + s.recv(100).split()[1] + b" 10.0.1.1 1")
+            s.sendall(data.replace(b"TOKEN", s.recv(100).split()[1]))
             said, _ = probe.communicate(timeout=60)
-    control = json.loads(said)["addresses"][0]["tests"][0]
-    assert probe.returncode == 2 and control["verdict"] == "silent" and "seen" not in control, said
+    assert probe.returncode == status, said
+    return json.loads(said)["addresses"][0]["tests"][0]
+
+
+def test_part_of_an_answer():
+    """Without the end of its line, the number of the port may be a part of it."""
+    control = control_of(b"port0-probe: TOKEN 10.0.1.1 1", status=2)
+    assert control["verdict"] == "silent" and "seen" not in control, control
     says(control["text"], "it connects, then nothing comes")
+
+
+def test_greeting_without_a_line():
+    """A database greets in binary, a terminal server with a prompt."""
+    for data in b"\x4a\0\0\0\x0a8.0.36\0", b"login: ", b"port0-probes\n":
+        control = control_of(data, status=2)
+        assert control["verdict"] == "other", control
+        says(control["text"], "it connects, but to another program")
 
 
 # ---- filters on the way ----
