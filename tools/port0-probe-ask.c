@@ -186,6 +186,7 @@ static bool take_icmp(int fd, const struct test *test, struct result *result)
 		if (!e || !is_refusal(e))
 			continue;
 		by = SO_EE_OFFENDER(e);
+		result->why[0] = '\0';
 		memset(&result->by, 0, sizeof(result->by));
 		if (by->sa_family == AF_INET || by->sa_family == AF_INET6)
 			memcpy(&result->by, by, by->sa_family == AF_INET ?
@@ -287,6 +288,7 @@ static bool is_answer(char *text, const struct question *question, const struct 
 		      (void *)&result->seen.v6.sin6_addr) != 1)
 		return false;
 	set_port(&result->seen, (int)port);
+	result->why[0] = '\0';
 	result->verdict = is_from_0(test) && port ? REWRITTEN : ANSWERED;
 	return true;
 }

@@ -547,6 +547,21 @@ def test_greeting_without_a_line():
         says(control["text"], "it connects, but to another program")
 
 
+def test_datagram_before_the_answer():
+    """It does not count, nor is it given as a reason."""
+    with entered("server"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("", CONTROL))
+        s.settimeout(60)
+        probe = subprocess.Popen(inside("client", PROBE, "--json", "--udp", "--to", "--timeout", str(SILENCE),
+                                        SERVER[4]), text=True, stdout=subprocess.PIPE)
+        asked_, peer = s.recvfrom(100)
+        for data in b"hello", b"port0-probe: %s %s %d\n" % (asked_.split()[1], peer[0].encode(), peer[1]):
+            s.sendto(data, peer)
+        said, _ = probe.communicate(timeout=60)
+    control = json.loads(said)["addresses"][0]["tests"][0]
+    assert control["verdict"] == "answered" and "why" not in control, said
+
+
 # ---- filters on the way ----
 
 def of_all(test):
