@@ -157,16 +157,14 @@ static bool is_one(const struct result *result)
 
 /* ---- JSON ---- */
 
+/* Other bytes than ASCII, which a name may have, need not be UTF-8, as JSON has to be. */
 static void json_string(const char *text)
 {
 	putchar('"');
 	for (; *text; text++) {
 		if (*text == '"' || *text == '\\')
-			printf("\\%c", *text);
-		else if ((unsigned char)*text < ' ')
-			printf("\\u%04x", (unsigned int)*text);
-		else
-			putchar(*text);
+			putchar('\\');
+		putchar(*text < ' ' || *text > '~' ? '?' : *text);
 	}
 	putchar('"');
 }

@@ -218,8 +218,7 @@ def test_strange_name_of_an_interface():
             done = subprocess.run(inside("client", PROBE, "--to", "--tcp", "--timeout", "1", *options,
                                          b"fe80::5%" + strange), stdout=subprocess.PIPE,
                                   stderr=subprocess.DEVNULL, check=False)
-            host = done.stdout.find(b'"addresses"')	# behind the argument itself
-            said = done.stdout[max(host, 0):].replace(b"\n", b" ")
+            said = done.stdout.replace(b"\n", b" ")
             assert b"fe80::5%a?[2J?" in said and all(32 <= c < 127 for c in said), said
     finally:
         run(*inside("client", "ip", "link", "delete", strange))
