@@ -333,17 +333,23 @@ static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects
 	       struct target *target)
 {
 	int err = errno, ret = 0, port;
+	bool to, by_address;
 	enum kind kind;
-	bool to;
 
 	target->addr = addr;
 	target->meant = false;
 	if (!settings.aims)
 		return 0;
 	port = port_of(addr, len);
-	to = has(settings.reached, port) && (!connects || addr->sa_family != AF_UNSPEC);
-	if (port < 0 || (connects && addr->sa_family == AF_UNSPEC) ||
-	    !(to || settings.from || (settings.client && !port && !connects)))
+	if (port < 0 || (connects && addr->sa_family == AF_UNSPEC))
+		goto done;
+	to = has(settings.reached, port);
+	/*
+	 * On a socket connected to a v4-mapped address, the kernel treats
+	 * send() like sendto().
+	 */
+	by_address = !connects || is_mapped(addr, len);
+	if (!(to || settings.from || (settings.client && !port && by_address)))
 		goto done;
 	kind = kind_of(fd);
 	/* The kernel ignores an address in a send on a connected TCP socket. */
@@ -358,12 +364,7 @@ static int aim(int fd, const struct sockaddr *addr, socklen_t len, bool connects
 	}
 	if (settings.from)
 		ret = leave_from_port_0(fd, kind, connects);
-	/*
-	 * On a socket connected to a v4-mapped address, the kernel treats
-	 * send() like sendto().
-	 */
-	if (!ret && (to || !port) && (kind == KIND_UDP || kind == KIND_UNKNOWN) &&
-	    (!connects || is_mapped(addr, len)))
+	if (!ret && (to || !port) && (kind == KIND_UDP || kind == KIND_UNKNOWN) && by_address)
 		ret = need_mark(fd);
 	if (ret)
 		return ret;

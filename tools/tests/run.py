@@ -276,6 +276,12 @@ def test_library_fails_closed():
         done = subprocess.run([sys.executable, "-c", bound(port)], env=env, text=True,
                               capture_output=True, check=False)
         says(done.stderr, os.strerror(errno.ENOPROTOOPT))
+    # On this connection, send() is sendto() to the kernel, and needs the mark.
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        code = f"import socket; socket.socket(fileno={s.fileno()}).connect(('::ffff:127.0.0.1', 0))"
+        env = {**env, "PORT0_MAP": "", "PORT0_CLIENT": "1"}
+        done = run(sys.executable, "-c", code, env=env, pass_fds=[s.fileno()], status=1)
+        says(done.stderr, os.strerror(errno.ENOPROTOOPT))
 
 
 def test_library_leaves_the_rest_alone():
@@ -682,6 +688,13 @@ s = socket.socket(fileno={s.fileno()}); s.settimeout(20)
 sender(s, {how!r}, b'hello', ('127.0.0.1', 0)); print(receiver(s, {how!r}), port(s))
 """
             says(python(code, "--reply", pass_fds=[s.fileno()]).stdout, "0 ephemeral")
+    # A connection of an IPv6 socket over IPv4, where the kernel sends as if by address
+    with Echo(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        code = CALLS + f"""
+s = socket.socket(fileno={s.fileno()}); s.settimeout(20)
+sender(s, 'connect', b'hello', ('::ffff:127.0.0.1', 0)); print(receiver(s, 'connect'))
+"""
+        assert python(code, "--reply", pass_fds=[s.fileno()]).stdout == "0\n"
 
 
 @needs_module
