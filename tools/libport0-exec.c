@@ -361,7 +361,7 @@ EXPORT int execveat(int dir, const char *path, char *const argv[], char *const e
 	bool without;
 
 	settings_read();
-	if (flags & AT_EMPTY_PATH && !*path)
+	if (flags & AT_EMPTY_PATH && is_readable(path, 1) && !*path)
 		without = warn_open(dir, "execveat");
 	else
 		without = warn_at(dir, path);

@@ -342,7 +342,7 @@ long syscall(long number, ...)
 
 
 def test_bad_pointers():
-    """bind() and connect() with bad addresses return the same as without the library."""
+    """bind(), connect() and execveat() with bad addresses return the same as without the library."""
     code = """
 import ctypes, errno, mmap, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -377,13 +377,16 @@ for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
                     with socket.socket(family, kind) as s:
                         print(family.name, kind.name, n, attempt(call, s.fileno(), where, length))
 print(attempt(libc.bind, -1, end, 16), attempt(libc.connect, -1, end, 16))
+argv = (ctypes.c_char_p * 2)(b'x', None)
+print(*(attempt(lambda fd, path, flags: libc.execveat(fd, path, argv, argv, flags), -100, path, flags)[1:]
+        for path in (None, 1, end) for flags in (0, 0x1000)))
 with socket.socket() as s:
     # Zeros are AF_UNSPEC, which disconnects; errno is not changed.
     print(attempt(libc.connect, s.fileno(), start, 16))
 """
     plain = run(sys.executable, "-c", code).stdout.splitlines()
-    assert len(plain) == 3 * 2 * 2 * 8 * 14 + 2, plain
-    says(plain[-2], "EBADF")
+    assert len(plain) == 3 * 2 * 2 * 8 * 14 + 3, plain
+    says(plain[-3], "EBADF")
     env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
     for settings in ({"PORT0_MAP": "0,8080"}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "0,8080"},
                      {"PORT0_TO": "8080"}):
