@@ -33,7 +33,7 @@
 #define BATCH		64	/* questions answered before the next socket gets its turn */
 #define ORIGIN_BITS	12	/* 4096 counters of answers */
 #define TOTAL		20	/* limit for all answers, as a multiple of that for one origin */
-#define BURST		1000	/* burst: as many answers at once as are allowed in this many ms */
+#define BURST		1000000000LL /* burst: as many answers at once as are allowed in this many ns */
 
 struct waiting {
 	uint64_t origin;
@@ -50,7 +50,7 @@ static struct {
 	struct pollfd fds[MAX_SOCKETS + MAX_WAITING];	/* fd -1: free */
 	unsigned int rate;
 	uint64_t key;
-	/* times in us until which answers are used up, at the allowed rate */
+	/* times in ns until which answers are used up, at the allowed rate */
 	struct used {
 		int64_t total, origins[1 << ORIGIN_BITS];
 	} datagrams, connections;
@@ -171,11 +171,11 @@ static uint64_t origin_of(const union address *peer)
 
 static bool has_turn(int64_t *even, int64_t now, unsigned int rate)
 {
-	int64_t due = *even > now ? *even : now;
+	int64_t due = (*even > now ? *even : now) + 1000000000 / rate;
 
-	if (due - now > BURST * 1000)
+	if (due - now > BURST)
 		return false;
-	*even = due + 1000000 / rate;
+	*even = due;
 	return true;
 }
 
@@ -190,7 +190,7 @@ static bool may_answer(uint64_t origin, struct used *used)
 	int64_t *own = &used->origins[origin * (server.key | 1) >> (64 - ORIGIN_BITS)], now;
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
-	now = time.tv_sec * 1000000LL + time.tv_nsec / 1000;
+	now = time.tv_sec * 1000000000LL + time.tv_nsec;
 	return has_turn(own, now, server.rate) &&
 	       has_turn(&used->total, now, server.rate * TOTAL);
 }
