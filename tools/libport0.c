@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -42,8 +43,8 @@
 #define MAX_ENTRY	100
 /* The most that held_write() writes, since an environment's size is limited */
 #define MAX_WRITTEN	8192
-/* Descriptors that are searched for a socket that dup2() has moved */
-#define MAX_MOVED	1024
+/* The most descriptors that are searched for a socket that dup2() has moved: 10 ms */
+#define MAX_MOVED	65536
 #define MAX_NOTES	8192
 
 static const char to_port_0[] = "bind to port 0";
@@ -508,7 +509,10 @@ static bool overlap(const struct place *a, const struct place *b)
 
 static bool is_moved(struct held *h)
 {
-	for (int fd = 0; fd < MAX_MOVED; fd++) {
+	struct rlimit limit = { .rlim_cur = 1024 };
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	for (int fd = 0; fd < MAX_MOVED && (rlim_t)fd < limit.rlim_cur; fd++) {
 		if (cookie_of(fd) == h->cookie) {
 			h->fd = fd;
 			return true;

@@ -1151,6 +1151,8 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "  os._exit(0)\nos.wait()": "ll",
             # a socket that gets another number
             "a = tcp(''); os.dup2(a.fileno(), 900); a.close(); b = tcp(''); os.close(900); c = tcp('')": "lel",
+            "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
+            "a = tcp(''); os.dup2(a.fileno(), 4000); a.close(); b = tcp('')": "le",
             # a helper, which is another program; a program that replaces itself
             "a = tcp(''); subprocess.run(again(\"tcp('')\"), check=True)": "le",
             "a = tcp(''); subprocess.run(again(\"udp('')\"), check=True)": "ll",
