@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 
-from ktap import MARK, needs_module, needs_no_module, run_command as run, run_tests
+from ktap import MARK, needs_module, needs_no_module, needs_program, run_command as run, run_tests
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 PROBE = os.environ.get("PORT0_PROBE", os.path.join(os.path.dirname(HERE), "port0-probe"))
@@ -928,6 +928,16 @@ def test_answer_is_never_longer():
                 sizes[size] = len(asked(question(size), kind, wait=0.7))
             assert all(got <= size for size, got in sizes.items()), sizes
             assert sizes[96] and sizes[400] == sizes[96] and not sizes[30], sizes
+
+
+@needs_program("socat")
+def test_question_by_hand():
+    """The example in the manual page."""
+    with open(os.path.join(os.path.dirname(HERE), "port0-probe.1"), encoding="ascii") as f:
+        line = next(line for line in f if "| socat" in line).replace("\\e", "\\")
+    with serving():
+        said = run(*inside("client", "sh", "-c", line.replace("192.0.2.1", SERVER[4]))).stdout
+        says(said, "port0-probe: me 10.0.1.1 ")
 
 
 @needs_module
