@@ -619,6 +619,8 @@ static void look_at_process(pid_t pid)
 	struct dirent *d;
 	bool all = true;
 
+	if (!dir)
+		missing.processes += errno != ENOENT && errno != ESRCH;
 	free(path);
 	if (!dir)
 		return;
