@@ -383,7 +383,7 @@ static void explain(const struct target *target, bool connects)
 	if (err == EADDRNOTAVAIL && connects && settings.from)
 		reason = "there is a socket from port 0 to this address and port, or there was one in the last minute (TIME_WAIT): only one at a time is possible from one port";
 	else if (err == EACCES && target->meant)
-		reason = "a security module of this machine refuses it, Landlock or SELinux (name_connect): you allowed another port? The kernel sees port 0";
+		reason = "this machine refuses it: a broadcast address without SO_BROADCAST, a route that prohibits it (see ip route get), or a security module, Landlock or SELinux (name_connect): you allowed another port? The kernel sees port 0";
 	else if (err == EPERM && target->meant)
 		reason = "a firewall rule or a BPF program of the control group on this machine forbids it: you allowed another port? The kernel sees port 0";
 	if (reason && !__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))

@@ -941,6 +941,12 @@ for host, _ in hosts:
     assert said == "::ffff:127.0.0.1 5353\n::ffff:127.0.0.2 5354\n", said
 
 
+def test_to_that_is_refused():
+    """EACCES has more reasons than a security module."""
+    code = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.255.255.255', 5353))"
+    says(python(code, "--to", "5353", status=1).stderr, "SO_BROADCAST", "a route", "Landlock")
+
+
 @needs_module
 def test_to_many_messages():
     """More messages than fit in one call, to several ports; the kernel refuses one of them."""
