@@ -373,6 +373,19 @@ done:
 	return 0;
 }
 
+/* Tell whether this machine has no address of its own to get there, as without IPv6. */
+static bool has_no_source(const struct sockaddr *addr)
+{
+	socklen_t len = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
+			sizeof(struct sockaddr_in);
+	int fd = (int)syscall(SYS_socket, addr->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool none = fd >= 0 && syscall(SYS_connect, fd, addr, len) && errno == EADDRNOTAVAIL;
+
+	if (fd >= 0)
+		syscall(SYS_close, fd);
+	return none;
+}
+
 /* Tell the user once why it failed. errno is not changed. */
 static void explain(const struct target *target, bool connects)
 {
@@ -380,7 +393,7 @@ static void explain(const struct target *target, bool connects)
 	int err = errno;
 	const char *reason = NULL;
 
-	if (err == EADDRNOTAVAIL && connects && settings.from)
+	if (err == EADDRNOTAVAIL && connects && settings.from && !has_no_source(target->addr))
 		reason = "there is a socket from port 0 to this address and port, or there was one in the last minute (TIME_WAIT): only one at a time is possible from one port";
 	else if (err == EACCES && target->meant)
 		reason = "this machine refuses it: a broadcast address without SO_BROADCAST, a route that prohibits it (see ip route get), or a security module, Landlock or SELinux (name_connect): you allowed another port? The kernel sees port 0";

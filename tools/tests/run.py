@@ -816,6 +816,19 @@ print(u.recv(9))
 
 
 @needs_module
+def test_from_without_ipv6():
+    """EADDRNOTAVAIL then has nothing to do with port 0."""
+    without = "ip link set lo up; sysctl -qw net.ipv6.conf.lo.disable_ipv6=1; exec \"$@\""
+    code = """
+import errno, socket
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    print(errno.errorcode[socket.socket(socket.AF_INET6, kind).connect_ex(('::1', 7777))])
+"""
+    said = run("unshare", "-n", "sh", "-c", without, "sh", RUN, "--from", sys.executable, "-c", code)
+    assert said.stdout == "EADDRNOTAVAIL\n" * 2 and not said.stderr, said
+
+
+@needs_module
 def test_from_in_threads():
     """Several threads send on one new socket at once: one of them binds it, none fails."""
     code = PROLOGUE + """
