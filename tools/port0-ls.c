@@ -699,7 +699,14 @@ static void remove_duplicates(void)
 			entries.at[kept++] = entries.at[n];
 	entries.count = kept;
 	sort(entries.at, entries.count, sizeof(*entries.at), by_place);
+
+	/* Of threads that share a table, if kcmp() is refused */
 	sort(owners.at, owners.count, sizeof(*owners.at), by_owner);
+	kept = 0;
+	for (int n = 0; n < owners.count; n++)
+		if (!kept || by_owner(&owners.at[n], &owners.at[kept - 1]))
+			owners.at[kept++] = owners.at[n];
+	owners.count = kept;
 }
 
 static long references(void)

@@ -554,6 +554,31 @@ def test_without_right_to_duplicate():
 
 
 @needs_module
+def test_without_kcmp():
+    """A container may refuse kcmp(): each descriptor is listed once nevertheless."""
+    source = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/syscall.h>
+long syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+	long (*next)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+
+	errno = EPERM;
+	return number == SYS_kcmp ? -1 : next(number, a, b, c, d, e, f);
+}
+"""
+    with tempfile.TemporaryDirectory() as directory:
+        library = os.path.join(directory, "no_kcmp.so")
+        run_command("cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-", input=source)
+        with holder("s = listening()\n"
+                    "for _ in range(3): threading.Thread(target=time.sleep, args=(999,), daemon=True).start()"):
+            said = ls("env", f"LD_PRELOAD={library}", status=None)
+    assert [len(p["fds"]) for s in said["sockets"] for p in s["processes"]] == [1], said
+
+
+@needs_module
 def test_in_flight():
     """A socket in an unread message is in no descriptor table."""
     with holder("""
