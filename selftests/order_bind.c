@@ -385,9 +385,12 @@ TEST_F(half, groups_form_before_the_late_bind_is_undone)
 		EXPECT_AT(&late->place, 0, bind_to(group[0], contest->late, late->port));
 	call_release(_metadata, &bind_);
 	if (elsewhere) {
+		/* By IPv4: an unmarked IPv6 socket cannot send to a v4-mapped port 0. */
+		bool mapped = !strncmp(contest->late, "::ffff:", 7);
+
 		group[1] = late->fd;
-		count_shares(_metadata, contest->late, SOCK_DGRAM, late->port, group, 2,
-			     shares);
+		count_shares(_metadata, contest->late + (mapped ? 7 : 0), SOCK_DGRAM,
+			     late->port, group, 2, shares);
 		EXPECT_AT(&late->place, 0, shares[1]);
 	}
 	close(group[0]);
