@@ -447,7 +447,7 @@ TEST_F(turn, drain_is_switched_while_bind_waits)
 }
 
 /* In ms: until the module has seen the parameter, and removed or armed hooks */
-#define DRAIN_TIME	3000
+#define DRAIN_TIME	1500
 
 static void drain_for_a_moment(struct __test_metadata *_metadata)
 {
