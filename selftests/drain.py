@@ -217,6 +217,7 @@ def drained_beside(others, call):
         thread.join()
         equal(["ok"], answers)
     finally:
+        wait_for("the held task", lambda: not users("port0_hold"))
         unload("port0_hold")
 
 
