@@ -4,9 +4,9 @@
  *
  * Bug fixes have changed which TCP sockets conflict with each other, and no header
  * shows which fixes a kernel has. So a few sockets are bound to ordinary ports when
- * the module is loaded, and the result shows the rules of the running kernel. A
- * refused bind() is tried again on other ports, since another program's socket may
- * be the reason.
+ * the module is loaded, and the result shows the rules of the running kernel. If an
+ * address cannot be bound alone either, another program's socket is in the way, and the
+ * question is asked again on another port.
  */
 #ifndef _PORT0_RULES_H
 #define _PORT0_RULES_H
