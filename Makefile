@@ -153,7 +153,8 @@ build-matrix: python
 VERSION = $(shell sed -n 's/.*PORT0_VERSION[[:space:]]*"\(.*\)".*/\1/p' module/main.c)
 dist:
 	mkdir -p build
-	git archive --prefix=port0-$(VERSION)/ HEAD | gzip -9n > build/port0-$(VERSION).tar.gz
+	git -c tar.tar.gz.command="gzip -9n" archive --prefix=port0-$(VERSION)/ \
+		-o build/port0-$(VERSION).tar.gz HEAD
 	@echo build/port0-$(VERSION).tar.gz
 
 # Which of the kernel functions that the module mirrors or hooks have changed in the
