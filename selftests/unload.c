@@ -219,6 +219,14 @@ static void stop_workers(struct __test_metadata *_metadata, struct worker *team,
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
+static void expect_nothing_wrong(struct __test_metadata *_metadata)
+{
+	ASSERT_EQ(NULL, atomic_load(&shared.wrong)) {
+		TH_LOG("%s: %d", atomic_load(&shared.wrong),
+		       atomic_load(&shared.wrong_err));
+	}
+}
+
 FIXTURE(unload) {
 	struct module_state found;
 };
@@ -311,13 +319,11 @@ TEST_F_TIMEOUT(unload, while_sockets_are_in_use, STRESS_TIMEOUT_SEC)
 		refused++;
 		for (i = 0; i < 2; i++)
 			close(old[i]);
-		ASSERT_EQ(NULL, atomic_load(&shared.wrong)) {
-			TH_LOG("%s: %d", atomic_load(&shared.wrong),
-			       atomic_load(&shared.wrong_err));
-		}
+		expect_nothing_wrong(_metadata);
 		tell(_metadata, "cycles", cycle + 1, &told);
 	}
 	stop_workers(_metadata, workers, WORKERS);
+	expect_nothing_wrong(_metadata);
 	EXPECT_LT(0, (long)atomic_load(&shared.exchanged));
 	TH_LOG("%ld cycles, unloading refused %ld times; %lu sockets marked, %lu bound to port 0, %lu exchanges there, %lu uses of unmarked sockets",
 	       cycle, refused, atomic_load(&shared.marked),
