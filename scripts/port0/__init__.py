@@ -153,6 +153,18 @@ def on_signals(handler, *numbers):
             signal.signal(number, handler)
 
 
+def call(argv, **kwargs):
+    """Run a command. If this one is interrupted, end that with a signal on which it removes
+    what it has made; subprocess.run() would kill it."""
+    with subprocess.Popen(argv, **kwargs) as child:
+        try:
+            out, _ = child.communicate()
+        except BaseException:
+            child.terminate()
+            raise
+    return subprocess.CompletedProcess(argv, child.returncode, out)
+
+
 def run_command(main):
     """Run a command's main() and exit with its status."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
