@@ -429,7 +429,8 @@ def change():
 threading.Thread(target=change, daemon=True).start()
 """):
         for _ in range(20):
-            run_command(LS, status=None, timeout=30)
+            done = run_command(LS, status=None, timeout=60)
+            assert done.returncode in (0, 1), done
 
 
 # A file system of this process, which does not answer once it is silent. The numbers are
@@ -462,8 +463,6 @@ silent = True
 def test_file_system_that_does_not_answer():
     """A process whose descriptors are a socket or a namespace at one moment and a file of
     its own FUSE at the next."""
-    if not os.path.exists("/dev/fuse"):
-        return
     for there in ("socket.socket().detach()", "os.open('/proc/self/ns/net', os.O_RDONLY)"):
         with holder(FUSE + f"""
 unshare(NEWNET)
@@ -477,7 +476,7 @@ for low in (100, 200): threading.Thread(target=change, args=(low,), daemon=True)
             for _ in range(20):
                 with subprocess.Popen([LS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
                     try:
-                        child.wait(30)
+                        assert child.wait(60) in (0, 1), child.returncode
                     except subprocess.TimeoutExpired:
                         changing.kill()	# The child waits for it, and cannot be killed before.
                         child.kill()
