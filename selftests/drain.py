@@ -475,6 +475,7 @@ def undrained_while_a_socket_is_bound(family, how):
             equal(["ok"], answers)
             equal("ok", code(sock.sendto, b"x", (host, 0)), "to port 0")
         finally:
+            wait_for("the held task", lambda: not users("port0_hold"))
             unload("port0_hold")
 
 
