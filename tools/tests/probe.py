@@ -907,7 +907,7 @@ def question(size=96, token=b"0123456789abcdef"):
     return (QUESTION % token).ljust(size - 1)[:size - 1] + b"\n"
 
 
-def asked(data, kind=socket.SOCK_DGRAM, port=0, wait=1.0):
+def asked(data, kind=socket.SOCK_DGRAM, port=0, wait=20):
     """Send these bytes from the client's namespace; return the reply."""
     with entered("client"), socket.socket(socket.AF_INET, kind) as s:
         s.settimeout(wait)
@@ -925,7 +925,7 @@ def test_answer_is_never_longer():
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             sizes = {}
             for size in (1, 13, 14, 29, 30, 31, 46, 47, 48, 60, 96, 400):
-                sizes[size] = len(asked(question(size), kind, wait=0.7))
+                sizes[size] = len(asked(question(size), kind, wait=20 if size in (96, 400) else 0.7))
             assert all(got <= size for size, got in sizes.items()), sizes
             assert sizes[96] and sizes[400] == sizes[96] and not sizes[30], sizes
 
@@ -951,7 +951,7 @@ def test_garbage_is_not_answered():
                 assert not asked(data, kind, wait=0.7), data
         answer = asked(question())
         assert answer.startswith(b"port0-probe: 0123456789abcdef 10.0.1.1 "), answer
-        assert not asked(answer.ljust(96)), "an answer is answered"
+        assert not asked(answer.ljust(96), wait=1), "an answer is answered"
         # Questions to multicast and broadcast addresses get no answer.
         with entered("r3"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
@@ -1003,15 +1003,15 @@ def test_rate_of_neighbours():
         sockets = []
         for source in sources:
             sockets.append(stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)))
+            sockets[-1].settimeout(20)
             sockets[-1].bind((source, 9))
             sockets[-1].connect((SERVER[6], CONTROL))
             sockets[-1].send(question())
-        time.sleep(1)
         silent = []
         for s, source in zip(sockets, sources):
             try:
-                s.recv(200, socket.MSG_DONTWAIT)
-            except BlockingIOError:
+                s.recv(200)
+            except TimeoutError:
                 silent.append(source)
     for source in sources:
         run(*inside("server", "ip", "address", "delete", f"{source}/128", "dev", "lo"))
@@ -1027,7 +1027,7 @@ def test_forged_questions():
         with entered("server"):
             forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         end, answers = time.monotonic() + 4, []
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(answers) < 4:
             for n in range(1, 1000):
                 source = bytes(4) + struct.pack("!BBH", 10, 0, (44 << 8) + n) + bytes(4)
                 forger.sendmsg([question()], [(socket.SOL_IP, pktinfo, source)], 0, (SERVER[4], CONTROL))
