@@ -57,13 +57,14 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 {
 	struct port0_watch *watch = NULL;
 	struct sock *sk = sock->sk;
-	bool literal = false;
+	bool literal;
 	int err;
 
 	err = port0_turn_take(&bind->turn, sk);
 	if (err)
 		return err;
-	if (port0_is_draining() || !port0_may_mark()) {
+	literal = port0_may_mark() && port0_late_begin();
+	if (!literal) {
 		/*
 		 * A second bind() fails with EINVAL, as where this is allowed. It is not
 		 * left to the kernel: an accepted socket may lose its port before, and
@@ -84,7 +85,6 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 			if (err)
 				goto err_turn;
 		}
-		literal = true;
 	}
 	port0_call_begin(&bind->call, sk, PORT0_CALL_BIND);
 	bind->call.literal = literal;
@@ -92,6 +92,8 @@ static int port0_bind_begin(struct port0_bind *bind, struct socket *sock,
 	return 0;
 
 err_turn:
+	if (literal)
+		port0_late_end();
 	port0_turn_end(&bind->turn);
 	return err;
 }
@@ -127,6 +129,8 @@ static int port0_bind_end(struct port0_bind *bind, struct sock *sk,
 	/* If the socket could not get port 0, port0_bind_begin() has armed no hooks. */
 	if (!call->literal && sk->sk_protocol == IPPROTO_UDP)
 		port0_send_arm();
+	if (call->literal)
+		port0_late_end();
 	/* Before 6.1, __inet_bind() turns any errno of get_port() into -EADDRINUSE. */
 	return call->refusal ?: err;
 }

@@ -10,6 +10,7 @@
 #include <linux/cred.h>
 #include <linux/jiffies.h>
 #include <linux/moduleparam.h>
+#include <linux/percpu.h>
 #include <linux/user_namespace.h>
 #include <linux/workqueue.h>
 
@@ -80,6 +81,39 @@ MODULE_PARM_DESC(init_userns, "let only tasks in the initial user namespace mark
 bool port0_is_draining(void)
 {
 	return READ_ONCE(port0_drain) && !port0_is_loading();
+}
+
+/**
+ * port0_late_begin - begin a call that may arm hooks of PORT0_HOOKS_LATE, or needs them,
+ * unless the module drains
+ *
+ * While it drains, calls that begin do not count, so none can delay it, however long it
+ * waits for the socket lock or how often it is made.
+ *
+ * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
+ * Return: false if the module drains. True if the hooks stay until port0_late_end().
+ */
+bool port0_late_begin(void)
+{
+	if (port0_is_draining())
+		return false;
+	this_cpu_inc(port0_uses.begun);
+	/* Either port0_hooks_trim() sees this call, or it sees that the module drains. */
+	smp_mb();
+	if (!port0_is_draining())
+		return true;
+	port0_late_end();
+	return false;
+}
+
+/**
+ * port0_late_end - end a call that port0_late_begin() has begun
+ *
+ * Context: any; does not sleep.
+ */
+void port0_late_end(void)
+{
+	this_cpu_inc(port0_uses.ended);
 }
 
 /**

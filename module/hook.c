@@ -634,7 +634,7 @@ bool port0_hooks_trim(void)
 	mutex_lock(&port0_hook_mutex);
 	armed = port0_hooks_armed;
 	WRITE_ONCE(port0_hooks_armed, armed & ~PORT0_HOOKS_LATE);
-	/* Pairs with the barrier in try_module_get() in port0_enter(). */
+	/* Pairs with the barriers in port0_enter(), in try_module_get(), and port0_late_begin(). */
 	smp_mb();
 	gone = !port0_is_used();
 	if (gone)

@@ -159,7 +159,7 @@ DECLARE_PER_CPU(struct port0_uses, port0_uses);
 
 /**
  * port0_enter - take a reference on the module for a call to be redirected, or for one
- * that marks a socket
+ * that sets or clears a mark
  * @needs_late: hooks of PORT0_HOOKS_LATE stay until the call ends
  *
  * Sockets may have a mark from an earlier load, so hooks may be called while loading

@@ -43,11 +43,11 @@ DEFINE_PER_CPU(struct port0_uses, port0_uses);
  * port0_is_used - tell whether a socket or a call needs hooks of PORT0_HOOKS_LATE
  *
  * As in SRCU, the ends are added up first. Each end that is seen has its begin seen, too,
- * since the barrier in try_module_get(), or a lock that was released and taken, is between
- * them. So a use that lasts all the time is not missed, whatever others do meanwhile. (If a
- * BPF program refuses a bind(), its socket begins and ends a use under one lock, so that only
- * the end may be seen. The call's own use makes up for that, since its begin is seen and its
- * end is still to come. So the uses of others are not missed.)
+ * since a barrier is between them, in try_module_get() or port0_late_begin(), or a lock that
+ * was released and taken. So a use that lasts all the time is not missed, whatever others do
+ * meanwhile. (If a BPF program refuses a bind(), its socket begins and ends a use under one
+ * lock, so that only the end may be seen. The call's own use makes up for that, since its
+ * begin is seen and its end is still to come. So the uses of others are not missed.)
  *
  * Context: any.
  * Return: true if one of them does.
@@ -59,7 +59,7 @@ bool port0_is_used(void)
 
 	for_each_possible_cpu(cpu)
 		uses -= READ_ONCE(per_cpu_ptr(&port0_uses, cpu)->ended);
-	/* Pairs with the barrier in try_module_get(). */
+	/* Pairs with the barriers in try_module_get() and port0_late_begin(). */
 	smp_mb();
 	for_each_possible_cpu(cpu)
 		uses += READ_ONCE(per_cpu_ptr(&port0_uses, cpu)->begun);

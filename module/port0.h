@@ -101,6 +101,8 @@ bool port0_is_loading(void);
 
 /* drain.c */
 bool port0_is_draining(void);
+bool port0_late_begin(void);
+void port0_late_end(void);
 bool port0_may_mark(void);
 void port0_drain_begin(void);
 void port0_drain_end(void);

@@ -33,9 +33,11 @@ void port0_send_arm(void)
 {
 	/* Either port0_udp_any_marked() sees the socket, or this sees the drain's end. */
 	smp_mb();
+	if (!port0_late_begin())
+		return;
 	/* If this fails, sendto() to port 0 gives EINVAL, as on other sockets. */
-	if (!port0_is_draining())
-		port0_hooks_arm(PORT0_HOOKS_SEND);
+	port0_hooks_arm(PORT0_HOOKS_SEND);
+	port0_late_end();
 }
 
 /**

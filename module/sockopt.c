@@ -30,17 +30,17 @@ static int port0_mark_set(struct sock *sk)
 {
 	int err = 0;
 
-	if (port0_is_draining() || !port0_may_mark())
+	if (!port0_may_mark() || !port0_late_begin())
 		return -EPERM;
 	if (sk->sk_protocol == IPPROTO_UDP)
 		err = port0_hooks_arm(PORT0_HOOKS_SEND);
-	if (err)
-		return err;
-
-	lock_sock(sk);
-	__set_bit(PORT0_SOCK_MARK, &sk->sk_flags);
-	release_sock(sk);
-	return 0;
+	if (!err) {
+		lock_sock(sk);
+		__set_bit(PORT0_SOCK_MARK, &sk->sk_flags);
+		release_sock(sk);
+	}
+	port0_late_end();
+	return err;
 }
 
 /*
@@ -82,11 +82,10 @@ static int port0_sockopt_set(struct sock *sk, int optname, sockptr_t optval,
 		return -EFAULT;
 	if (val != 0 && val != 1)
 		return -EINVAL;
-	/* port0_hooks_trim() must see a call that may arm hooks. */
-	if (!port0_enter(true))
+	if (!port0_enter(false))
 		return -ENOPROTOOPT;
 	err = val ? port0_mark_set(sk) : port0_mark_clear(sk);
-	port0_leave(true);
+	port0_leave(false);
 	return err;
 }
 

@@ -153,8 +153,9 @@ static enum port0_verdict port0_on_##func(const struct port0_args *args)
  * synchronize_rcu_tasks() at unload.
  *
  * PORT0_REPLACE_ALWAYS(), with ENTER_ALWAYS(), does the same for a replacement that needs
- * no hook of PORT0_HOOKS_LATE. So the drain need not wait for its calls, which may last
- * long: while they sleep until they get the socket lock, or read the caller's memory.
+ * no hook of PORT0_HOOKS_LATE, or calls port0_late_begin() itself where it does. So the
+ * drain need not wait for its calls, which may last long: while they sleep until they get
+ * the socket lock, or read the caller's memory.
  *
  * PORT0_ANSWER(func, type, (parameters), value) defines @answer of the hook on
  * func(): it returns value, an expression that does not sleep, and runs without a
@@ -260,9 +261,9 @@ port0_on___bind(struct sock *sk, void *uaddr, u32 flags)
  * cannot give port 0 and must not give an ephemeral port, so it fails with the errno
  * that setsockopt() returns without the module.
  */
-PORT0_REPLACE(inet_bind, port0_inet_bind, int,
-	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
-	      (sock, uaddr, addr_len));
+PORT0_REPLACE_ALWAYS(inet_bind, port0_inet_bind, int,
+		     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+		     (sock, uaddr, addr_len));
 PORT0_ANSWER(inet_bind, int,
 	     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
 	     -ENOPROTOOPT);
@@ -271,19 +272,19 @@ PORT0_HOOK(inet_bind)
 	return port0_on_bind(ARG(0), ARG(1), NUM(2) < sizeof(struct sockaddr_in));
 }
 
-PORT0_REPLACE(__inet_bind, port0_inet_rebind, int,
-	      (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
-	       u32 flags),
-	      (sk, uaddr, addr_len, flags));
+PORT0_REPLACE_ALWAYS(__inet_bind, port0_inet_rebind, int,
+		     (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
+		      u32 flags),
+		     (sk, uaddr, addr_len, flags));
 PORT0_HOOK(__inet_bind)
 {
 	return port0_on___bind(ARG(0), ARG(1), NUM(3));
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
-PORT0_REPLACE(inet6_bind, port0_inet6_bind, int,
-	      (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
-	      (sock, uaddr, addr_len));
+PORT0_REPLACE_ALWAYS(inet6_bind, port0_inet6_bind, int,
+		     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
+		     (sock, uaddr, addr_len));
 PORT0_ANSWER(inet6_bind, int,
 	     (struct socket *sock, port0_sockaddr_t *uaddr, int addr_len),
 	     -ENOPROTOOPT);
@@ -292,10 +293,10 @@ PORT0_HOOK(inet6_bind)
 	return port0_on_bind(ARG(0), ARG(1), NUM(2) < SIN6_LEN_RFC2133);
 }
 
-PORT0_REPLACE(__inet6_bind, port0_inet6_rebind, int,
-	      (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
-	       u32 flags),
-	      (sk, uaddr, addr_len, flags));
+PORT0_REPLACE_ALWAYS(__inet6_bind, port0_inet6_rebind, int,
+		     (struct sock *sk, port0_sockaddr_t *uaddr, int addr_len,
+		      u32 flags),
+		     (sk, uaddr, addr_len, flags));
 PORT0_HOOK(__inet6_bind)
 {
 	return port0_on___bind(ARG(0), ARG(1), NUM(3));
@@ -350,8 +351,8 @@ PORT0_HOOK(udp_v6_get_port)
  * port 0 has its port already; answering here avoids the socket lock for each datagram.
  * For an unbound UDP socket, the hooks on sendmsg() are armed if need be.
  */
-PORT0_REPLACE(inet_autobind, port0_inet_autobind, int,
-	      (struct sock *sk), (sk));
+PORT0_REPLACE_ALWAYS(inet_autobind, port0_inet_autobind, int,
+		     (struct sock *sk), (sk));
 PORT0_ANSWER(inet_autobind, int, (struct sock *sk), 0);
 PORT0_HOOK(inet_autobind)
 {
@@ -510,16 +511,16 @@ PORT0_HOOK(__cgroup_bpf_run_filter_sock_addr)
  * port0_ftrace_install().
  */
 struct port0_hook port0_hooks[] = {
-	PORT0_ENTRY(inet_bind, BIND, socket, ENTER(inet_bind),
+	PORT0_ENTRY(inet_bind, BIND, socket, ENTER_ALWAYS(inet_bind),
 		    ANSWER(inet_bind)),
 #if IS_ENABLED(CONFIG_SMC)
 	PORT0_ENTRY(tcp_set_ulp, BIND, sock, ANSWER(tcp_set_ulp)),
 #endif
-	PORT0_ENTRY(__inet_bind, BIND, sock, ENTER(__inet_bind)),
+	PORT0_ENTRY(__inet_bind, BIND, sock, ENTER_ALWAYS(__inet_bind)),
 #if IS_ENABLED(CONFIG_IPV6)
-	PORT0_ENTRY(inet6_bind, BIND, socket, ENTER(inet6_bind),
+	PORT0_ENTRY(inet6_bind, BIND, socket, ENTER_ALWAYS(inet6_bind),
 		    ANSWER(inet6_bind)),
-	PORT0_ENTRY(__inet6_bind, BIND, sock, ENTER(__inet6_bind)),
+	PORT0_ENTRY(__inet6_bind, BIND, sock, ENTER_ALWAYS(__inet6_bind)),
 	PORT0_ENTRY(ipv6_setsockopt, BIND, sock, ENTER_ALWAYS(ipv6_setsockopt)),
 	PORT0_ENTRY(udp_v6_get_port, BIND, sock, ENTER(udp_v6_get_port),
 		    ANSWER(udp_v6_get_port)),
@@ -527,7 +528,7 @@ struct port0_hook port0_hooks[] = {
 	PORT0_ENTRY(udp_v4_get_port, BIND, sock, ENTER(udp_v4_get_port),
 		    ANSWER(udp_v4_get_port)),
 	PORT0_ENTRY(inet_csk_get_port, BIND, sock, ENTER(inet_csk_get_port)),
-	PORT0_ENTRY(inet_autobind, BIND, sock, ENTER(inet_autobind),
+	PORT0_ENTRY(inet_autobind, BIND, sock, ENTER_ALWAYS(inet_autobind),
 		    ANSWER(inet_autobind), .optional = true),
 
 	PORT0_ENTRY(__inet_hash_connect, BIND, second,

@@ -16,9 +16,10 @@ import time
 from port0_bpf import USER_PORT, Program, answer_with, instruction
 from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, load, load_file, refused, restored,
                           test_module, unload, users, wait_for, without_module)
-from port0_test import (CLONE_NEWNET, IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, TCP, UDP, Namespace,
-                        Skip, bound_socket, check, code, equal, get_mark, holds_zero, kernel_log, libc,
-                        main, plain_socket, read, set_mark, test, write)
+from port0_test import (CLONE_NEWNET, IO_TIMEOUT, IP_BIND_PORT_ZERO, KINDS, LOOPBACK, OTHER_PORT,
+                        TCP, UDP, Namespace, Skip, bound_socket, check, code, equal, get_mark,
+                        holds_zero, kernel_log, libc, main, plain_socket, read, set_mark, test,
+                        write)
 
 # One hook each that is armed by a bind, by a marked UDP socket, and by a datagram to
 # port 0
@@ -251,6 +252,44 @@ def drain_does_not_wait_for_v6only():
         equal(LATE, late_hooks() | others)
         set_mark(sock)
         drained_beside(others, set_v6only)
+
+
+@test(*[(family, how) for family in LOOPBACK for how in ("bind", "clear")])
+def drain_does_not_wait_for_later_calls(family, how):
+    """A call that begins while the module drains needs none of the hooks, and may last as long
+    as another task likes: a bind() to another port, or one that clears the mark."""
+    host, off, answers = LOOPBACK[family], ctypes.c_int(0), []
+
+    def clear():
+        # Python's own setsockopt() would stop the other thread, too.
+        check(libc.setsockopt(sock.fileno(), socket.IPPROTO_IP, IP_BIND_PORT_ZERO,
+                              ctypes.byref(off), ctypes.sizeof(off)))
+
+    def held():
+        # The kernel's part of setsockopt() takes the lock, too, before it asks the module.
+        hold.write(b"lock" if how == "bind" else b"relock")
+        answers.append(code(sock.bind, (host, OTHER_PORT)) if how == "bind" else code(clear))
+
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock:
+        load(HOOK)
+        others = late_hooks()
+        use_all(host)
+        set_mark(sock)
+        load_file(test_module("port0_hold"))
+        try:
+            thread = threading.Thread(target=held)
+            with open("/dev/port0_hold", "r+b", buffering=0) as hold:
+                with bound_socket(host, UDP, 0):
+                    switch("drain", 1)
+                    thread.start()
+                    equal(1, len(hold.read(1)), "it waits for the socket lock")
+                    equal(LATE, late_hooks() | others, "hooks while a socket holds port 0")
+                expect_only(others)
+            thread.join()
+            equal(["ok"], answers)
+        finally:
+            wait_for("the held task", lambda: not users("port0_hold"))
+            unload("port0_hold")
 
 
 @test()
