@@ -36,6 +36,12 @@ enum port0_rules_addr {
 /* How often a question is asked, each time on another port, until it has an answer */
 #define PORT0_RULES_TRIES	8
 
+/*
+ * How often the answer has to be that it is refused. For want of memory, the kernel refuses
+ * with the same errno, and somebody else's socket may be gone when the address is bound alone.
+ */
+#define PORT0_RULES_REFUSALS	3
+
 #define PORT0_RULES_SOCKETS	3
 
 /*
@@ -115,11 +121,14 @@ static int port0_rules_lets(bool *lets, enum port0_rules_addr first,
 	const enum port0_rules_addr where[PORT0_RULES_SOCKETS] = {
 		first, second, third,
 	};
-	int answer, tries = 0;
+	int answer, refusals = 0, tries = 0;
 
 	do {
 		answer = port0_rules_ask(where);
-	} while (answer == -EADDRINUSE && ++tries < PORT0_RULES_TRIES);
+		refusals += !answer;
+	} while ((answer == -EADDRINUSE ||
+		  (!answer && refusals < PORT0_RULES_REFUSALS)) &&
+		 ++tries < PORT0_RULES_TRIES);
 	*lets = answer > 0;
 	return min(answer, 0);
 }
