@@ -35,9 +35,13 @@ static DECLARE_DELAYED_WORK(port0_drain_work, port0_drain_work_fn);
  */
 static void port0_drain_rearm(void)
 {
+	/* At load, a write to the parameter may have begun to remove hooks meanwhile. */
+	if (!port0_late_begin())
+		return;
 	if (port0_udp_any_marked() && port0_hooks_arm(PORT0_HOOKS_SEND))
 		pr_warn("%s: UDP sockets that were marked before cannot send to port 0; see the lines above\n",
 			__func__);
+	port0_late_end();
 }
 
 /* While draining, try until PORT0_HOOKS_LATE can be removed; if not draining, rearm. */
@@ -90,7 +94,7 @@ bool port0_is_draining(void)
  * While it drains, calls that begin do not count, so none can delay it, however long it
  * waits for the socket lock or how often it is made.
  *
- * Context: any, in a call that holds a reference by port0_enter(); does not sleep.
+ * Context: any, where something keeps the module loaded; does not sleep.
  * Return: false if the module drains. True if the hooks stay until port0_late_end().
  */
 bool port0_late_begin(void)
