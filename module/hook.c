@@ -90,12 +90,20 @@ static void port0_ftrace_mark(const struct port0_gate *gate,
 #define PORT0_FTRACE_TRIES	20
 #define PORT0_FTRACE_PAUSE	5
 
+/* ftrace has disabled itself while it registered hooks. */
+static bool port0_ftrace_broken;
+
 static int port0_ftrace_register(struct ftrace_ops *ops,
 				 const struct port0_gate *gate,
 				 unsigned long *ips, unsigned int n)
 {
 	int tries = PORT0_FTRACE_TRIES;
+	bool filtered;
 	int err;
+
+	/* The kernel may still have @ops in its list of trampolines. */
+	if (port0_ftrace_broken)
+		return -ENODEV;
 
 	/*
 	 * PERMANENT makes the kernel refuse kernel.ftrace_enabled=0, which would
@@ -111,6 +119,7 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 		ops->flags |= FTRACE_OPS_FL_SAVE_REGS;
 
 	err = ftrace_set_filter_ips(ops, ips, n, 0, 0);
+	filtered = !err;
 	if (!err)
 		err = register_ftrace_function(ops);
 	/* A BPF program is being attached to the function or detached from it. */
@@ -118,7 +127,14 @@ static int port0_ftrace_register(struct ftrace_ops *ops,
 		msleep(PORT0_FTRACE_PAUSE);
 		err = register_ftrace_function(ops);
 	}
-	if (err)
+	/*
+	 * Had ftrace been disabled before, the filter would have been refused. So it has found
+	 * an internal error now. It forgets the ops, but code that it has patched already
+	 * calls the hooks.
+	 */
+	if (err == -ENODEV && filtered)
+		port0_ftrace_broken = true;
+	else if (err)
 		port0_ftrace_free_filter(ops);
 	return err;
 }
@@ -142,6 +158,12 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 /* What port0_ftrace_culprit() registers; @func is set if it could not be unregistered. */
 static struct ftrace_ops port0_ftrace_trial;
 
+/* Tell whether the kernel's code still calls the module for a hook of no set. */
+static bool port0_ftrace_is_stuck(void)
+{
+	return port0_ftrace_trial.func || port0_ftrace_broken;
+}
+
 /*
  * Find out which hook made a registration fail: register each one alone. Returns
  * NULL if none of them fails now.
@@ -151,7 +173,7 @@ static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 {
 	unsigned int i;
 
-	if (port0_ftrace_trial.func)
+	if (port0_ftrace_is_stuck())
 		return NULL;
 
 	for (i = 0; i < n; i++) {
@@ -165,12 +187,6 @@ static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 	}
 	port0_ftrace_trial.func = NULL;
 	return i < n ? hooks[i] : NULL;
-}
-
-/* Tell whether the kernel's code still calls the module for a hook of no set. */
-static bool port0_ftrace_is_stuck(void)
-{
-	return port0_ftrace_trial.func;
 }
 
 static void port0_ftrace_remove(struct port0_hook **hooks, unsigned int n)

@@ -11,7 +11,8 @@ import re
 import subprocess
 import time
 
-from port0_test import IO_TIMEOUT, Skip, check, code, equal, libc, read, run, write
+from port0_test import (IO_TIMEOUT, KINDS, LOOPBACK, OTHER_PORT, Namespace, Skip, check, code,
+                        equal, libc, plain_socket, read, run, set_mark, write)
 
 SYS = "/sys/module/port0"
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -234,3 +235,18 @@ def slow_loopback(delay):
         yield
     finally:
         run("tc", "qdisc", "delete", "dev", "lo", "root")
+
+
+def expect_to_stay(answer, lines):
+    """Expect that a load has left a module that cannot be unloaded, and does nothing."""
+    equal("ok", answer, f"the load, in {lines}")
+    equal(True, any(line.startswith("port0: ") and "stays until the next boot" in line
+                    for line in lines), lines)
+    equal(("live", 1), (read(f"{SYS}/initstate"), users()), "the module")
+    equal("EAGAIN", code(unload))
+    with Namespace():
+        for host in LOOPBACK.values():
+            for kind in KINDS.values():
+                with plain_socket(host, kind) as sock:
+                    equal("ENOPROTOOPT", code(set_mark, sock), "a mark")
+                    equal("ok", code(sock.bind, (host, OTHER_PORT)), "to another port")

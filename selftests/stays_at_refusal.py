@@ -11,10 +11,9 @@ unloaded.
 import errno
 import os
 
-from port0_module import (SYS, absent, livepatch, load, refused, skip_without_tracer, unload,
-                          users)
-from port0_test import (KINDS, LOOPBACK, OTHER_PORT, Namespace, code, equal, kernel_log, main,
-                        plain_socket, read, set_mark, test)
+from port0_module import (absent, expect_to_stay, livepatch, load, refused,
+                          skip_without_tracer)
+from port0_test import code, equal, kernel_log, main, test
 
 
 @test()
@@ -29,17 +28,7 @@ def a_trial_that_cannot_be_undone():
         answer = code(load, "hook=ftrace")
         equal(True, calls() > 0, "something was to be unregistered")
     lines = since()
-    equal("ok", answer, f"the load, in {lines}")
-    equal(True, any(line.startswith("port0: ") and "stays until the next boot" in line
-                    for line in lines), lines)
-    equal(("live", 1), (read(f"{SYS}/initstate"), users()), "the module")
-    equal("EAGAIN", code(unload))
-    with Namespace():
-        for host in LOOPBACK.values():
-            for kind in KINDS.values():
-                with plain_socket(host, kind) as sock:
-                    equal("ENOPROTOOPT", code(set_mark, sock), "a mark")
-                    equal("ok", code(sock.bind, (host, OTHER_PORT)), "to another port")
+    expect_to_stay(answer, lines)
 
 
 if __name__ == "__main__":
