@@ -399,6 +399,23 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call)
 }
 
 /**
+ * port0_bind_refuse - refuse a late bind() (see watch.c) in get_port
+ * @sk: the socket, which holds port 0
+ *
+ * A bind() to a link-local address has written the device of that address. This is undone
+ * here: on a socket that is on the wildcard address, nothing shows later that there was a
+ * late call, since the kernel now zeroes the address.
+ *
+ * Context: process, socket locked; does not sleep.
+ * Return: -EINVAL.
+ */
+int port0_bind_refuse(struct sock *sk)
+{
+	WRITE_ONCE(sk->sk_bound_dev_if, port0_sock_device(sk));
+	return -EINVAL;
+}
+
+/**
  * port0_bind_keep - answer get_port for a socket that holds port 0
  * @sk: the socket
  * @snum: the port that get_port is called with
@@ -412,9 +429,9 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call)
  * Context: process, socket locked; does not sleep.
  * Return: 0, or -EINVAL for a late bind().
  */
-int port0_bind_keep(const struct sock *sk, unsigned short snum)
+int port0_bind_keep(struct sock *sk, unsigned short snum)
 {
-	return snum || !port0_place_holds(sk) ? -EINVAL : 0;
+	return snum || !port0_place_holds(sk) ? port0_bind_refuse(sk) : 0;
 }
 
 #if IS_ENABLED(CONFIG_SMC)

@@ -128,7 +128,8 @@ void port0_bind_claimed(struct sock *sk, struct port0_call *call);
 #if IS_ENABLED(CONFIG_SMC)
 bool port0_refuses_ulp(const struct sock *sk, const char *name);
 #endif
-int port0_bind_keep(const struct sock *sk, unsigned short snum);
+int port0_bind_refuse(struct sock *sk);
+int port0_bind_keep(struct sock *sk, unsigned short snum);
 void port0_bind_release(struct sock *sk);
 
 /* tcp.c */

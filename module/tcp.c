@@ -311,7 +311,7 @@ int port0_tcp_get_port(struct sock *sk, unsigned short snum)
 	if (port0_sock_holds(sk)) {
 		/* The kernel does not autobind TCP: listen() or a late bind() */
 		if (sk->sk_state != TCP_LISTEN)
-			return -EINVAL;
+			return port0_bind_refuse(sk);
 		return port0_bind_keep(sk, snum) ?: port0_tcp_bind(sk);
 	}
 	call = port0_bind_claim(sk);

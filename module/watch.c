@@ -298,6 +298,31 @@ bool port0_watch_stop(struct sock *sk)
 }
 
 /**
+ * port0_watch_device - look up the device of a socket in the watch on it
+ * @sk: as port0_sock_device()
+ * @device: the device that it is bound to now
+ *
+ * Context: as port0_sock_device(). Takes the lock of the bucket.
+ * Return: the device that the watch has noted, or 0; @device if there is no watch.
+ */
+int port0_watch_device(const struct sock *sk, int device)
+{
+	struct port0_watch_bucket *bucket = port0_watch_bucket(sk);
+	const struct port0_watch *watch;
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&bucket->lock, flags);
+	hlist_for_each_entry(watch, &bucket->head, node) {
+		if (watch->sk == sk) {
+			device = watch->place.bound_dev_if;
+			break;
+		}
+	}
+	raw_spin_unlock_irqrestore(&bucket->lock, flags);
+	return device;
+}
+
+/**
  * port0_watch_init - initialise the locks of the table
  *
  * Context: process, in module init, before hooks are installed.

@@ -832,6 +832,8 @@ TEST_F(queue, two_in_the_queue)
 LATE(link);
 CONTEST(link, tcp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_STREAM);
 CONTEST(link, udp, "::1", "::1", LINK_LOCAL, "fd00::2", SOCK_DGRAM);
+CONTEST(link, any_tcp, "::", "::1", LINK_LOCAL, NULL, SOCK_STREAM);
+CONTEST(link, any_udp, "::", "::1", LINK_LOCAL, NULL, SOCK_DGRAM);
 
 static int do_bind_on_lo(struct call *call)
 {
