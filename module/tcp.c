@@ -19,6 +19,7 @@
 #include "buckets.h"
 #include "port0.h"
 #include "saddr.h"
+#include "watch.h"
 
 /**
  * struct port0_binder - the socket to be bound, as the conflict tests need it
@@ -59,7 +60,7 @@ static __always_inline bool
 port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 {
 	const struct sock *sk = binder->sk;
-	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
+	int dev = sk->sk_bound_dev_if, dev2 = port0_sock_device(sk2);
 
 	if (sk == sk2)
 		return false;

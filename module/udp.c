@@ -19,6 +19,7 @@
 #include "buckets.h"
 #include "port0.h"
 #include "saddr.h"
+#include "watch.h"
 
 /*
  * Tell whether the addresses overlap, or may do so. The socket lock of @sk2 is not held, so
@@ -37,7 +38,7 @@ static bool port0_udp_overlaps(const struct sock *sk, const struct sock *sk2,
 static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2,
 				bool *is_filed)
 {
-	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
+	int dev = sk->sk_bound_dev_if, dev2 = port0_sock_device(sk2);
 
 	return net_eq(sock_net(sk2), sock_net(sk)) && sk2 != sk &&
 	       !udp_sk(sk2)->udp_port_hash &&
@@ -129,7 +130,7 @@ static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 		    sk2->sk_family == sk->sk_family &&
 		    ipv6_only_sock(sk2) == ipv6_only_sock(sk) &&
 		    !udp_sk(sk2)->udp_port_hash &&
-		    sk2->sk_bound_dev_if == sk->sk_bound_dev_if &&
+		    port0_sock_device(sk2) == sk->sk_bound_dev_if &&
 		    sk2->sk_reuseport &&
 		    uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2)) &&
 		    port0_udp_is_filed(sk2) &&

@@ -47,7 +47,7 @@
  * @wait: in the wait queue of the socket lock
  * @sk: the socket, with a reference on it
  * @place: what it was filed under when the socket lock was last released; guarded
- *	by the socket lock
+ *	by the socket lock, but the device is read without it
  * @end: queues @work, since the hook may run where schedule_work() must not
  * @work: removes and frees the watch
  * @rcu: frees the watch after a grace period: see port0_watch_work()
@@ -314,7 +314,7 @@ int port0_watch_device(const struct sock *sk, int device)
 	raw_spin_lock_irqsave(&bucket->lock, flags);
 	hlist_for_each_entry(watch, &bucket->head, node) {
 		if (watch->sk == sk) {
-			device = watch->place.bound_dev_if;
+			device = READ_ONCE(watch->place.bound_dev_if);
 			break;
 		}
 	}

@@ -21,10 +21,11 @@ void port0_watch_init(void);
 
 /**
  * port0_sock_device - tell which device a socket on port 0 is bound to
- * @sk: a socket that the caller has locked
+ * @sk: a socket that the caller has locked, or one in a chain whose lock the caller holds,
+ *	which may be a TIME_WAIT socket
  *
- * A late bind() to a link-local address writes the device of that address. That device does
- * not count, since it is undone if the bind() fails.
+ * A late bind() to a link-local address writes the device of that address without the lock
+ * of the chain. That device does not count, since it may be undone.
  *
  * Context: any but the handler of a kprobe. Takes the lock of the bucket.
  * Return: the device that the socket had when its lock was last released, or 0.

@@ -878,6 +878,44 @@ TEST_F(link, bind_on_device)
 	EXPECT_EQ(0, wait_for_users(0));
 }
 
+#define OTHER_DEVICE	"port0f"
+
+/*
+ * While the late bind() keeps the socket lock, the socket has the device of the link-local
+ * address. It is on all devices nevertheless, and another socket does not get the port on
+ * another device.
+ */
+TEST_F(link, others_bind_before_the_device_is_undone)
+{
+	struct late *late = &self->late;
+	struct call bind_ = {
+		.make = do_bind_on_lo, .host = LINK_LOCAL, .next = BEFORE_UNLOCK,
+	};
+	long users = wait_for_users(0);
+	int other;
+
+	ASSERT_EQ(0, add_ip6_to_lo(LINK_LOCAL));
+	ASSERT_EQ(0, add_veth(OTHER_DEVICE));
+	tell_about(late, "half a late bind() to a link-local address");
+	late->no_port = true;
+	hold_late(_metadata, late, &bind_);
+	win(_metadata, late);
+	call_release_to_next(_metadata, &bind_);
+
+	other = socket_for(_metadata, "::", late->contest->type, late->port);
+	ASSERT_EQ(0, set_device(other, OTHER_DEVICE));
+	EXPECT_AT(&late->place, -EADDRINUSE, bind_to(other, "::", late->port));
+	close(other);
+	EXPECT_AT(&late->place, may_succeed(late, &bind_) ? 0 : -EINVAL,
+		  release_late(_metadata, &bind_, late->port));
+	EXPECT_AT(&late->place, 0, get_int(late->fd, SOL_SOCKET, SO_BINDTOIFINDEX));
+	expect_filed(_metadata, late->fd, &late->place);
+	reset_on_close(late->fd);
+	close(late->fd);
+	settle(_metadata);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
 /* ---- an address that a timer has changed ---- */
 
 #define VETH		"port0d"
