@@ -91,8 +91,8 @@ bool port0_is_draining(void)
  * port0_late_begin - begin a call that may arm hooks of PORT0_HOOKS_LATE, or needs them,
  * unless the module drains
  *
- * While it drains, calls that begin do not count, so none can delay it, however long it
- * waits for the socket lock or how often it is made.
+ * While the module drains, calls that begin do not count. So none can delay the drain,
+ * however long it waits for the socket lock, or how often it is made.
  *
  * Context: any, where something keeps the module loaded; does not sleep.
  * Return: false if the module drains. True if the hooks stay until port0_late_end().
@@ -102,7 +102,7 @@ bool port0_late_begin(void)
 	if (port0_is_draining())
 		return false;
 	this_cpu_inc(port0_uses.begun);
-	/* Either port0_hooks_trim() sees this call, or it sees that the module drains. */
+	/* Either port0_hooks_trim() sees this call, or this call sees that the module drains. */
 	smp_mb();
 	if (!port0_is_draining())
 		return true;

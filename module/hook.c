@@ -158,7 +158,7 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 /* What port0_ftrace_culprit() registers; @func is set if it could not be unregistered. */
 static struct ftrace_ops port0_ftrace_trial;
 
-/* Tell whether the kernel's code still calls the module for a hook of no set. */
+/* Tell whether the kernel's code may call a hook that is not marked as @installed. */
 static bool port0_ftrace_is_stuck(void)
 {
 	return port0_ftrace_trial.func || port0_ftrace_broken;
@@ -635,9 +635,10 @@ static bool port0_hooks_remove(unsigned int sets)
  * port0_hooks_trim - remove the hooks of PORT0_HOOKS_LATE if nothing needs them
  *
  * They are needed by sockets that are bound to port 0 and by calls that arm or rely on
- * them (@needs_late of struct port0_hook). These are counted, see port0_is_used(). A call
- * is counted before it tests whether the hooks are armed. So either it is counted here, or
- * it finds the hooks disarmed: then bind() arms them again, and a send fails.
+ * them (@needs_late of struct port0_hook, and port0_late_begin()). These are counted, see
+ * port0_is_used(). A call is counted before it tests whether the hooks are armed. So either
+ * it is counted here, or it finds the hooks disarmed: then bind() arms them again, and a
+ * send fails.
  *
  * Context: process, no locks held; may sleep. Takes port0_hook_mutex.
  * Return: true if none of them is installed any more.

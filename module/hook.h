@@ -147,9 +147,9 @@ extern struct task_struct *port0_loader;
  * @begun: began on this CPU
  * @ended: ended on this CPU
  *
- * Each of them holds a reference on the module as well. The kernel's count of references
- * does not tell whether there are any: it includes calls that need none of these hooks,
- * and a rmmod that fails has decremented it for a moment.
+ * For each of them, something keeps the module loaded, mostly a reference. The kernel's
+ * count of references does not tell whether there are any: it includes calls that need none
+ * of these hooks, and a rmmod that fails has decremented it for a moment.
  */
 struct port0_uses {
 	unsigned long begun, ended;

@@ -89,7 +89,7 @@ static int port0_rules_bind(struct socket **sock, enum port0_rules_addr where,
  */
 static int port0_rules_ask(const enum port0_rules_addr *where)
 {
-	/* Of 127.0.0.0/8, so that nobody can have taken it in advance */
+	/* A random one of 127.0.0.0/8, so that nobody can have taken it in advance */
 	__be32 host = htonl(0x7f000000 | (get_random_u32() & 0xffffff));
 	struct socket *sock[PORT0_RULES_SOCKETS] = {};
 	__be16 port = 0;
