@@ -185,7 +185,9 @@ static struct port0_hook *port0_ftrace_culprit(struct port0_hook **hooks,
 		if (port0_ftrace_unregister(&port0_ftrace_trial))
 			return NULL;
 	}
-	port0_ftrace_trial.func = NULL;
+	/* Code that ftrace has patched when it broke may still use the ops. */
+	if (!port0_ftrace_broken)
+		port0_ftrace_trial.func = NULL;
 	return i < n ? hooks[i] : NULL;
 }
 
