@@ -393,7 +393,9 @@ static void explain(const struct target *target, bool connects)
 	int err = errno;
 	const char *reason = NULL;
 
-	if (err == EADDRNOTAVAIL && connects && settings.from && !has_no_source(target->addr))
+	if (err == EADDRNOTAVAIL && connects && settings.from &&
+	    is_readable(target->addr, sizeof(target->addr->sa_family)) &&
+	    !has_no_source(target->addr))
 		reason = "there is a socket from port 0 to this address and port, or there was one in the last minute (TIME_WAIT): only one at a time is possible from one port";
 	else if (err == EACCES && target->meant)
 		reason = "this machine refuses it: a broadcast address without SO_BROADCAST, a route that prohibits it (see ip route get), or a security module, Landlock or SELinux (name_connect): you allowed another port? The kernel sees port 0";

@@ -1044,6 +1044,22 @@ for bad in (1, 2**64 - 1):
         assert said == plain, f"{settings}: {said}, without: {plain}"
 
 
+def test_bad_pointers_and_a_filter():
+    """Where a filter answers, the kernel has not looked at the address."""
+    code = INHIBITED + """
+s = socket.socket()
+for call in 'connect', 'sendto': seccomp(call, errno.EADDRNOTAVAIL)
+for bad in None, 1, 2**64 - 1:
+    where = ctypes.c_void_p(bad)
+    for result in (libc.connect(s.fileno(), where, 16),
+                   libc.sendto(s.fileno(), b'x', 1, socket.MSG_FASTOPEN, where, 16)):
+        print(result, errno.errorcode[ctypes.get_errno()])
+"""
+    env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so"), "PORT0_FROM": "1"}
+    said = run(sys.executable, "-c", code, env=env)
+    assert said.stdout == "-1 EADDRNOTAVAIL\n" * 6 and not said.stderr, said
+
+
 def test_errno_is_kept():
     """Calls that succeed do not change errno."""
     code = CALLS + """
@@ -1696,7 +1712,8 @@ import ctypes, errno, struct
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 X86 = os.uname().machine == 'x86_64'
-CALL = {'bind': (49, 200), 'setsockopt': (54, 208), 'getsockopt': (55, 209)}
+CALL = {'connect': (42, 203), 'sendto': (44, 206), 'bind': (49, 200), 'setsockopt': (54, 208),
+        'getsockopt': (55, 209)}
 def seccomp(call, answer):
     number = CALL[call][0 if X86 else 1]
     code = struct.pack('=' + 'HBBI' * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number,
