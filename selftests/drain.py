@@ -196,6 +196,17 @@ def drain_removes_hooks():
         unload()
 
 
+@contextlib.contextmanager
+def holding():
+    """With port0_hold.ko; a task that it holds is released before it is unloaded."""
+    load_file(test_module("port0_hold"))
+    try:
+        yield
+    finally:
+        wait_for("the held task", lambda: not users("port0_hold"))
+        unload("port0_hold")
+
+
 def drained_beside(others, call):
     """Expect that the drain does not wait for a call that waits for the socket lock."""
     answers = []
@@ -206,8 +217,7 @@ def drained_beside(others, call):
 
     # One that is over must not count, either.
     equal("ok", code(call))
-    load_file(test_module("port0_hold"))
-    try:
+    with holding():
         thread = threading.Thread(target=held)
         with open("/dev/port0_hold", "r+b", buffering=0) as hold:
             thread.start()
@@ -217,9 +227,6 @@ def drained_beside(others, call):
             expect_only(others)
         thread.join()
         equal(["ok"], answers)
-    finally:
-        wait_for("the held task", lambda: not users("port0_hold"))
-        unload("port0_hold")
 
 
 @test(*[(family,) for family in LOOPBACK])
@@ -275,8 +282,7 @@ def drain_does_not_wait_for_later_calls(family, how):
         others = late_hooks()
         use_all(host)
         set_mark(sock)
-        load_file(test_module("port0_hold"))
-        try:
+        with holding():
             thread = threading.Thread(target=held)
             with open("/dev/port0_hold", "r+b", buffering=0) as hold:
                 with bound_socket(host, UDP, 0):
@@ -287,9 +293,6 @@ def drain_does_not_wait_for_later_calls(family, how):
                 expect_only(others)
             thread.join()
             equal(["ok"], answers)
-        finally:
-            wait_for("the held task", lambda: not users("port0_hold"))
-            unload("port0_hold")
 
 
 @test()
@@ -489,7 +492,6 @@ def a_program_sees_port_0():
 @test(*[(family, how) for family in LOOPBACK for how in ("bind", "sendto")])
 def undrained_while_a_socket_is_bound(family, how):
     """A marked socket that is not bound yet when the drain ends can send to port 0, too."""
-    path = test_module("port0_hold")
     host, answers = LOOPBACK[family], []
 
     def call():
@@ -499,8 +501,7 @@ def undrained_while_a_socket_is_bound(family, how):
 
     with without_module(), Namespace(), plain_socket(host, UDP) as sock:
         load()
-        load_file(path)
-        try:
+        with holding():
             set_mark(sock)
             switch("drain", 1)
             wait_for("the drain", lambda: "udp_sendmsg" not in late_hooks())
@@ -513,9 +514,6 @@ def undrained_while_a_socket_is_bound(family, how):
             thread.join()
             equal(["ok"], answers)
             equal("ok", code(sock.sendto, b"x", (host, 0)), "to port 0")
-        finally:
-            wait_for("the held task", lambda: not users("port0_hold"))
-            unload("port0_hold")
 
 
 @test((1, 1), (0, 1), (0, 0))
