@@ -19,8 +19,8 @@ WHATS = {
     "selftests": (["selftests/"], f"{SELFTESTS}/net/port0", ""),
     "kselftest": (["selftests/"], SOURCE, "installed"),
     "tools": (["module", "tools"], SOURCE, "tools"),
-    "deb": (["COPYING", "Kbuild", "Makefile", "README.md", "debian", "doc", "module",
-             "tools"], SOURCE, ""),
+    "deb": (["COPYING", "Kbuild", "Makefile", "NEWS", "README.md", "debian", "doc",
+             "module", "tools"], SOURCE, ""),
 }
 
 # Warnings that are ignored: Debian may update the compiler after it has built the
