@@ -61,8 +61,7 @@ void port0_place_read(struct port0_place *place, const struct sock *sk)
 #endif
 	place->v6only = sk->sk_ipv6only;
 	place->addr_locked = sk->sk_userlocks & SOCK_BINDADDR_LOCK;
-	/* port0_watch_device() reads it at any time. */
-	WRITE_ONCE(place->bound_dev_if, sk->sk_bound_dev_if);
+	place->bound_dev_if = sk->sk_bound_dev_if;
 }
 
 /**

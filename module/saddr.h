@@ -12,6 +12,8 @@
 #include <net/ipv6.h>
 #include <net/sock.h>
 
+#include "place.h"
+
 /**
  * struct port0_saddr - the address that a socket is bound to
  * @v6: its IPv6 address; NULL for an IPv4 socket
@@ -30,6 +32,17 @@ static inline struct port0_saddr port0_saddr_of(const struct sock *sk)
 		.v6 = inet6_rcv_saddr(sk),
 		.v4 = sk->sk_rcv_saddr,
 		.v6only = ipv6_only_sock(sk),
+	};
+}
+
+/* The same of a place, which port0_place_read() has read from @sk */
+static inline struct port0_saddr port0_saddr_at(const struct port0_place *place,
+						const struct sock *sk)
+{
+	return (struct port0_saddr){
+		.v6 = inet6_rcv_saddr(sk) ? &place->v6_rcv_saddr : NULL,
+		.v4 = place->v4_rcv_saddr,
+		.v6only = place->v6only,
 	};
 }
 
@@ -101,28 +114,23 @@ static inline bool port0_rcv_saddr_equal(const struct sock *sk,
 }
 
 /**
- * port0_rcv_saddr_may_overlap - tell whether the address of a socket may overlap with
- * that of one that is not filed under the address that it has (place.h)
+ * port0_place_overlaps - tell whether the address of a socket and that of a place overlap
  * @sk: the socket to be bound
- * @sk2: a socket on port 0 that a late bind() (watch.c) has given another address,
- *	which has not been restored yet, or that connect() has not filed under its new
- *	address yet
+ * @place: what @sk2 is filed under, from port0_watch_place()
+ * @sk2: a bound socket
+ * @wild: as for port0_rcv_saddr_equal()
  *
- * @sk2 may be filed under any address of its family, so the wildcard stands for it. Its
- * IPV6_V6ONLY is not looked at: a late bind() to an IPv6 address sets that, too.
- *
- * Context: any; the caller keeps @sk2 from being freed.
- * Return: false if they cannot overlap.
+ * Context: as port0_rcv_saddr_equal().
+ * Return: true if they overlap.
  */
-static inline bool port0_rcv_saddr_may_overlap(const struct sock *sk,
-					       const struct sock *sk2)
+static inline bool port0_place_overlaps(const struct sock *sk,
+					const struct port0_place *place,
+					const struct sock *sk2, bool wild)
 {
 	struct port0_saddr a = port0_saddr_of(sk);
-	struct port0_saddr b = {
-		.v6 = inet6_rcv_saddr(sk2) ? &in6addr_any : NULL,
-	};
+	struct port0_saddr b = port0_saddr_at(place, sk2);
 
-	return port0_saddr_overlaps(&a, &b, true, true);
+	return port0_saddr_overlaps(&a, &b, wild, wild);
 }
 
 /* Mirrors inet_rcv_saddr_any(). */

@@ -74,13 +74,15 @@ port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 }
 
 /*
- * Tell whether a bound socket, found in a bucket of port 0, has the address that it is
- * filed under. Only then can its address and IPV6_V6ONLY be compared: a late bind() (see
- * watch.c) writes both without the lock of the chain.
+ * Tell whether a bound socket takes no IPv4 traffic. Late calls (see watch.c) write that
+ * without the lock of the chain.
  */
-static __always_inline bool port0_sock_is_filed(const struct sock *sk2)
+static __always_inline bool port0_sock_is_v6only(const struct sock *sk2)
 {
-	return sk2->sk_state == TCP_TIME_WAIT || port0_tcp_is_filed(sk2);
+	bool v6only = ipv6_only_sock(sk2);
+	struct port0_place place;
+
+	return port0_watch_place(sk2, &place) ? place.v6only : v6only;
 }
 
 /* Mirrors __inet_bhash2_conflict(), for a socket @sk2 found in a tb2. */
@@ -89,7 +91,7 @@ port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 {
 	const struct sock *sk = binder->sk;
 
-	if (ipv6_only_sock(sk2) && port0_sock_is_filed(sk2) &&
+	if (port0_sock_is_v6only(sk2) &&
 	    (sk->sk_family == AF_INET ||
 	     (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
 	      !port0_rules.v6only_blocks_mapped)))
@@ -98,16 +100,30 @@ port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 }
 
 /*
- * Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. Before 6.1,
- * there is no other chain, and connect() changes addresses without the lock of this one.
+ * Tell whether @sk2, found in a bucket of port 0, is filed under an address that overlaps.
+ * If it is watched, both the address that it has and the one that the watch has noted
+ * count: the first may be a late bind()'s, and with net.ipv4.ip_dynaddr a socket that
+ * connects can move to another address without the watch.
  */
+static bool port0_sock_overlaps(const struct sock *sk, const struct sock *sk2)
+{
+	struct port0_saddr a = port0_saddr_of(sk), b = port0_saddr_of(sk2);
+	bool overlaps = port0_saddr_overlaps(&a, &b, true, true);
+	struct port0_place place;
+
+	if (!port0_watch_place(sk2, &place))
+		return overlaps;
+	b.v6only = place.v6only;
+	return port0_saddr_overlaps(&a, &b, true, true) ||
+	       port0_place_overlaps(sk, &place, sk2, true);
+}
+
+/* Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. */
 static __always_inline bool
 port0_sock_conflicts_any(const struct port0_binder *binder, struct sock *sk2)
 {
 	return port0_sock_conflicts(binder, sk2) &&
-	       (port0_sock_is_filed(sk2) ?
-		port0_rcv_saddr_equal(binder->sk, sk2, true) :
-		port0_rcv_saddr_may_overlap(binder->sk, sk2));
+	       port0_sock_overlaps(binder->sk, sk2);
 }
 
 /* Mirrors how sk_reuseport_match() compares the fast_* members of @tb with an address. */

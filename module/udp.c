@@ -22,21 +22,20 @@
 #include "watch.h"
 
 /*
- * Tell whether the addresses overlap, or may do so. The socket lock of @sk2 is not held, so
- * its address may be about to change; *is_filed is true if it is filed under the address
- * that it has.
+ * Tell whether the addresses overlap. If @sk2 is watched, the address that the watch has
+ * noted is compared: a late bind() (see watch.c) may have written another one.
  */
-static bool port0_udp_overlaps(const struct sock *sk, const struct sock *sk2,
-			       bool *is_filed)
+static bool port0_udp_overlaps(const struct sock *sk, const struct sock *sk2)
 {
-	*is_filed = port0_udp_is_filed(sk2);
-	return *is_filed ? port0_rcv_saddr_equal(sk, sk2, true) :
-			   port0_rcv_saddr_may_overlap(sk, sk2);
+	struct port0_place place;
+	bool overlaps = port0_rcv_saddr_equal(sk, sk2, true);
+
+	return port0_watch_place(sk2, &place) ?
+		port0_place_overlaps(sk, &place, sk2, true) : overlaps;
 }
 
 /* Mirrors the condition in udp_lib_lport_inuse(), before SO_REUSEPORT is considered. */
-static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2,
-				bool *is_filed)
+static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2)
 {
 	int dev = sk->sk_bound_dev_if, dev2 = port0_sock_device(sk2);
 
@@ -44,7 +43,7 @@ static bool port0_udp_conflicts(const struct sock *sk, const struct sock *sk2,
 	       !udp_sk(sk2)->udp_port_hash &&
 	       (!sk2->sk_reuse || !sk->sk_reuse) &&
 	       (!dev2 || !dev || dev2 == dev) &&
-	       port0_udp_overlaps(sk, sk2, is_filed);
+	       port0_udp_overlaps(sk, sk2);
 }
 
 /* Tell whether @sk may share the port with @sk2 by SO_REUSEPORT. */
@@ -55,33 +54,17 @@ static bool port0_udp_may_join(const struct sock *sk, const struct sock *sk2)
 	       uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2));
 }
 
-/*
- * Tell whether @sk2 decides if the port is in use; *inuse is the answer. In the kernel, the
- * first socket whose address overlaps does, also if it shares the port. But one that is not
- * filed under its address may not overlap at all: if it shares the port, others decide.
- */
-static bool port0_udp_decides(const struct sock *sk, const struct sock *sk2,
-			      bool *inuse)
-{
-	bool is_filed;
-
-	if (!port0_udp_conflicts(sk, sk2, &is_filed))
-		return false;
-	*inuse = !port0_udp_may_join(sk, sk2);
-	return *inuse || is_filed;
-}
-
 /* Mirrors udp_lib_lport_inuse() for one port. Caller holds hslot->lock. */
 static bool port0_udp_inuse(const struct sock *sk,
 			    const struct udp_hslot *hslot)
 {
-	bool inuse = false;
 	struct sock *sk2;
 
+	/* The first one decides, also if it shares the port. */
 	sk_for_each(sk2, &hslot->head)
-		if (port0_udp_decides(sk, sk2, &inuse))
-			break;
-	return inuse;
+		if (port0_udp_conflicts(sk, sk2))
+			return !port0_udp_may_join(sk, sk2);
+	return false;
 }
 
 /* Mirrors udp_lib_lport_inuse2(). */
@@ -91,9 +74,12 @@ static bool port0_udp_inuse2(const struct sock *sk, struct udp_hslot *hslot2)
 	struct sock *sk2;
 
 	spin_lock(&hslot2->lock);
-	udp_portaddr_for_each_entry(sk2, &hslot2->head)
-		if (port0_udp_decides(sk, sk2, &inuse))
+	udp_portaddr_for_each_entry(sk2, &hslot2->head) {
+		if (port0_udp_conflicts(sk, sk2)) {
+			inuse = !port0_udp_may_join(sk, sk2);
 			break;
+		}
+	}
 	spin_unlock(&hslot2->lock);
 	return inuse;
 }
@@ -116,10 +102,20 @@ static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 	       (any != own && port0_udp_inuse2(sk, any));
 }
 
-/*
- * Mirrors udp_reuseport_add_sock(), but passes over sockets that are not filed under the
- * address that they have, since they may not keep it. Caller holds hslot->lock.
- */
+/* Tell whether both have the same address and IPV6_V6ONLY, as port0_udp_overlaps(). */
+static bool port0_udp_is_beside(const struct sock *sk, const struct sock *sk2)
+{
+	struct port0_place place;
+	bool v6only = ipv6_only_sock(sk);
+	bool is_beside = ipv6_only_sock(sk2) == v6only &&
+			 port0_rcv_saddr_equal(sk, sk2, false);
+
+	return port0_watch_place(sk2, &place) ?
+		place.v6only == v6only &&
+		port0_place_overlaps(sk, &place, sk2, false) : is_beside;
+}
+
+/* Mirrors udp_reuseport_add_sock(). Caller holds hslot->lock. */
 static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 {
 	bool any = port0_rcv_saddr_any(sk);
@@ -128,13 +124,11 @@ static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 	sk_for_each(sk2, &hslot->head) {
 		if (net_eq(sock_net(sk2), sock_net(sk)) && sk2 != sk &&
 		    sk2->sk_family == sk->sk_family &&
-		    ipv6_only_sock(sk2) == ipv6_only_sock(sk) &&
 		    !udp_sk(sk2)->udp_port_hash &&
 		    port0_sock_device(sk2) == sk->sk_bound_dev_if &&
 		    sk2->sk_reuseport &&
 		    uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2)) &&
-		    port0_udp_is_filed(sk2) &&
-		    port0_rcv_saddr_equal(sk, sk2, false))
+		    port0_udp_is_beside(sk, sk2))
 			return reuseport_add_sock(sk, sk2, any);
 	}
 	return reuseport_alloc(sk, any);
@@ -190,7 +184,9 @@ unlock:
  * @sk: a UDP socket that holds port 0
  *
  * A UDP socket stores 16 bits of the hash of its address. One in 65,536 addresses has
- * the same hash and is taken for the right one.
+ * the same hash and is taken for the right one. So what a late call (watch.c) may have
+ * written is not compared by this alone: see port0_watch_may_move() and
+ * port0_watch_place().
  *
  * Context: as port0_place_holds().
  * Return: true if it is.

@@ -46,8 +46,8 @@
  *	bucket held, and with the socket lock or when the socket is no longer in use
  * @wait: in the wait queue of the socket lock
  * @sk: the socket, with a reference on it
- * @place: what it was filed under when the socket lock was last released; guarded
- *	by the socket lock, but the device is read without it
+ * @place: what it was filed under when the socket lock was last released; changed with
+ *	the socket lock and the lock of the bucket held
  * @end: queues @work, since the hook may run where schedule_work() must not
  * @work: removes and frees the watch
  * @rcu: frees the watch after a grace period: see port0_watch_work()
@@ -66,13 +66,16 @@ struct port0_watch {
 
 /**
  * struct port0_watch_bucket - watches on sockets of one hash
- * @lock: guards @head and the watches in it
+ * @lock: guards @head, the list of watches and the place of each
  * @head: the watches
  */
 static struct port0_watch_bucket {
 	raw_spinlock_t lock;
 	struct hlist_head head;
 } port0_watches[1 << PORT0_WATCH_BITS];
+
+/* How many watches are in the table: see port0_watch_place() */
+atomic_t port0_watch_count = ATOMIC_INIT(0);
 
 static struct port0_watch_bucket *port0_watch_bucket(const struct sock *sk)
 {
@@ -151,6 +154,17 @@ static bool port0_watch_agrees(const struct port0_watch *watch,
 	       port0_watch_may_move(watch, sk);
 }
 
+/* Record what a socket is filed under. Caller holds its lock. */
+static void port0_watch_note(struct port0_watch *watch, const struct sock *sk)
+{
+	struct port0_watch_bucket *bucket = port0_watch_bucket(sk);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&bucket->lock, flags);
+	port0_place_read(&watch->place, sk);
+	raw_spin_unlock_irqrestore(&bucket->lock, flags);
+}
+
 /*
  * Called by release_sock() while it still holds sk_lock.slock, so no task has the socket
  * lock, and no softirq handles a TCP segment for the socket. If connect() or the like has
@@ -171,7 +185,7 @@ static int port0_watch_wake(wait_queue_entry_t *wait, unsigned int mode,
 	if (hlist_unhashed_lockless(&watch->node) || !port0_sock_holds(sk))
 		return 0;
 	if (port0_watch_agrees(watch, sk))
-		port0_place_read(&watch->place, sk);
+		port0_watch_note(watch, sk);
 	else
 		port0_place_restore(&watch->place, sk);
 	/* No task has been woken, so the kernel continues with the next entry. */
@@ -249,6 +263,7 @@ void port0_watch_start(struct port0_watch *watch, struct sock *sk)
 	port0_place_read(&watch->place, sk);
 	add_wait_queue(&sk->sk_lock.wq, &watch->wait);
 
+	atomic_inc(&port0_watch_count);
 	raw_spin_lock_irqsave(&bucket->lock, flags);
 	hlist_add_head(&watch->node, &bucket->head);
 	raw_spin_unlock_irqrestore(&bucket->lock, flags);
@@ -290,6 +305,7 @@ bool port0_watch_stop(struct sock *sk)
 
 	if (!watch)
 		return false;
+	atomic_dec(&port0_watch_count);
 	/* As in port0_bind_release() */
 	if (sk->sk_protocol == IPPROTO_TCP && !port0_place_holds(sk))
 		port0_place_restore(&watch->place, sk);
@@ -298,14 +314,14 @@ bool port0_watch_stop(struct sock *sk)
 }
 
 /**
- * port0_watch_device - look up the device of a socket in the watch on it
- * @sk: as port0_sock_device()
- * @device: the device that it is bound to now
+ * port0_watch_find - look up what a socket is filed under in the watch on it
+ * @sk: as port0_watch_place()
+ * @place: where to put it
  *
- * Context: as port0_sock_device(). Takes the lock of the bucket.
- * Return: the device that the watch has noted, or 0; @device if there is no watch.
+ * Context: as port0_watch_place(). Takes the lock of the bucket.
+ * Return: true if there is a watch.
  */
-int port0_watch_device(const struct sock *sk, int device)
+bool port0_watch_find(const struct sock *sk, struct port0_place *place)
 {
 	struct port0_watch_bucket *bucket = port0_watch_bucket(sk);
 	const struct port0_watch *watch;
@@ -314,12 +330,12 @@ int port0_watch_device(const struct sock *sk, int device)
 	raw_spin_lock_irqsave(&bucket->lock, flags);
 	hlist_for_each_entry(watch, &bucket->head, node) {
 		if (watch->sk == sk) {
-			device = READ_ONCE(watch->place.bound_dev_if);
+			*place = watch->place;
 			break;
 		}
 	}
 	raw_spin_unlock_irqrestore(&bucket->lock, flags);
-	return device;
+	return watch;
 }
 
 /**

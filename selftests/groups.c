@@ -8,6 +8,7 @@
  * triples of kinds are played, and random sequences of binds, listens,
  * shutdowns and closes.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -323,6 +324,24 @@ FIXTURE_SETUP(groups)
 
 FIXTURE_TEARDOWN(groups) {}
 
+static void *sleep_for_ever(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+/*
+ * Start another thread. From now on another call may be in flight on each socket when it is
+ * bound, so the module watches the sockets, and compares what the watches have noted.
+ */
+static void get_watched(struct __test_metadata *_metadata)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, sleep_for_ever, NULL));
+}
+
 #define PLAY(side)							\
 	{ .type = variant->type, .port = (side) ? 0 : CONTROL_PORT,	\
 	  .clients = &self->clients[side] }
@@ -373,6 +392,8 @@ TEST_F_TIMEOUT(groups, triples, 1200)
 		/* To test each time who receives would take minutes. */
 		bool early = nth & 1, check = nth % 7 == 0;
 
+		if (i == all / 2)
+			get_watched(_metadata);
 		play_triple(_metadata, &control, of, early, check);
 		play_triple(_metadata, &zero, of, early, check);
 		if (!compare(_metadata, &control, &zero, "triple", nth))
@@ -476,6 +497,8 @@ TEST_F_TIMEOUT(groups, random, 1200)
 	for (seed = 1; seed <= 300 && now() - start < MAX_SEC; seed++) {
 		struct play control = PLAY(0), zero = PLAY(1);
 
+		if (seed == 151)
+			get_watched(_metadata);
 		write_file("/proc/sys/net/ipv4/tcp_migrate_req",
 			   seed & 1 ? "1" : "0");
 		play_random(_metadata, &control, seed);
@@ -538,9 +561,8 @@ static const struct {
 	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
 };
 
-TEST_F(groups, combinations)
+static void play_combinations(struct __test_metadata *_metadata, struct play *plays)
 {
-	struct play plays[2] = { PLAY(0), PLAY(1) };
 	size_t nth;
 	int side, i;
 
@@ -559,6 +581,15 @@ TEST_F(groups, combinations)
 		}
 		compare(_metadata, &plays[0], &plays[1], combinations[nth].what, nth);
 	}
+}
+
+TEST_F(groups, combinations)
+{
+	struct play plays[2] = { PLAY(0), PLAY(1) };
+
+	play_combinations(_metadata, plays);
+	get_watched(_metadata);
+	play_combinations(_metadata, plays);
 }
 
 /*

@@ -271,13 +271,15 @@ TEST_F(v6only, late)
 	int fd = new_socket(_metadata, "::", variant->type);
 	struct call option = {
 		.make = do_v6only, .fd = fd, .value = !variant->before,
+		.next = BEFORE_UNLOCK,
 	};
+	const char *const hosts[] = { "0.0.0.0", "127.0.0.1" };
 	struct call winner = {
 		.make = do_win, .fd = fd, .host = "::", .port = variant->port,
 	};
 	int rival = socket_for(_metadata, "0.0.0.0", variant->type,
 			       variant->port);
-	int v6only = variant->before, result;
+	int v6only = variant->before, result, i, other;
 	bool bound;
 
 	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, variant->before));
@@ -286,6 +288,16 @@ TEST_F(v6only, late)
 	call_hold(_metadata, &option, BEFORE_LOCK);
 	call_start(_metadata, &winner);
 	bound = call_has_ended(_metadata, &winner);
+	call_release_to_next(_metadata, &option);
+	/* Now the option is written, if it is, and the lock is not released yet. */
+	for (i = 0; bound && i < 2; i++) {
+		other = socket_for(_metadata, hosts[i], variant->type, variant->port);
+		EXPECT_EQ(v6only ? 0 : -EADDRINUSE,
+			  bind_to(other, hosts[i], variant->port)) {
+			TH_LOG("on %s, before the option is undone", hosts[i]);
+		}
+		close(other);
+	}
 	result = call_release(_metadata, &option);
 	/* A call that finds the socket bound fails or changes nothing. */
 	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
