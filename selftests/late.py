@@ -445,29 +445,32 @@ TRIES, ROWS = 256, 8
 
 
 def small_objects():
-    """How many of the smallest objects the kernel has allocated, by their size."""
-    sizes = [size for size in (8, 16, 32, 64, 96, 128, 192, 256)
-             if os.path.exists(f"/sys/kernel/slab/kmalloc-{size}/shrink")]
-    for size in sizes:
+    """How many of the smallest objects the kernel has allocated, by their cache. Those of a
+    control group have their own."""
+    names = [f"kmalloc-{group}{size}" for group in ("", "cg-")
+             for size in (8, 16, 32, 64, 96, 128, 192, 256)]
+    caches = [name for name in names if os.path.exists(f"/sys/kernel/slab/{name}/shrink")]
+    for name in caches:
         # Objects that are free and still counted: those of each CPU, and KASAN's.
-        write(f"/sys/kernel/slab/kmalloc-{size}/shrink", "1")
-    counts = dict(re.findall(r"^kmalloc-(\d+) +(\d+)", read("/proc/slabinfo"), re.M))
-    return {size: int(counts[str(size)]) for size in sizes}
+        write(f"/sys/kernel/slab/{name}/shrink", "1")
+    counts = dict(re.findall(r"^(\S+) +(\d+)", read("/proc/slabinfo"), re.M))
+    return {name: int(counts[name]) for name in caches}
 
 
 def leaked(before, tries):
-    """The sizes of which there is about one more object for each try."""
-    return {size: objects - before[size] for size, objects in small_objects().items()
-            if objects - before[size] >= tries * 3 // 4}
+    """The caches that have about one more object for each try."""
+    return {name: objects - before[name] for name, objects in small_objects().items()
+            if objects - before[name] >= tries * 3 // 4}
 
 
-@test()
-def often_refused():
-    """A try that fails frees all that it has allocated."""
+@test(("setsockopt",), ("bind",))
+def often_refused(name):
+    """A try that fails frees all that it has allocated. A bind() of a socket whose file has
+    another reference would allocate a watch on it."""
     if not os.path.exists("/proc/slabinfo") or not small_objects():
         raise Skip("this kernel does not count its objects")
-    with at_step("setsockopt", "ftrace", "127.0.0.1") as step:
-        with refused(PLACE["ftrace"], err=errno.ENOMEM):
+    with at_step(name, "ftrace", "127.0.0.1") as step:
+        with step.sock.dup(), refused(PLACE["ftrace"], err=errno.ENOMEM):
             before = small_objects()
             # All objects of a slab that a CPU allocates from are counted, also free ones.
             # That does not grow with the tries, so further tries tell it from a leak.
@@ -480,7 +483,7 @@ def often_refused():
                     break
             else:
                 equal({}, leaked(before, tries),
-                      f"objects of so many bytes, more after {tries} tries")
+                      f"how many more objects after {tries} tries")
         retry(step.try_it)
 
 
