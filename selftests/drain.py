@@ -14,8 +14,9 @@ import threading
 import time
 
 from port0_bpf import USER_PORT, Program, answer_with, instruction
-from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, SYS, load, load_file, refused, restored,
-                          test_module, unload, users, wait_for, without_module)
+from port0_module import (ENABLED_FUNCTIONS, HAS_TRACER, REFUSAL, SYS, load, load_file,
+                          refused, restored, test_module, unload, users, wait_for,
+                          without_module)
 from port0_test import (CLONE_NEWNET, IO_TIMEOUT, IP_BIND_PORT_ZERO, KINDS, LOOPBACK, OTHER_PORT,
                         TCP, UDP, Namespace, Skip, bound_socket, check, code, equal, get_mark,
                         holds_zero, kernel_log, libc, main, plain_socket, read, set_mark, test,
@@ -144,8 +145,11 @@ def first_send_while_draining(family):
         load(HOOK)
         others = late_hooks()
         with bound_socket(host, UDP, 0) as sock, switched("drain"):
+            # By then, the module has found that its hooks are in use.
+            time.sleep(0.5)
             equal(False, "ip_route_output_flow" in late_hooks() - others, "that hook before")
             equal("ok", code(sock.sendto, b"x", (host, 0)))
+            equal(True, "ip_route_output_flow" in late_hooks(), "that hook after")
             equal(b"x", sock.recv(2))
 
 
@@ -215,8 +219,6 @@ def drained_beside(others, call):
         hold.write(b"lock")
         answers.append(code(call))
 
-    # One that is over must not count, either.
-    equal("ok", code(call))
     with holding():
         thread = threading.Thread(target=held)
         with open("/dev/port0_hold", "r+b", buffering=0) as hold:
@@ -239,6 +241,8 @@ def drain_does_not_wait_for_a_name(family):
         use_all(host)
         equal(LATE, late_hooks() | others)
         sock.connect((host, 0))
+        # One that is over must not count, either.
+        equal("ok", code(sock.getpeername))
         drained_beside(others, sock.getpeername)
 
 
@@ -258,7 +262,85 @@ def drain_does_not_wait_for_v6only():
         use_all(host)
         equal(LATE, late_hooks() | others)
         set_mark(sock)
+        equal("ok", code(set_v6only))
         drained_beside(others, set_v6only)
+
+
+@test(*[(family,) for family in LOOPBACK])
+def drain_does_not_wait_for_a_first_send(family):
+    """Nor does the first send of a socket that an earlier load has marked, which gets an
+    ephemeral port. Unless the module drains, that arms hooks, which a drain then removes."""
+    host = LOOPBACK[family]
+    with without_module(), Namespace(), plain_socket(host, UDP) as sock, \
+            plain_socket(host, UDP) as later:
+        load(HOOK)
+        for old in sock, later:
+            set_mark(old)
+        unload()
+        load(HOOK)
+        others = late_hooks()
+        with bound_socket(host, TCP, 0):
+            equal(True, "inet_put_port" in late_hooks(), "a hook for the drain to remove")
+        equal(False, "udp_sendmsg" in late_hooks() - others, "hooks that an old mark needs")
+        drained_beside(others, lambda: sock.sendto(b"x", (host, OTHER_PORT)))
+        # When the drain ends, the module arms the hooks for sockets that have a port.
+        sock.close()
+        switch("drain", 0)
+        equal("ok", code(later.sendto, b"x", (host, OTHER_PORT)))
+        equal({"udp_sendmsg"}, late_hooks() - others, "hooks of a first send")
+        switch("drain", 1)
+        expect_only(others)
+
+
+def in_user_namespace(call, *args):
+    """The result of a call by a task in a user namespace of its own."""
+    results, result = os.pipe()
+    child = os.fork()
+    if not child:
+        made = not libc.unshare(CLONE_NEWUSER)
+        os.write(result, (code(call, *args) if made else "none").encode())
+        os._exit(0)
+    os.close(result)
+    os.waitpid(child, 0)
+    with os.fdopen(results) as file:
+        return file.read()
+
+
+@test(("ip4", "udp"), ("ip6", "tcp"))
+def refused_calls_do_not_count(family, kind):
+    """A mark or a bind() that is refused needs no hooks: the drain does not wait for it, and
+    still waits for the sockets that need them."""
+    host, kind = LOOPBACK[family], KINDS[kind]
+    with without_module(), Namespace(), plain_socket(host, UDP) as dgram, \
+            plain_socket(host, TCP) as stream, plain_socket(host, kind) as fresh, \
+            plain_socket(host, kind) as marked, plain_socket(host, kind) as other:
+        load(HOOK)
+        others = late_hooks()
+        # The hooks cannot be armed.
+        set_mark(stream)
+        with refused("register_ftrace_function" if HAS_TRACER else "enable_kprobe"):
+            equal(REFUSAL, code(set_mark, dgram), "a mark")
+            equal(REFUSAL, code(stream.bind, (host, 0)), "a bind to port 0")
+        wait_for("these hooks", lambda: code(set_mark, dgram) == "ok")
+        wait_for("those hooks", lambda: code(stream.bind, (host, 0)) == "ok")
+        stream.close()
+        # The caller may not.
+        for sock in marked, other:
+            set_mark(sock)
+        with switched("init_userns"):
+            for call, *args in (set_mark, fresh), (marked.bind, (host, 0)):
+                equal(True, in_user_namespace(call, *args) in ("EPERM", "none"), "by others")
+        use_all(host)
+        equal(LATE, late_hooks() | others)
+        with bound_socket(host, UDP if kind == TCP else TCP, 0):
+            # The module drains.
+            switch("drain", 1)
+            equal("EPERM", code(set_mark, fresh), "a mark")
+            equal("EPERM", code(marked.bind, (host, 0)), "a bind to port 0")
+            equal("ok", code(other.bind, (host, OTHER_PORT)), "a bind to another port")
+            time.sleep(1.5)
+            equal(LATE, late_hooks() | others, "hooks while a socket holds port 0")
+        expect_only(others)
 
 
 @test(*[(family, how) for family in LOOPBACK for how in ("bind", "clear")])
