@@ -8,6 +8,7 @@ so the test needs a guest of its own (scripts/test --tests stays.py trixie), and
 a module there that cannot be unloaded.
 """
 
+import errno
 import os
 import subprocess
 import time
@@ -61,6 +62,8 @@ def ftrace_does_not_let_go():
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for("the log line that the module stays", lambda: any(
         "the module stays" in line for line in kernel_log_from(start)))
+    reason = f"cannot remove a hook: errno {errno.ENODEV} "
+    equal(True, any(reason in line for line in kernel_log_from(start)), "a line that says why")
     time.sleep(1)
     equal(None, rmmod.poll(), "the end of rmmod")
     equal("going", read(f"{SYS}/initstate"), "the module")
