@@ -353,8 +353,10 @@ def a_step_is_refused(function):
     answers = collections.Counter()
     with without_module():
         for nth in tries(function, total):
-            # One hooked function is optional. In the short form, both results are enough.
-            if not LONG and function == "register_kprobe" and len(answers) == 2:
+            # With hook=kprobe, kprobes are registered to hook functions, too, and not only to
+            # find them, which takes longer. There, the short form ends with both results.
+            if (BACKEND == "kprobe" and not LONG and function == "register_kprobe" and
+                    len(answers) == 2):
                 break
             sockets = tcp_sockets()
             with refused(function, skip=nth, times=1) as calls:
