@@ -465,13 +465,13 @@ def leaked(before, tries):
 
 @test(("setsockopt",), ("bind",))
 def often_refused(name):
-    """A try that fails frees all that it has allocated. A bind() of a socket whose file has
-    another reference would allocate a watch on it."""
+    """A try that fails frees all that it has allocated, and many of them do not fill the log.
+    A bind() of a socket whose file has another reference would allocate a watch on it."""
     if not os.path.exists("/proc/slabinfo") or not small_objects():
         raise Skip("this kernel does not count its objects")
     with at_step(name, "ftrace", "127.0.0.1") as step:
         with step.sock.dup(), refused(PLACE["ftrace"], err=errno.ENOMEM):
-            before = small_objects()
+            before, since, began = small_objects(), kernel_log(), time.monotonic()
             # All objects of a slab that a CPU allocates from are counted, also free ones.
             # That does not grow with the tries, so further tries tell it from a leak.
             for tries in range(TRIES, TRIES * ROWS + 1, TRIES):
@@ -484,6 +484,10 @@ def often_refused(name):
             else:
                 equal({}, leaked(before, tries),
                       f"how many more objects after {tries} tries")
+            # The kernel's limit is ten lines in each five seconds.
+            most = 10 * ((time.monotonic() - began) / 5 + 2)
+            said = sum("cannot hook" in line for line in since())
+            equal(True, 0 < said <= most, f"{said} lines about {tries} tries")
         retry(step.try_it)
 
 
