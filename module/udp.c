@@ -102,17 +102,26 @@ static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 	       (any != own && port0_udp_inuse2(sk, any));
 }
 
-/* Tell whether both have the same address and IPV6_V6ONLY, as port0_udp_overlaps(). */
+/*
+ * Tell whether both have the same address, IPV6_V6ONLY and device, as port0_udp_overlaps().
+ * If a watched @sk2 has others than the watch has noted, a call on it has not returned. It
+ * counts only if it is in a group. After a late bind() it still is. connect() and
+ * SO_BINDTODEVICE have taken it out by udp_lib_rehash(), and what the watch has noted is no
+ * longer right. Caller holds hslot->lock, as udp_lib_rehash() does.
+ */
 static bool port0_udp_is_beside(const struct sock *sk, const struct sock *sk2)
 {
-	struct port0_place place;
+	int dev = sk->sk_bound_dev_if, dev2 = READ_ONCE(sk2->sk_bound_dev_if);
 	bool v6only = ipv6_only_sock(sk);
-	bool is_beside = ipv6_only_sock(sk2) == v6only &&
+	bool is_beside = dev2 == dev && ipv6_only_sock(sk2) == v6only &&
 			 port0_rcv_saddr_equal(sk, sk2, false);
+	struct port0_place place;
 
-	return port0_watch_place(sk2, &place) ?
-		place.v6only == v6only &&
-		port0_place_overlaps(sk, &place, sk2, false) : is_beside;
+	if (!port0_watch_place(sk2, &place))
+		return is_beside;
+	return (is_beside || rcu_access_pointer(sk2->sk_reuseport_cb)) &&
+	       place.bound_dev_if == dev && place.v6only == v6only &&
+	       port0_place_overlaps(sk, &place, sk2, false);
 }
 
 /* Mirrors udp_reuseport_add_sock(). Caller holds hslot->lock. */
@@ -125,7 +134,6 @@ static int port0_udp_join_group(struct sock *sk, const struct udp_hslot *hslot)
 		if (net_eq(sock_net(sk2), sock_net(sk)) && sk2 != sk &&
 		    sk2->sk_family == sk->sk_family &&
 		    !udp_sk(sk2)->udp_port_hash &&
-		    port0_sock_device(sk2) == sk->sk_bound_dev_if &&
 		    sk2->sk_reuseport &&
 		    uid_eq(port0_sk_uid(sk), port0_sk_uid(sk2)) &&
 		    port0_udp_is_beside(sk, sk2))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Calls other than bind(), in flight when they wait for the socket lock: whether they hold
- * a reference on the module, names of peers, and options of IPv6 sockets that must not
- * change on a bound one.
+ * a reference on the module, names of peers, options of IPv6 sockets that must not change on
+ * a bound one, and SO_REUSEPORT groups.
  */
 #include "filed.h"
 #include "order.h"
@@ -409,6 +409,77 @@ TEST_F(addrform, bind_late)
 	EXPECT_EQ(-EINVAL, call_release(_metadata, &bind_));
 	EXPECT_TRUE(is_ephemeral(local_port(fd)));
 	close(peer);
+}
+
+/* ---- SO_REUSEPORT groups ---- */
+
+#define OTHER_DEVICE	"port0g"
+
+FIXTURE(leaver) {};
+
+FIXTURE_VARIANT(leaver) {
+	const char *device;	/* of SO_BINDTODEVICE; NULL: connect() */
+	int port;
+};
+
+ON_BOTH_PORTS(leaver, connect, .device = NULL);
+ON_BOTH_PORTS(leaver, device, .device = OTHER_DEVICE);
+
+FIXTURE_SETUP(leaver)
+{
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+	stay_on_one_cpu(_metadata);
+	if (variant->device)
+		ASSERT_EQ(0, add_veth(variant->device));
+}
+
+FIXTURE_TEARDOWN(leaver) {}
+
+/* A program that always chooses the first member of a group */
+static struct sock_filter choose_first[] = { { BPF_RET | BPF_K, 0, 0, 0 } };
+static const struct sock_fprog first_member = { 1, choose_first };
+
+/*
+ * connect() and SO_BINDTODEVICE take a socket out of its group. Before they release the
+ * socket lock, another socket binds what the first was bound to. It gets a group of its own:
+ * its program cannot choose the first.
+ */
+TEST_F(leaver, others_bind_before_the_lock_is_released)
+{
+	int fd = new_socket(_metadata, "0.0.0.0", SOCK_DGRAM);
+	int other = socket_for(_metadata, "0.0.0.0", SOCK_DGRAM, variant->port);
+	int client = new_socket(_metadata, "127.0.0.2", SOCK_DGRAM);
+	char device[IFNAMSIZ] = OTHER_DEVICE, byte;
+	struct call bind_ = {
+		.make = do_win, .fd = fd, .host = "0.0.0.0", .port = variant->port,
+	};
+	struct call leave = {
+		.make = variant->device ? do_device : do_connect, .fd = fd,
+		.host = "127.0.0.1", .port = PEER_PORT, .page = device,
+	};
+
+	ASSERT_EQ(0, set_int(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	ASSERT_EQ(0, set_int(other, SOL_SOCKET, SO_REUSEPORT, 1));
+	/* In a thread, so that the module watches the socket. */
+	call_start(_metadata, &bind_);
+	ASSERT_EQ(0, call_end(_metadata, &bind_));
+
+	call_hold(_metadata, &leave, BEFORE_UNLOCK);
+	EXPECT_EQ(0, bind_to(other, "0.0.0.0", variant->port));
+	EXPECT_EQ(0, call_release(_metadata, &leave));
+	expect_port(_metadata, other, variant->port);
+
+	ASSERT_EQ(0, rc(setsockopt(other, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF,
+				   &first_member, sizeof(first_member))));
+	ASSERT_EQ(0, connect_to(client, "127.0.0.2", variant->port));
+	ASSERT_EQ(1, rc(send(client, "x", 1, 0)));
+	EXPECT_EQ(1, rc(recv(other, &byte, 1, 0)));
+	close(client);
+	close(other);
+	close(fd);
+	EXPECT_EQ(0, wait_for_users(0));
 }
 
 TEST_HARNESS_MAIN
