@@ -75,9 +75,9 @@ port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 
 /*
  * Tell whether a bound socket takes no IPv4 traffic. Late calls (see watch.c) write that
- * without the lock of the chain.
+ * without the lock of the chain. If it is watched, what the watch has noted counts.
  */
-static __always_inline bool port0_sock_is_v6only(const struct sock *sk2)
+static bool port0_sock_is_v6only(const struct sock *sk2)
 {
 	bool v6only = ipv6_only_sock(sk2);
 	struct port0_place place;
@@ -91,19 +91,19 @@ port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 {
 	const struct sock *sk = binder->sk;
 
-	if (port0_sock_is_v6only(sk2) &&
-	    (sk->sk_family == AF_INET ||
-	     (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
-	      !port0_rules.v6only_blocks_mapped)))
+	if (!port0_sock_conflicts(binder, sk2))
 		return false;
-	return port0_sock_conflicts(binder, sk2);
+	return !((sk->sk_family == AF_INET ||
+		  (ipv6_addr_v4mapped(inet6_rcv_saddr(sk)) &&
+		   !port0_rules.v6only_blocks_mapped)) &&
+		 port0_sock_is_v6only(sk2));
 }
 
 /*
  * Tell whether @sk2, found in a bucket of port 0, is filed under an address that overlaps.
- * If it is watched, both the address that it has and the one that the watch has noted
- * count: the first may be a late bind()'s, and with net.ipv4.ip_dynaddr a socket that
- * connects can move to another address without the watch.
+ * If it is watched, what the watch has noted counts. In other states than TCP_CLOSE, where
+ * no late bind() gets far enough to write an address, the one that it has counts, too: with
+ * net.ipv4.ip_dynaddr, a timer may have changed it.
  */
 static bool port0_sock_overlaps(const struct sock *sk, const struct sock *sk2)
 {
@@ -114,8 +114,9 @@ static bool port0_sock_overlaps(const struct sock *sk, const struct sock *sk2)
 	if (!port0_watch_place(sk2, &place))
 		return overlaps;
 	b.v6only = place.v6only;
-	return port0_saddr_overlaps(&a, &b, true, true) ||
-	       port0_place_overlaps(sk, &place, sk2, true);
+	return port0_place_overlaps(sk, &place, sk2, true) ||
+	       (sk2->sk_state != TCP_CLOSE &&
+		port0_saddr_overlaps(&a, &b, true, true));
 }
 
 /* Mirrors the test of inet_csk_bind_conflict() for a socket @sk2 found in a tb. */

@@ -279,7 +279,6 @@ static int try_bind_v6only(struct __test_metadata *_metadata,
 static void others_bind(struct __test_metadata *_metadata, struct late *self)
 {
 	const char *host = self->contest->host, *other = self->contest->other;
-	bool is_tcp = self->contest->type == SOCK_STREAM;
 	bool mapped = !strncmp(host, "::ffff:", 7);
 	const char *late = self->contest->late;
 
@@ -289,9 +288,11 @@ static void others_bind(struct __test_metadata *_metadata, struct late *self)
 		  try_bind(_metadata, &self->place, "::"));
 	if (other)
 		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, other));
-	/* Some kernels search all buckets for a v4-mapped address on TCP. */
-	if (other && strcmp(late, host) && strcmp(late, "::") && !(is_tcp && mapped))
+	if (other && strcmp(late, host) && strcmp(late, "::"))
 		EXPECT_AT(&self->place, 0, try_bind(_metadata, &self->place, late));
+	if (!strcmp(host, "0.0.0.0"))
+		EXPECT_AT(&self->place, -EADDRINUSE,
+			  try_bind(_metadata, &self->place, "127.0.0.3"));
 	/* No IPv6 address conflicts with an IPv4 socket or a v4-mapped address. */
 	if (have_family_of("::1"))
 		EXPECT_AT(&self->place, !is_ip6(host) || mapped ? 0 : -EADDRINUSE,
@@ -322,8 +323,6 @@ TEST_F(half, others_bind_before_the_late_bind_is_undone)
 	long users = wait_for_users(0);
 	int only;
 
-	if (late->contest->type == SOCK_STREAM && is_older_than(6, 1))
-		SKIP(return, "TCP has no second table before Linux 6.1");
 	late->no_port = true;
 	for (only = 0; only <= is_ip6(late->contest->host); only++) {
 		struct call bind_ = {
@@ -370,8 +369,6 @@ TEST_F(half, groups_form_before_the_late_bind_is_undone)
 
 	if (!contest->other)
 		SKIP(return, "no address is left for a third socket");
-	if (contest->type == SOCK_STREAM && is_older_than(6, 1))
-		SKIP(return, "TCP has no second table before Linux 6.1");
 	tell_about(late, "half a late bind(), SO_REUSEPORT");
 	/* Before the others, so that a search meets it after them. */
 	third = bound_socket(_metadata, contest->other, contest->type, late->port);

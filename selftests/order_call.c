@@ -261,6 +261,23 @@ FIXTURE_SETUP(v6only)
 
 FIXTURE_TEARDOWN(v6only) {}
 
+/* Bind IPv4 sockets while the option is written, and its lock is not released yet. */
+static void bind_ip4(struct __test_metadata *_metadata,
+		     const FIXTURE_VARIANT(v6only) *variant)
+{
+	const char *const hosts[] = { "0.0.0.0", "127.0.0.1" };
+	int i, fd;
+
+	for (i = 0; i < 2; i++) {
+		fd = socket_for(_metadata, hosts[i], variant->type, variant->port);
+		EXPECT_EQ(variant->before ? 0 : -EADDRINUSE,
+			  bind_to(fd, hosts[i], variant->port)) {
+			TH_LOG("on %s, before the option is undone", hosts[i]);
+		}
+		close(fd);
+	}
+}
+
 /*
  * IPV6_V6ONLY can be set on sockets that are not bound. One of the two calls waits for
  * the lock or for its turn. In either order, the option and the hash tables must agree
@@ -273,13 +290,12 @@ TEST_F(v6only, late)
 		.make = do_v6only, .fd = fd, .value = !variant->before,
 		.next = BEFORE_UNLOCK,
 	};
-	const char *const hosts[] = { "0.0.0.0", "127.0.0.1" };
 	struct call winner = {
 		.make = do_win, .fd = fd, .host = "::", .port = variant->port,
 	};
 	int rival = socket_for(_metadata, "0.0.0.0", variant->type,
 			       variant->port);
-	int v6only = variant->before, result, i, other;
+	int v6only = variant->before, result;
 	bool bound;
 
 	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, variant->before));
@@ -289,15 +305,8 @@ TEST_F(v6only, late)
 	call_start(_metadata, &winner);
 	bound = call_has_ended(_metadata, &winner);
 	call_release_to_next(_metadata, &option);
-	/* Now the option is written, if it is, and the lock is not released yet. */
-	for (i = 0; bound && i < 2; i++) {
-		other = socket_for(_metadata, hosts[i], variant->type, variant->port);
-		EXPECT_EQ(v6only ? 0 : -EADDRINUSE,
-			  bind_to(other, hosts[i], variant->port)) {
-			TH_LOG("on %s, before the option is undone", hosts[i]);
-		}
-		close(other);
-	}
+	if (bound)
+		bind_ip4(_metadata, variant);
 	result = call_release(_metadata, &option);
 	/* A call that finds the socket bound fails or changes nothing. */
 	EXPECT_TRUE(bound ? result == -EINVAL || (!variant->port && !result) :
@@ -311,6 +320,33 @@ TEST_F(v6only, late)
 	EXPECT_EQ(v6only, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
 	EXPECT_EQ(v6only ? 0 : -EADDRINUSE,
 		  bind_to(rival, "0.0.0.0", variant->port));
+}
+
+/* The same, but the socket listens before the option gets the lock. */
+TEST_F(v6only, late_of_a_listener)
+{
+	int fd = new_socket(_metadata, "::", variant->type);
+	struct call option = {
+		.make = do_v6only, .fd = fd, .value = !variant->before,
+		.next = BEFORE_UNLOCK,
+	};
+	struct call winner = {
+		.make = do_win, .fd = fd, .host = "::", .port = variant->port,
+	};
+
+	/* Only a call that began before the socket was marked is late. */
+	if (variant->type != SOCK_STREAM || variant->marked)
+		return;
+	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, variant->before));
+	call_hold(_metadata, &option, BEFORE_LOCK);
+	call_start(_metadata, &winner);
+	ASSERT_EQ(0, call_end(_metadata, &winner));
+	ASSERT_EQ(0, rc(listen(fd, 1)));
+	call_release_to_next(_metadata, &option);
+	bind_ip4(_metadata, variant);
+	call_release(_metadata, &option);
+	EXPECT_EQ(variant->before, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
+	close(fd);
 }
 
 FIXTURE(addrform) {};
