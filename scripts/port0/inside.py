@@ -14,7 +14,7 @@ def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=Non
     all changes go into the layer. Without one, the root is read-only except for /tmp,
     which is empty, unless writable is set. binds are (source, place) or (source, place,
     "ro"). A covered directory is visible at its own path, and changes to it go into the
-    layer. All mounts end with the process.
+    layer. All mounts and processes end with the one that this starts, even if it is killed.
     """
     lines, root = [], tree
 
@@ -51,4 +51,5 @@ def inside(tree, argv, layer=None, writable=False, binds=(), covered=(), env=Non
     lines.append(shlex.join(["cd", root]))
     words = [f"{name}={value}" for name, value in {**ENV, **(env or {})}.items()]
     lines.append(shlex.join(["exec", "chroot", root, "env", "-i", *words, *argv]))
-    return ["unshare", "--mount", "--propagation", "private", "sh", "-euc", "\n".join(lines)]
+    return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
+            "sh", "-euc", "\n".join(lines)]
