@@ -2,6 +2,7 @@
 """Shared by the commands in scripts/: paths, errors, privileges and packages."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -165,6 +166,19 @@ def call(argv, **kwargs):
     return subprocess.CompletedProcess(argv, child.returncode, out)
 
 
+# What to do about errors of this machine
+ADVICE = {
+    errno.EACCES: "if root has made it, remove it as root ('sudo make distclean' removes all)",
+    errno.ENOSPC: "make room, or let PORT0_CACHE name a directory on another disk",
+}
+
+
+def explained(error):
+    """An error, and what to do about it if that is known."""
+    advice = ADVICE.get(getattr(error, "errno", None))
+    return f"{error}: {advice}" if advice else f"{error}"
+
+
 def run_command(main):
     """Run a command's main() and exit with its status."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
@@ -176,5 +190,10 @@ def run_command(main):
     except Failure as failure:
         say(failure)
         sys.exit(failure.status)
+    except OSError as error:
+        if error.errno not in ADVICE:
+            raise
+        say(explained(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
