@@ -13,14 +13,14 @@ from .kernel import MAKE
 SELFTESTS = "/usr/src/kselftest/tools/testing/selftests"
 SOURCE = "/usr/src/port0"
 
-# What can be built: (sources, where they are compiled in the root, what is returned)
+# What can be built: (sources, where they are compiled in the root, what is returned). The
+# files in debian/ name what the packages need, so these get the whole tree.
 WHATS = {
     "module": (["Kbuild", "Makefile", "module"], SOURCE, "port0.ko"),
     "selftests": (["selftests/"], f"{SELFTESTS}/net/port0", ""),
     "kselftest": (["selftests/"], SOURCE, "installed"),
     "tools": (["module", "tools"], SOURCE, "tools"),
-    "deb": (["COPYING", "Kbuild", "Makefile", "NEWS", "README.md", "debian", "doc",
-             "module", "tools"], SOURCE, ""),
+    "deb": (["--exclude=/.git", "./"], SOURCE, ""),
 }
 
 # Warnings that are ignored: Debian may update the compiler after it has built the
