@@ -93,11 +93,18 @@ def build(name, root, what, check=False, extra=(), llvm=False):
     need_root(f"building in the {name} root")
     dest = os.path.join(BUILD, name, what)
     log = os.path.join(BUILD, "logs", f"{name}-build-{what}.log")
+    note = os.path.join(BUILD, name, f"{what}.root")
+    image = os.stat(os.path.join(root, "root.erofs"))
+    used = f"{root} {image.st_ino} {image.st_mtime_ns}\n"
     os.makedirs(os.path.dirname(log), exist_ok=True)
     # Only one run at a time may build in this directory.
     with lock(os.path.join(BUILD, name, "lock"), f"the {what} for {name}"):
-        if check or what in ("deb", "kselftest"):
+        # The files of another root may be older than the objects and differ all the same.
+        if (check or what in ("deb", "kselftest") or not os.path.exists(note)
+                or read(note) != used):
             shutil.rmtree(dest, ignore_errors=True)
+            with open(note, "w", encoding="utf-8") as file:
+                file.write(used)
         os.makedirs(os.path.join(dest, "source") if what == "deb" else dest, exist_ok=True)
         with open(log, "w", encoding="utf-8") as out:
             for argv in compile_in(root, name, what, dest, check, extra, llvm):
