@@ -68,8 +68,8 @@ def lock(path, what):
 
 # Set if the command runs as root of its own user namespace only
 UNPRIVILEGED = "PORT0_UNPRIVILEGED"
-NAMESPACE = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "--pid", "--fork",
-             "--kill-child"]
+NAMESPACE = ["setpriv", "--pdeathsig", "KILL", "unshare", "--user", "--map-root-user",
+             "--map-auto", "--mount", "--pid", "--fork", "--kill-child"]
 
 
 def become_root():
@@ -83,9 +83,25 @@ def become_root():
     except FileNotFoundError:
         done, why = None, "no unshare"
     if done and not done.returncode:
-        os.environ[UNPRIVILEGED] = "1"
-        os.execvp("unshare", [*NAMESPACE, sys.executable, *sys.argv])
+        sys.exit(run_as_root())
     need_root.why = why.splitlines()[-1] if why else ""
+
+
+def run_as_root():
+    """Run this command in a namespace where it is root; returns its status."""
+    def pass_on(number, _):
+        # unshare keeps SIGTERM from itself, and does not pass it on.
+        with contextlib.suppress(OSError):
+            for pid in read(f"/proc/{child.pid}/task/{child.pid}/children").split():
+                os.kill(int(pid), number)
+
+    child = subprocess.Popen([*NAMESPACE, sys.executable, *sys.argv],
+                             env={**os.environ, UNPRIVILEGED: "1"})
+    on_signals(pass_on, signal.SIGTERM, signal.SIGHUP)
+    # The terminal sends this one to both.
+    on_signals(lambda *_: None, signal.SIGINT)
+    status = child.wait()
+    return status if status >= 0 else 128 - status
 
 
 def need_root(what):
@@ -183,8 +199,14 @@ def run_command(main):
     """Run a command's main() and exit with its status."""
     if not {"--help", "-h"} & set(sys.argv[1:]):
         become_root()
-    # sys.exit() runs the clean-up code of what is running.
-    on_signals(lambda number, _: sys.exit(128 + number), signal.SIGTERM, signal.SIGHUP)
+
+    def leave(number, _):
+        # sys.exit() runs the clean-up code of what is running. A second signal must not
+        # interrupt that: timeout(1) sends two.
+        on_signals(signal.SIG_IGN, signal.SIGTERM, signal.SIGHUP)
+        sys.exit(128 + number)
+
+    on_signals(leave, signal.SIGTERM, signal.SIGHUP)
     try:
         sys.exit(main(sys.argv[1:]))
     except Failure as failure:
