@@ -98,7 +98,7 @@ TEST = scripts/test $(if $(TESTS),--tests "$(TESTS)") $(if $(MACHINE),--machine 
 test: python
 	@failed=; \
 	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest --tests "option compat.py" || failed="--failed scripts/kselftest";) \
-	$(TEST) $$failed $(SUITES)
+	exec $(TEST) $$failed $(SUITES)
 
 # Every suite, flavour and architecture: takes a night.
 test-all: python
@@ -112,7 +112,7 @@ test-debug: python
 # SEEDS random sequences of socket calls, starting with seed SEED
 fuzz: python
 	@dir=$$(scripts/build --suite $(SUITE)$(AT) --what selftests) && \
-	scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
+	exec scripts/vm --suite $(SUITE)$(AT) --timeout 36000 --share "$$dir" -- \
 		"$$dir/parity_sequences" $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--count $(SEEDS))
 
 # Mutation tests: puts one mistake at a time into the module and runs the tests that
