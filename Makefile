@@ -76,6 +76,7 @@ uninstall: headers
 
 clean:
 	$(if $(wildcard $(KDIR)),$(MAKE) -C $(KDIR) M=$(CURDIR) clean)
+	$(if $(wildcard tools/Makefile),$(MAKE) -C tools clean)
 	[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
 
 # Also removes the roots and kernels, which take minutes to make. In roots made by an
