@@ -930,7 +930,11 @@ EXPORT int socket(int domain, int type, int protocol)
 	return fd;
 }
 
-EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+/* By its symbol: on 32-bit machines, <sys/socket.h> may define the name as the other one. */
+int port0_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+	__asm__("setsockopt") EXPORT;
+
+int port0_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
 	int before = errno;
 	int ret = (int)syscall(SYS_setsockopt, fd, level, name, value, len);
@@ -941,6 +945,12 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 	errno = err;
 	return ret;
 }
+
+#if __WORDSIZE == 32
+/* for programs that are built with a 64-bit time_t */
+extern typeof(port0_setsockopt) port0_setsockopt64 __asm__("__setsockopt64")
+	__attribute__((alias("setsockopt"))) EXPORT;
+#endif
 
 /*
  * A server that inherits sockets, as nginx does when it is upgraded, compares
