@@ -36,16 +36,37 @@ void rights_settings_read(void)
  */
 enum keeper { NOBODY, LIBRARY, PROGRAM };
 
+/* Tell whether capset() works: it is tried with the sets that there are. */
+static bool may_drop_rights(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	return !syscall(SYS_capget, &head, sets) && !syscall(SYS_capset, &head, sets);
+}
+
+/*
+ * A program may give up root in steps: first the effective user id, then the others. Only
+ * the last step takes the capabilities away. errno is not changed.
+ */
 static enum keeper keep_before(void)
 {
-	int bits;
+	uid_t real, effective, saved;
+	int err = errno, bits;
 
-	if (!settings.keep || geteuid())
+	if (!settings.keep || getresuid(&real, &effective, &saved) ||
+	    (real && effective && saved))
 		return NOBODY;
 	bits = prctl(PR_GET_SECUREBITS, 0, 0, 0, 0);
 	if (bits > 0 && bits & (SECBIT_KEEP_CAPS | SECBIT_NO_SETUID_FIXUP))
 		return PROGRAM;
-	return prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) ? NOBODY : LIBRARY;
+	/* Otherwise all of root's rights would be kept. */
+	if (!may_drop_rights() || prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)) {
+		report("keep the right to bind port 0", "capset() or prctl() is refused, by a seccomp filter or a security module");
+		errno = err;
+		return NOBODY;
+	}
+	return LIBRARY;
 }
 
 /*

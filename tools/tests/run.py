@@ -1670,6 +1670,36 @@ print(status['CapEff'].strip(), status['CapPrm'].strip(), libc.prctl(7, 0, 0, 0,
     assert plain[0] == "0" * 16 and said == ["0000000000000400", *plain[1:]], (plain, said)
 
 
+def test_root_given_up_in_steps():
+    """The right to bind survives each step, and nothing else survives the last one."""
+    code = """
+import os, sys
+for ids in sys.argv[1:]: os.setresuid(*map(int, ids.split(',')))
+status = dict(l.split(':', 1) for l in open('/proc/thread-self/status'))
+print(*(status[name].strip() for name in ('CapEff', 'CapPrm', 'CapAmb')))
+"""
+    user = NOBODY
+    for steps in ((f"{user},{user},{user}",), (f"-1,{user},-1", f"{user},{user},{user}"),
+                  (f"{user},-1,-1", f"-1,{user},-1", f"-1,-1,{user}"),
+                  (f"-1,{user},-1", "-1,0,-1", f"{user},{user},{user}"),
+                  (f"-1,{user},{user}", f"{user},-1,-1")):
+        said = run(RUN, "--to", "1", "--keep-right", sys.executable, "-c", code, *steps).stdout
+        assert said == f"{1 << 10:016x} {1 << 10:016x} {0:016x}\n", f"{steps}: {said}"
+
+
+def test_rights_that_cannot_be_dropped():
+    """Where a filter denies capset(), a program that gives up root keeps nothing."""
+    code = INHIBITED + f"""
+seccomp('capset', errno.EPERM)
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+status = dict(l.split(':', 1) for l in open('/proc/thread-self/status'))
+print(status['CapEff'].strip(), status['CapPrm'].strip())
+"""
+    said = python(code, "--to", "1", "--keep-right")
+    assert said.stdout == f"{0:016x} {0:016x}\n", said
+    says(said.stderr, "keep the right to bind port 0", "seccomp filter")
+
+
 @contextlib.contextmanager
 def control_group(program):
     """A control group whose members may not do what a BPF program refuses."""
@@ -1713,7 +1743,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 X86 = os.uname().machine == 'x86_64'
 CALL = {'connect': (42, 203), 'sendto': (44, 206), 'bind': (49, 200), 'setsockopt': (54, 208),
-        'getsockopt': (55, 209)}
+        'getsockopt': (55, 209), 'capset': (126, 91)}
 def seccomp(call, answer):
     number = CALL[call][0 if X86 else 1]
     code = struct.pack('=' + 'HBBI' * 4, 0x20, 0, 0, 0, 0x15, 0, 1, number,
