@@ -356,7 +356,8 @@ static int listen_on(const char *where)
 	}
 	snprintf(host, sizeof(host), "%.*s", (int)len, addr);
 	device = strchr(host, '%');
-	if (device && !if_nametoindex(device + 1) && strspn(device + 1, "0123456789") != strlen(device + 1))
+	if (device && !if_nametoindex(device + 1) &&
+	    (!device[1] || strspn(device + 1, "0123456789") != strlen(device + 1)))
 		errx(FAILED, "--listen %s: there is no interface %s: see ip link", quoted(where),
 		     quoted(device + 1));
 	rc = *host ? getaddrinfo(host, "0", &hints, &to) : EAI_NONAME;
@@ -462,6 +463,19 @@ static void remove_settings(void)
 		unsetenv(names[n]);
 }
 
+/*
+ * If a standard descriptor is closed, no socket may get its number, since a message would
+ * be written to it. /dev/null is opened in the wrong direction, so that using it fails as
+ * on a closed one. COMMAND finds the descriptor closed.
+ */
+static void reserve_standard(void)
+{
+	for (int fd = 0; fd < 3; fd++) {
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", (fd ? O_RDONLY : O_WRONLY) | O_CLOEXEC);
+	}
+}
+
 static int say(const char *text)
 {
 	if (fputs(text, stdout) < 0 || fflush(stdout))
@@ -490,6 +504,7 @@ int main(int argc, char **argv)
 	int count = 0, option;
 	bool fd = false;
 
+	reserve_standard();
 	while ((option = getopt_long(argc, argv, "+", options, NULL)) > 0) {
 		switch (option) {
 		case MAP:

@@ -116,12 +116,27 @@ def test_nowhere_to_write():
         says(done.stderr, "cannot write")
 
 
+def test_closed_descriptors():
+    """A message is not written to a socket that has got the number of standard error."""
+    def close(*fds):
+        for fd in fds:
+            os.close(fd)
+    for fds in ((2,), (1, 2), (0, 1, 2)):
+        for argv in (["--reply", "no-such-command"], ["--to", "1", "no-such-command"],
+                     ["--listen", "192.0.2.1", "--fd", "no-such-command"]):
+            done = subprocess.run([RUN, *argv], check=False, preexec_fn=lambda fds=fds: close(*fds))
+            assert done.returncode in (125, 127), f"{fds} {argv}: {done}"
+        # The command finds them closed.
+        code = f"import os, sys; sys.exit(any(os.path.exists(f'/proc/self/fd/{{n}}') for n in {fds}))"
+        run(RUN, "--to", "1", sys.executable, "-c", code, preexec_fn=lambda fds=fds: close(*fds))
+
+
 def test_wrong_arguments():
     for argv in ([], ["--map", "70000", "true"], ["--map", "x", "true"], ["--map", "-1", "true"],
                  ["--map", "", "true"], ["--to", "65536", "true"], ["--map", "80-", "true"],
                  ["--map", "-80", "true"], ["--map", "81-80", "true"], ["--to", "1-65536", "true"],
                  ["--map", "1-2-3", "true"], ["--map", "80-x", "true"], ["--map", "80,81", "true"],
-                 ["--listen", "fe80::1%no-such", "--fd", "true"], ["--from", "--listen", "::", "--fd", "true"],
+                 ["--listen", "fe80::1%no-such", "--fd", "true"], ["--listen", "fe80::1%", "--fd", "true"], ["--from", "--listen", "::", "--fd", "true"],
                  ["--fd", "true"], ["--listen", "::", "true"],
                  ["--listen", "::", "--fd", "--map", "0", "true"],
                  ["--listen", "localhost", "--fd", "true"], ["--listen", "", "--fd", "true"],
