@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <wordexp.h>
 
 #include "libport0.h"
 #include "program.h"
@@ -61,6 +62,7 @@ static typeof(next_posix_spawn) next_pidfd_spawn;
 static typeof(next_posix_spawnp) next_pidfd_spawnp;
 static int (*next_system)(const char *command);
 static FILE *(*next_popen)(const char *command, const char *mode);
+static int (*next_wordexp)(const char *words, wordexp_t *result, int flags);
 
 /* The environment ------------------------------------------------------------ */
 
@@ -112,6 +114,7 @@ void exec_settings_read(void)
 	next_pidfd_spawnp = (typeof(next_pidfd_spawnp))dlsym(RTLD_NEXT, "pidfd_spawnp");
 	next_system = (typeof(next_system))dlsym(RTLD_NEXT, "system");
 	next_popen = (typeof(next_popen))dlsym(RTLD_NEXT, "popen");
+	next_wordexp = (typeof(next_wordexp))dlsym(RTLD_NEXT, "wordexp");
 }
 
 /* The value in "NAME=VALUE" if the name is that, else NULL */
@@ -122,13 +125,35 @@ static char *value_of(char *entry, const char *name)
 	return entry && !strncmp(entry, name, len) && entry[len] == '=' ? entry + len + 1 : NULL;
 }
 
+/* Of several entries with that name, the last one: the dynamic linker uses that. */
 static size_t find(char *const envp[], size_t count, const char *name)
 {
-	for (size_t n = 0; n < count; n++) {
-		if (value_of(envp[n], name))
-			return n;
+	for (size_t n = count; n > 0; n--) {
+		if (value_of(envp[n - 1], name))
+			return n - 1;
 	}
 	return count;
+}
+
+/*
+ * Tell whether the environment can be read, or the kernel will refuse it with EFAULT. Pages
+ * are looked at once if entries follow each other, as they mostly do.
+ */
+static bool is_readable_list(char *const envp[])
+{
+	uintptr_t page = UINTPTR_MAX, text_page = UINTPTR_MAX;
+
+	for (; envp; envp++) {
+		if (((uintptr_t)(envp + 1) - 1) / 4096 != page && !is_readable(envp, sizeof(*envp)))
+			return false;
+		page = ((uintptr_t)(envp + 1) - 1) / 4096;
+		if (!*envp)
+			break;
+		if ((uintptr_t)*envp / 4096 != text_page && !is_readable(*envp, 1))
+			return false;
+		text_page = (uintptr_t)*envp / 4096;
+	}
+	return true;
 }
 
 static size_t length(char *const envp[])
@@ -211,14 +236,14 @@ static char *const *complete(char *const envp[], char **into, char *preload, cha
  * be small: crash handlers run other programs from the stack of sigaltstack().
  */
 #define COMPLETE(envp, without)						\
-	({								\
+	(!is_readable_list(envp) ? (envp) : ({				\
 		char **into = alloca((length(envp) + MORE) * sizeof(*into)); \
 		char *preload = alloca(preload_size(envp));		\
 		size_t size = sizeof(SOCKETS) + held_size();		\
 		char *sockets = alloca(size);				\
 									\
 		complete(envp, into, preload, sockets, size, without);	\
-	})
+	}))
 
 /* The program ---------------------------------------------------------------- */
 
@@ -445,9 +470,9 @@ SPAWN(pidfd_spawn, int, warn_at(AT_FDCWD, file))
 SPAWN(pidfd_spawnp, int, warn_file(file))
 
 /*
- * system() and popen() run a shell with the environment of this process, which other
- * threads may use meanwhile. So missing variables are set with setenv(), and stay set.
- * Neither function may be called from a signal handler, so allocating memory is
+ * system(), popen() and wordexp() run a shell with the environment of this process, which
+ * other threads may use meanwhile. So missing variables are set with setenv(), and stay
+ * set. None of these functions may be called from a signal handler, so allocating memory is
  * allowed.
  */
 static void complete_own(void)
@@ -493,4 +518,13 @@ EXPORT FILE *popen(const char *command, const char *mode)
 		return NULL;
 	complete_own();
 	return next_popen(command, mode);
+}
+
+EXPORT int wordexp(const char *words, wordexp_t *result, int flags)
+{
+	settings_read();
+	if (!next_wordexp)
+		return WRDE_NOSPACE;
+	complete_own();
+	return next_wordexp(words, result, flags);
 }

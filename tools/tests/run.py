@@ -363,7 +363,8 @@ long syscall(long number, ...)
 
 
 def test_bad_pointers():
-    """bind(), connect() and execveat() with bad addresses return the same as without the library."""
+    """bind(), connect(), execve() and execveat() with bad addresses return the same as without
+    the library."""
     code = """
 import ctypes, errno, mmap, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -401,13 +402,17 @@ print(attempt(libc.bind, -1, end, 16), attempt(libc.connect, -1, end, 16))
 argv = (ctypes.c_char_p * 2)(b'x', None)
 print(*(attempt(lambda fd, path, flags: libc.execveat(fd, path, argv, argv, flags), -100, path, flags)[1:]
         for path in (None, 1, end) for flags in (0, 0x1000)))
+ctypes.memmove(end - 8, (1).to_bytes(8, sys.byteorder), 8)
+print(*(attempt(lambda _, env, __: libc.execve(b'/bin/true', argv, env), -1, env, 0)[2:]
+        for env in (1, end, end - 8, start - 8)))
 with socket.socket() as s:
     # Zeros are AF_UNSPEC, which disconnects; errno is not changed.
     print(attempt(libc.connect, s.fileno(), start, 16))
 """
     plain = run(sys.executable, "-c", code).stdout.splitlines()
-    assert len(plain) == 3 * 2 * 2 * 8 * 14 + 3, plain
-    says(plain[-3], "EBADF")
+    assert len(plain) == 3 * 2 * 2 * 8 * 14 + 4, plain
+    says(plain[-4], "EBADF")
+    assert plain[-2].count("EFAULT") == 4, plain[-2]
     env = {**os.environ, "LD_PRELOAD": os.path.join(TOOLS, "libport0.so")}
     for settings in ({"PORT0_MAP": "0,8080"}, {"PORT0_CLIENT": "1"}, {"PORT0_TO": "0,8080"},
                      {"PORT0_TO": "8080"}):
@@ -1341,6 +1346,9 @@ def cleared(): libc.clearenv(); libc.setenv(b'PATH', os.path.dirname(binder).enc
 if how == 'execve': os.execve(binder, argv, {{}})
 if how == 'execve null': libc.execve(text[0], vector, None)
 if how == 'own preload': os.execve(binder, argv, {{'LD_PRELOAD': '/lib/none.so'}})
+if how == 'two preloads':
+    twice = (ctypes.c_char_p * 3)(('LD_PRELOAD=' + os.environ['LD_PRELOAD']).encode(), b'LD_PRELOAD=/lib/none.so', None)
+    libc.execve(text[0], vector, twice)
 if how == 'only preload': os.execve(binder, argv, {{'LD_PRELOAD': os.environ['LD_PRELOAD']}})
 if how == 'fexecve': os.execve(os.open(binder, os.O_RDONLY), argv, {{}})
 if how == 'execveat': libc.execveat(-100, text[0], vector, nothing, 0)
@@ -1359,6 +1367,11 @@ if how in ('pidfd_spawn', 'pidfd_spawnp'):
     assert libc[how](ctypes.byref(pidfd), text[0], None, None, vector, nothing) == 0
     os.waitid(os.P_PIDFD, pidfd.value, os.WEXITED); sys.exit()
 if how == 'system': cleared(); libc.system(' '.join(argv).encode()); sys.exit()
+if how == 'wordexp':
+    cleared(); result = (ctypes.c_void_p * 3)()
+    assert libc.wordexp(f'$({{" ".join(argv)}})'.encode(), result, 0) == 0
+    words = ctypes.cast(result[1], ctypes.POINTER(ctypes.c_char_p))
+    print(words[0].decode(), words[1].decode()); sys.exit()
 if how == 'popen':
     cleared(); libc.popen.restype = ctypes.c_void_p
     libc.pclose(ctypes.c_void_p(libc.popen(' '.join(argv).encode(), b'w'))); sys.exit()
@@ -1369,9 +1382,10 @@ sys.exit(f'{{how}} did not happen: {{os.strerror(ctypes.get_errno())}}')
 @needs_module
 def test_environment_emptied_before_exec():
     """With an emptied environment, by every function that starts a program."""
-    for how in ("execve", "execve null", "own preload", "only preload", "fexecve", "execveat",
-                "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp", "subprocess",
-                "execv", "execl", "execlp", "execvp", "system", "popen", "pidfd_spawn", "pidfd_spawnp"):
+    for how in ("execve", "execve null", "own preload", "only preload", "two preloads",
+                "fexecve", "execveat", "execveat fd", "execle", "execvpe", "posix_spawn", "posix_spawnp",
+                "subprocess", "execv", "execl", "execlp", "execvp", "system", "popen", "wordexp",
+                "pidfd_spawn", "pidfd_spawnp"):
         if how.startswith("pidfd") and not hasattr(ctypes.CDLL(None), how):
             continue    # older than glibc 2.39
         said = run(RUN, "--map", "8080", sys.executable, "-c", EMPTIED, how)
