@@ -21,7 +21,7 @@
 #include "refusal.h"
 
 /*
- * The largest number of messages that the kernel takes at a time, and so this
+ * The largest number of messages that the kernel sends at a time, and so this
  * library; it sends them in batches, for threads whose stack is small
  */
 #define MAX_MESSAGES	1024
@@ -655,13 +655,16 @@ static int receive_messages(recvmmsg_fn *next, int fd, struct mmsghdr *vec, unsi
 	socklen_t rooms[MAX_MESSAGES];
 	int ret;
 
-	for (unsigned int n = 0; settings.reached_name && n < count && n < MAX_MESSAGES; n++)
+	/* The kernel has no limit here. */
+	if (settings.reached_name && count > MAX_MESSAGES)
+		count = MAX_MESSAGES;
+	for (unsigned int n = 0; settings.reached_name && n < count; n++)
 		rooms[n] = message_room(&vec[n].msg_hdr);
 	if (next)
 		ret = next(fd, vec, count, flags, timeout);
 	else
 		ret = (int)syscall(SYS_recvmmsg, fd, vec, count, flags, timeout);
-	for (int n = 0; settings.reached_name && n < ret && n < MAX_MESSAGES; n++) {
+	for (int n = 0; settings.reached_name && n < ret; n++) {
 		struct msghdr *msg = &vec[n].msg_hdr;
 
 		if (rooms[n])

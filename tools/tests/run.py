@@ -1007,6 +1007,25 @@ assert ctypes.get_errno() == errno.EFAULT
         python(code, "--to", "5353")
 
 
+def test_to_more_messages_than_it_sends_at_a_time():
+    """All datagrams from port 0 that recvmmsg() returns get the port, however many it is given."""
+    code = CALLS + """
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.1', 0))
+s.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)	# SO_RCVBUFFORCE
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+for n in range(1500): raw.sendto(struct.pack('!HHHH', 0, s.getsockname()[1], 9, 0) + b'x', s.getsockname())
+vec, keep = messages(1500, bytes(28), None)
+ports = []
+while len(ports) < 1500:
+    for n in range(1500): vec[n].hdr.namelen = 28
+    got = libc.recvmmsg(s.fileno(), vec, 1500, 0x40, None)
+    assert got > 0, os.strerror(ctypes.get_errno())
+    ports += [int.from_bytes(bytes(keep[2 * n])[2:4], 'big') for n in range(got)]
+print(len(ports), set(ports))
+"""
+    assert python("import struct" + code, "--to", "5353").stdout == "1500 {5353}\n"
+
+
 @needs_module
 def test_to_short_buffers():
     """If a program gives no buffer for the address, or a short one, no more is written."""
