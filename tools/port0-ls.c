@@ -120,6 +120,7 @@ static struct {
 } missing;
 
 static int own_namespace = -1;
+static bool foreign_proc;	/* /proc has the numbers of another PID namespace than this */
 
 static char *format(const char *text, ...)
 {
@@ -527,7 +528,7 @@ static bool look_at_socket(int pidfd, pid_t pid, int number, ino_t inode)
 
 	ADD(owners, (struct owner) { .inode = inode, .pid = pid, .fd = number });
 	if (pidfd < 0)
-		return false;
+		return foreign_proc;	/* that has been said */
 	fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 	if (fd < 0)
 		return errno == EBADF || errno == ESRCH;
@@ -600,8 +601,10 @@ static bool look_at_thread(pid_t pid, pid_t tid)
 	char *fds = format("/proc/%d/task/%d/fd", (int)pid, (int)tid);
 	bool all = !visit_file(ns, NULL, tid);
 
-	if (tid == pid || syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) != 0) {
-		int pidfd = (int)syscall(SYS_pidfd_open, tid, tid == pid ? 0 : PIDFD_THREAD);
+	/* In a foreign /proc, the numbers are those of other processes here. */
+	if (tid == pid || foreign_proc || syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) != 0) {
+		int pidfd = foreign_proc ? -1 :
+			(int)syscall(SYS_pidfd_open, tid, tid == pid ? 0 : PIDFD_THREAD);
 
 		all &= look_at_descriptors(fds, pid, pidfd);
 		if (pidfd >= 0)
@@ -632,19 +635,31 @@ static void look_at_process(pid_t pid)
 		missing.processes++;
 }
 
+/* The number of this process in /proc; 0 if it is not there */
+static pid_t number_in_proc(void)
+{
+	char target[16] = "";
+
+	return readlink("/proc/self", target, sizeof(target) - 1) > 0 ? atoi(target) : 0;
+}
+
 static void look_at_processes(void)
 {
+	pid_t self = number_in_proc();
 	DIR *dir = opendir("/proc");
 	struct dirent *d;
 
 	if (!dir)
 		err(FAILED, "/proc");
+	foreign_proc = self != getpid();
+	if (foreign_proc)
+		complain("/proc is that of another PID namespace, so idle sockets are not found: mount it anew (unshare --mount-proc)");
 	/* Every PID namespace has this process. */
 	if (access("/proc/1", F_OK))
 		complain("/proc does not show the processes of other users (mount option hidepid)%s",
 			 geteuid() ? ": run it as root" : "");
 	while ((d = readdir(dir)))
-		if (isdigit(d->d_name[0]) && atoi(d->d_name) != getpid())
+		if (isdigit(d->d_name[0]) && atoi(d->d_name) != self)
 			look_at_process(atoi(d->d_name));
 	closedir(dir);
 }

@@ -542,6 +542,15 @@ def test_hidden_processes():
         assert "hidepid" not in ls(*hide, status=None)["stderr"]
 
 
+def test_proc_of_another_namespace():
+    """The numbers in /proc are not those by which it could get at the descriptors."""
+    with holder("s = socket.socket(V4, TCP); s.listen()"):
+        said = ls("unshare", "--pid", "--fork", status=1)
+        assert "/proc is that of another PID namespace" in said["stderr"], said
+        said = ls("unshare", "--pid", "--fork", "--mount-proc", status=None)
+        assert "PID namespace" not in said["stderr"], said
+
+
 @needs_module
 def test_without_right_to_duplicate():
     """With permission to read descriptors but not to ptrace, idle sockets are not found."""
