@@ -115,7 +115,8 @@ static struct {
 	int processes;		/* could not be looked into without more rights */
 	int namespaces;
 	long unseen;		/* sockets that keep the module loaded and were not found */
-	long references;	/* -1: the module is not loaded */
+	bool loaded;		/* the module is */
+	long references;	/* to the module; -1: unknown */
 	bool failed;		/* another error, which has been printed */
 } missing;
 
@@ -737,6 +738,22 @@ static long references(void)
 	return count;
 }
 
+/* In a chroot, /sys may be missing: the option exists as long as the module is loaded. */
+static bool is_loaded(void)
+{
+	static const int families[] = { AF_INET, AF_INET6 };
+	bool loaded = false;
+
+	for (int n = 0; n < 2 && !loaded; n++) {
+		int fd = socket(families[n], SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+		loaded = option(fd, SOL_IP, IP_BIND_PORT_ZERO) >= 0;
+		if (fd >= 0)
+			close(fd);
+	}
+	return loaded;
+}
+
 /*
  * A running call that the module has redirected also counts, mostly for a moment: so look
  * more than once.
@@ -756,6 +773,9 @@ static void count_unseen(void)
 	}
 	if (missing.unseen < 0)
 		missing.unseen = 0;
+	missing.loaded = missing.references >= 0 || is_loaded();
+	if (missing.loaded && missing.references < 0)
+		complain("cannot read /sys/module/port0/refcnt, so it is unknown whether all sockets were found");
 }
 
 /* Output */
@@ -1031,16 +1051,20 @@ static void print_json(void)
 		fputs(n ? ",\n" : "\n", stdout);
 		print_json_socket(&entries.at[n]);
 	}
-	printf("%s],\n  \"module\": {\"loaded\": %s, \"references\": %ld, \"unseen\": %ld},\n",
-	       entries.count ? "\n  " : "", missing.references < 0 ? "false" : "true",
-	       missing.references < 0 ? 0 : missing.references, missing.unseen);
+	printf("%s],\n  \"module\": {\"loaded\": %s, ", entries.count ? "\n  " : "",
+	       missing.loaded ? "true" : "false");
+	if (missing.loaded && missing.references < 0)
+		printf("\"references\": null, \"unseen\": null},\n");
+	else
+		printf("\"references\": %ld, \"unseen\": %ld},\n",
+		       missing.loaded ? missing.references : 0, missing.unseen);
 	printf("  \"no_right\": {\"processes\": %d, \"namespaces\": %d}\n}\n",
 	       missing.processes, missing.namespaces);
 }
 
 static int print_missing(void)
 {
-	if (missing.references < 0)
+	if (!missing.loaded)
 		warnx("the module port0 is not loaded");
 	if (missing.processes || missing.namespaces)
 		warnx("no right to look into %d process%s and %d other network namespace%s%s",

@@ -167,6 +167,14 @@ def test_without_module():
 
 
 @needs_module
+def test_without_sys():
+    """As in a chroot: the module is loaded, but its references are not known."""
+    said = ls("unshare", "-m", "sh", "-c", 'umount -l /sys && exec "$@"', "sh", status=1)
+    assert said["module"] == {"loaded": True, "references": None, "unseen": None}, said
+    assert "refcnt" in said["stderr"] and "not loaded" not in said["stderr"], said
+
+
+@needs_module
 def test_nothing():
     said = ls()
     lists(said)
