@@ -23,6 +23,8 @@
 #include "program.h"
 
 #define MAX_NAME 256
+/* The kernel takes no larger program headers; notes are far smaller. */
+#define MAX_HEADERS 65536
 
 /* The ELF header of this code, by the linker's symbol */
 extern const ElfW(Ehdr) __ehdr_start __attribute__((visibility("hidden")));
@@ -67,6 +69,8 @@ static void inspect_rights(int fd, struct program *p)
  */
 static bool has_go_note(int fd, uint64_t place, uint64_t size)
 {
+	if (size > MAX_HEADERS)
+		size = MAX_HEADERS;
 	while (size >= sizeof(ElfW(Nhdr)) + 4) {
 		struct { ElfW(Nhdr) head; char name[4]; } note;
 		uint64_t length;
@@ -130,8 +134,8 @@ static void inspect_elf(int fd, const ElfW(Ehdr) *head, struct program *p)
 		p->obstacle = "is for another machine than libport0.so, which it cannot load";
 		return;
 	}
-	for (int n = 0; n < head->e_phnum; n++) {
-		uint64_t place = head->e_phoff + (uint64_t)n * head->e_phentsize;
+	for (size_t n = 0; n < head->e_phnum && n < MAX_HEADERS / sizeof(ElfW(Phdr)); n++) {
+		uint64_t place = head->e_phoff + n * (uint64_t)head->e_phentsize;
 		ElfW(Phdr) part;
 
 		if (!read_at(fd, &part, sizeof(part), place))

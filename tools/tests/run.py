@@ -281,6 +281,12 @@ def test_strange_files():
                 f.write(image)
             os.chmod(broken, 0o755)
             says(run(RUN, "--to", "1", broken, status=126).stderr, "statically linked")
+        # One header, a note of 1 TB in a file with a hole
+        image = image[:32] + struct.pack("=QQIHHHHHH", 64, 0, 0, 64, 56, 1, 0, 0, 0)
+        with open(broken, "wb") as f:
+            f.write(image + struct.pack("=IIQQQQQQ", 4, 4, 4096, 0, 0, 1 << 40, 1 << 40, 8))
+            f.truncate(1 << 34)
+        says(run(RUN, "--to", "1", broken, status=126, timeout=60).stderr, "statically linked")
 
 
 @needs_no_module
