@@ -455,9 +455,9 @@ struct place {
 enum { FREE, TAKEN, VALID };
 
 /*
- * A socket on port 0. @pid: another process that had it, or this one; @fd: the last
- * descriptor that was seen; @asked: the port that the program asked for; @inherited: over
- * exec()
+ * A socket on port 0. @pid: another process that had it, or this one; 0: one that cannot
+ * be seen, which is taken to run; @fd: the last descriptor that was seen; @asked: the port
+ * that the program asked for; @inherited: over exec()
  */
 static struct held {
 	int state;
@@ -521,6 +521,7 @@ static bool is_moved(struct held *h)
 	return false;
 }
 
+/* 0 is the own process group for kill(). */
 static bool is_running(pid_t pid)
 {
 	return !kill(pid, 0) || errno != ESRCH;
@@ -705,6 +706,9 @@ static void read_sockets(const char *text)
 		h->cookie = numbers[COOKIE];
 		h->asked = (int)numbers[ASKED];
 		h->pid = (pid_t)numbers[PID];
+		/* The first process of a PID namespace does not see those outside. */
+		if (getpid() == 1 && !is_running(h->pid))
+			h->pid = 0;
 		h->kind = (enum kind)numbers[KIND];
 		h->place.family = (int)numbers[FAMILY];
 		h->place.dual = numbers[DUAL];

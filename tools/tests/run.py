@@ -1245,6 +1245,7 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "a = tcp(''); subprocess.run(again(\"udp('')\"), check=True)": "ll",
             "a = tcp6(''); subprocess.run(again(\"tcp('127.0.0.1')\"), check=True)": "le",
             "a = tcp('127.0.0.1'); subprocess.run(again(\"tcp('127.0.0.2')\"), check=True)": "ll",
+            "a = tcp(''); subprocess.run(['unshare', '-pf', *again(\"tcp('')\")], check=True)": "le",
             "a = tcp(''); os.execv(sys.executable, again(\"tcp('')\"))": "ll",
             "a = tcp(''); os.set_inheritable(a.fileno(), True)\n"
             "os.execv(sys.executable, again(\"tcp(''); os.closerange(3, 99); tcp('')\"))": "lel",
