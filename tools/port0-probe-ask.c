@@ -52,6 +52,17 @@ bool same_host(const union address *a, const union address *b)
 	return IN6_ARE_ADDR_EQUAL(&a->v6.sin6_addr, &b->v6.sin6_addr);
 }
 
+/* Makes a v4-mapped address an IPv4 one. */
+void unmap(union address *address)
+{
+	struct in_addr mapped;
+
+	if (address->sa.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&address->v6.sin6_addr))
+		return;
+	memcpy(&mapped, &address->v6.sin6_addr.s6_addr[12], sizeof(mapped));
+	*address = (union address){ .v4 = { .sin_family = AF_INET, .sin_addr = mapped } };
+}
+
 /*
  * Names of interfaces and control groups may have any bytes. They must get neither to a
  * terminal nor into JSON as they are.

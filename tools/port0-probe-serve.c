@@ -129,15 +129,21 @@ static bool open_servers(const char *name, int control)
 	struct addrinfo hints = { .ai_flags = AI_NUMERICHOST | AI_PASSIVE,
 				  .ai_socktype = SOCK_STREAM }, *found;
 	static const int types[] = { SOCK_STREAM, SOCK_DGRAM };
+	size_t len = strlen(name);
+	bool brackets = len > 2 && name[0] == '[' && name[len - 1] == ']';
 	union address address = { };
-	int rc = getaddrinfo(name, "0", &hints, &found);
+	char host[NI_MAXHOST];
+	int rc;
 
+	snprintf(host, sizeof(host), "%.*s", (int)(len - 2 * brackets), name + brackets);
+	rc = getaddrinfo(host, "0", &hints, &found);
 	if (rc)
-		check_interface(name, name);
+		check_interface(host, name);
 	if (rc)
 		errx(FAILED, "--serve %s: not a numeric address: %s", name, gai_strerror(rc));
 	memcpy(&address, found->ai_addr, found->ai_addrlen);
 	freeaddrinfo(found);
+	unmap(&address);
 	if (server.count + 4 > MAX_SOCKETS)
 		errx(FAILED, "--serve: more than %d addresses", MAX_SOCKETS / 4);
 	for (int n = 0; n < 4; n++) {

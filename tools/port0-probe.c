@@ -81,12 +81,7 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 		if (one->ai_family != AF_INET && one->ai_family != AF_INET6)
 			continue;
 		memcpy(&address, one->ai_addr, one->ai_addrlen);
-		if (one->ai_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr)) {
-			struct in_addr mapped;
-
-			memcpy(&mapped, &address.v6.sin6_addr.s6_addr[12], sizeof(mapped));
-			address = (union address){ .v4 = { .sin_family = AF_INET, .sin_addr = mapped } };
-		}
+		unmap(&address);
 		for (int n = 0; n < *count; n++)
 			known |= same_host(&hosts[n], &address);
 		if (known)

@@ -76,6 +76,7 @@ socklen_t address_len(const union address *address);
 int address_port(const union address *address);
 void set_port(union address *address, int port);
 bool same_host(const union address *a, const union address *b);
+void unmap(union address *address);
 void make_printable(char *text);
 const char *text_of(const union address *address);
 void check_interface(const char *name, const char *whole);

@@ -442,6 +442,9 @@ def test_chosen_addresses_and_port():
         report.expect(control="refused", from_0="refused")
         report = Report("--control", "7777", SERVER[4], status=2)
         report.expect(control="refused", from_0="refused", to_0="refused", both="refused")
+    with serving(f"::ffff:{SECOND[4]}", f"[{SECOND[6]}]"):
+        for address in SECOND.values():
+            Report(f"[{address}]", status=0).expect()
 
 
 @needs_module
