@@ -743,15 +743,21 @@ TEST_F(connected, dual_stack)
 		"0.0.0.0", "127.0.0.1", "127.0.0.6", "::ffff:0.0.0.0",
 		"::ffff:127.0.0.1", "::", "::1", "fd00::2",
 	};
-	int type = variant->type, want, got;
+	int type = variant->type, want, got, round;
 	size_t i;
 
-	for (i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
-		want = bind_beside_a_connected_one(_metadata, hosts[i], type,
-						   CONTROL_PORT);
-		got = bind_beside_a_connected_one(_metadata, hosts[i], type, 0);
-		EXPECT_EQ(want, got) {
-			TH_LOG("for %s", hosts[i]);
+	for (round = 0; round < 2; round++) {
+		if (round)
+			get_watched(_metadata);
+		for (i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+			want = bind_beside_a_connected_one(_metadata, hosts[i],
+							   type, CONTROL_PORT);
+			got = bind_beside_a_connected_one(_metadata, hosts[i],
+							  type, 0);
+			EXPECT_EQ(want, got) {
+				TH_LOG("for %s%s", hosts[i],
+				       round ? ", watched" : "");
+			}
 		}
 	}
 }

@@ -8,7 +8,6 @@
  * triples of kinds are played, and random sequences of binds, listens,
  * shutdowns and closes.
  */
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -323,24 +322,6 @@ FIXTURE_SETUP(groups)
 }
 
 FIXTURE_TEARDOWN(groups) {}
-
-static void *sleep_for_ever(void *unused)
-{
-	for (;;)
-		pause();
-	return unused;
-}
-
-/*
- * Start another thread. From now on another call may be in flight on each socket when it is
- * bound, so the module watches the sockets, and compares what the watches have noted.
- */
-static void get_watched(struct __test_metadata *_metadata)
-{
-	pthread_t thread;
-
-	ASSERT_EQ(0, pthread_create(&thread, NULL, sleep_for_ever, NULL));
-}
 
 #define PLAY(side)							\
 	{ .type = variant->type, .port = (side) ? 0 : CONTROL_PORT,	\

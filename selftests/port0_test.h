@@ -13,6 +13,7 @@
 
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <time.h>
 
 #include <linux/capability.h>
@@ -53,6 +54,24 @@ static inline void require_mark(struct __test_metadata *_metadata, int fd)
 	ASSERT_EQ(0, set_mark(fd, 1)) {
 		TH_LOG("cannot mark the socket: is port0 loaded?");
 	}
+}
+
+static inline void *sleep_for_ever(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+/*
+ * Start another thread. From now on another call may be in flight on each socket when it is
+ * bound, so the module watches the sockets, and compares what the watches have noted.
+ */
+static inline void get_watched(struct __test_metadata *_metadata)
+{
+	pthread_t thread;
+
+	ASSERT_EQ(0, pthread_create(&thread, NULL, sleep_for_ever, NULL));
 }
 
 /* A socket on which bind() takes @port literally, 0 included. */
