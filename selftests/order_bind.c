@@ -1075,6 +1075,13 @@ TEST_F(many, bind_then_close_of_others)
 		ASSERT_EQ(0, bind_to(others[i], host, 0));
 	}
 	EXPECT_GT(MANY / 2, uncharged_objects() - uncharged);
+	/* The place of one is not taken for that of another in the same bucket. */
+	fds[0] = socket_for(_metadata, "127.0.0.1", variant->type, 0);
+	for (i = 0; i < MANY; i++) {
+		snprintf(host, sizeof(host), "127.1.%d.%d", i / 200 + 1, i % 200 + 1);
+		EXPECT_EQ(-EADDRINUSE, bind_to(fds[0], host, 0));
+	}
+	close(fds[0]);
 	for (i = 0; i < HELD; i++) {
 		snprintf(other[i], sizeof(other[i]), "127.3.0.%d", i + 1);
 		fds[i] = new_socket(_metadata, "127.0.0.1", variant->type);
