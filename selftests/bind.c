@@ -615,7 +615,7 @@ PAIR(any6_lo4, "::", "127.0.0.1", -EADDRINUSE, KERNELS_DIFFER);
 PAIR(any6_mapped, "::", "::ffff:127.0.0.1", -EADDRINUSE);
 PAIR(only6_any4, "::", "0.0.0.0", 0, V6ONLY(true, false));
 PAIR(only6_lo4, "::", "127.0.0.1", 0, V6ONLY(true, false));
-PAIR(only6_mapped, "::", "::ffff:127.0.0.1", 0, V6ONLY(true, false));
+PAIR(only6_mapped, "::", "::ffff:127.0.0.1", 0, V6ONLY(true, false), KERNELS_DIFFER);
 PAIR(only6_any6, "::", "::", -EADDRINUSE, V6ONLY(true, false));
 PAIR(only6_lo6, "::", "::1", -EADDRINUSE, V6ONLY(true, false));
 PAIR(lo6_any4, "::1", "0.0.0.0", 0);
