@@ -125,11 +125,21 @@ static char *value_of(char *entry, const char *name)
 	return entry && !strncmp(entry, name, len) && entry[len] == '=' ? entry + len + 1 : NULL;
 }
 
-/* Of several entries with that name, the last one: the dynamic linker uses that. */
+/* Of several entries with that name, the first one: getenv() uses that. */
 static size_t find(char *const envp[], size_t count, const char *name)
 {
+	for (size_t n = 0; n < count; n++) {
+		if (value_of(envp[n], name))
+			return n;
+	}
+	return count;
+}
+
+/* Of several LD_PRELOAD, the last one: the dynamic linker uses that. */
+static size_t find_preload(char *const envp[], size_t count)
+{
 	for (size_t n = count; n > 0; n--) {
-		if (value_of(envp[n - 1], name))
+		if (value_of(envp[n - 1], PRELOAD))
 			return n - 1;
 	}
 	return count;
@@ -168,7 +178,7 @@ static size_t length(char *const envp[])
 /* The most memory that LD_PRELOAD needs */
 static size_t preload_size(char *const envp[])
 {
-	size_t count = length(envp), n = find(envp, count, PRELOAD);
+	size_t count = length(envp), n = find_preload(envp, count);
 
 	return (n < count ? strlen(envp[n]) : 0) + strlen(library) + sizeof(PRELOAD) + 3;
 }
@@ -182,14 +192,18 @@ static size_t preload_size(char *const envp[])
 static char *const *complete(char *const envp[], char **into, char *preload, char *sockets,
 			     size_t size, bool without)
 {
-	size_t count = length(envp), n;
-	bool changed = false;
+	size_t all = length(envp), last = find_preload(envp, all), count = 0, n;
 	const char *where, *others = NULL;
+	bool changed;
 
 	if (!*library)
 		return envp;
-	for (n = 0; n < count; n++)
-		into[n] = envp[n];
+	/* No LD_PRELOAD but the one that counts: others mislead getenv(), and the library. */
+	for (n = 0; n < all; n++) {
+		if (n == last || !value_of(envp[n], PRELOAD))
+			into[count++] = envp[n];
+	}
+	changed = count < all;
 	n = find(into, count, PRELOAD);
 	if (n < count)
 		others = value_of(into[n], PRELOAD);

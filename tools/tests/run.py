@@ -1423,6 +1423,23 @@ def test_environment_emptied_before_exec():
         assert said.stdout == "0 1\n", said
 
 
+def test_several_preloads():
+    """Of two, the dynamic linker uses the last one, and getenv() the first one."""
+    code = """
+import ctypes, os
+own, other = 'LD_PRELOAD=' + os.environ['LD_PRELOAD'], 'LD_PRELOAD=/lib/none.so'
+vector = lambda *texts: (ctypes.c_char_p * (len(texts) + 1))(*(t.encode() for t in texts), None)
+for entries in (own, other), (other, own), (other, other), (own, own):
+    if os.fork() == 0:
+        # env starts the next program without any of them.
+        ctypes.CDLL(None).execve(b'/usr/bin/env', vector('env', '-i', '/bin/sh', '-c', 'echo $PORT0_TO'),
+                                 vector(*entries))
+        os._exit(1)
+    os.wait()
+"""
+    assert python(code, "--to", "7").stdout == "7\n" * 4
+
+
 def test_system_in_threads():
     """Threads call system(), which changes the environment that they share."""
     source = """
