@@ -395,6 +395,9 @@ EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 	return (int)syscall(SYS_execveat, fd, "", argv, COMPLETE(envp, without), AT_EMPTY_PATH);
 }
 
+/* Since glibc 2.34; older headers do not declare it. */
+int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags);
+
 EXPORT int execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
 {
 	bool without;

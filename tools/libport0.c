@@ -47,6 +47,11 @@
 #define MAX_MOVED	65536
 #define MAX_NOTES	8192
 
+/* Debian bullseye has older headers. */
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP	262
+#endif
+
 static const char to_port_0[] = "bind to port 0";
 
 struct settings settings;

@@ -51,6 +51,10 @@ enum { COMPLETE, INCOMPLETE, FAILED };
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL
 #endif
+/* glibc 2.31 (Debian bullseye) does not know it, its kernel headers do. */
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd __NR_pidfd_getfd
+#endif
 /* Since Linux 6.8: bound and idle */
 #define STATE_BOUND 13
 
