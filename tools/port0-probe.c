@@ -206,7 +206,7 @@ static void probe_protocol(struct test *test)
 {
 	const char *name = test->type == SOCK_STREAM ? "TCP" : "UDP";
 	struct trace traces[2], *control_trace = &traces[0];
-	struct result control;
+	struct result control = { };
 
 	memset(traces, 0, sizeof(traces));
 	for (enum way way = CONTROL; way < WAYS; way++) {
