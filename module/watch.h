@@ -39,7 +39,9 @@ void port0_watch_init(void);
  *
  * Context: any but the handler of a kprobe. May take the lock of the bucket.
  * Return: true if there is a watch. @place is then what was right when the socket lock was
- * last released. Without a watch, no late call can have written to @sk.
+ * last released. Without a watch, no late call can have written to @sk, unless the socket is
+ * giving the port back: the watch may have ended since the members were read. Then a bind()
+ * may conflict with what the late call wrote, or get what is about to be free.
  */
 static inline bool port0_watch_place(const struct sock *sk,
 				     struct port0_place *place)
