@@ -915,7 +915,7 @@ EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
 		return bind_really(fd, addr, len);
 	}
 	errno = err;
-	if (settings.first)
+	if (settings.first && kind != KIND_OTHER)
 		return bind_first(fd, kind, addr, len);
 	if (settings.from && kind != KIND_OTHER)
 		return bind_to_leave(fd, kind, addr, len);

@@ -1203,8 +1203,8 @@ def test_first_bind_on_an_address():
     code = PROLOGUE + """
 import subprocess, time
 def again(what): return [sys.executable, '-uc', sys.orig_argv[-1].partition('# ' + 'what')[0] + what]
-def make(family, kind, address, options):
-    s = socket.socket(family, kind)
+def make(family, kind, address, options, protocol=0):
+    s = socket.socket(family, kind, protocol)
     for level, name in options: s.setsockopt(level, name, 1)
     s.bind((address, 0))
     if kind == socket.SOCK_STREAM: s.listen()
@@ -1213,6 +1213,7 @@ def tcp(address, *options): return make(socket.AF_INET, socket.SOCK_STREAM, addr
 def tcp6(address, *options): return make(socket.AF_INET6, socket.SOCK_STREAM, address, options)
 def udp(address, *options): return make(socket.AF_INET, socket.SOCK_DGRAM, address, options)
 def udp6(address, *options): return make(socket.AF_INET6, socket.SOCK_DGRAM, address, options)
+def lite(address): return make(socket.AF_INET, socket.SOCK_DGRAM, address, (), 136)
 only6 = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
 share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_REUSEADDR))
 # what
@@ -1227,6 +1228,8 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "a = tcp6(''); b = tcp('')": "le",
             "a = tcp(''); b = tcp6('::1')": "le",
             "a = tcp(''); b = udp('')": "ll",
+            # UDP-Lite, which the module does not know
+            "a = lite(''); b = udp('')": "el",
             "a = tcp('127.0.0.1'); b = tcp('127.0.0.2'); c = tcp6('::1')": "lll",
             # a group shares the port; workers that bind for themselves
             "a = tcp('', share); b = tcp('', share)": "ll",
