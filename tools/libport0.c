@@ -526,10 +526,25 @@ static bool is_moved(struct held *h)
 	return false;
 }
 
-/* 0 is the own process group for kill(). */
+/*
+ * Tell whether a process has not ended. One that nobody has waited for yet exists, but has
+ * closed its descriptors: then its pidfd is readable. 0, the own process group for kill(),
+ * has no pidfd and counts as running.
+ */
 static bool is_running(pid_t pid)
 {
-	return !kill(pid, 0) || errno != ESRCH;
+	struct timespec no_time = { 0 };
+	struct pollfd end = { .events = POLLIN };
+	bool ended;
+
+	if (kill(pid, 0) && errno == ESRCH)
+		return false;
+	end.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (end.fd < 0)
+		return true;
+	ended = syscall(SYS_ppoll, &end, 1, &no_time, NULL, 0) == 1;
+	syscall(SYS_close, end.fd);
+	return !ended;
 }
 
 /*

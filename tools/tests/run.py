@@ -1239,6 +1239,10 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
             "if os.fork() == 0:\n  a = tcp(''); parent = os.getpid()\n  if os.fork() == 0:\n"
             "    while os.getppid() == parent: time.sleep(0.1)\n    a.close(); tcp('')\n"
             "  os._exit(0)\nos.wait()": "ll",
+            # its parent has ended, but nobody has waited for it yet
+            "r, w = os.pipe()\nif os.fork() == 0:\n  a = tcp(''); parent = os.getpid()\n"
+            "  if os.fork() == 0:\n    while os.getppid() == parent: time.sleep(0.1)\n"
+            "    a.close(); tcp('')\n  os._exit(0)\nos.close(w); os.read(r, 1); os.wait()": "ll",
             # a socket that gets another number
             "a = tcp(''); os.dup2(a.fileno(), 900); a.close(); b = tcp(''); os.close(900); c = tcp('')": "lel",
             "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
