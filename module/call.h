@@ -39,7 +39,8 @@ enum port0_call_kind {
  * @task: the task that makes the call
  * @kind: what the replacement is doing
  * @stand_in: the address given to the kernel has PORT0_STAND_IN instead of port 0
- * @literal: bind: port 0 means port 0; false while "drain" is set
+ * @literal: bind: port 0 means port 0; false while "drain" is set, or if "init_userns"
+ *	forbids it
  * @needs_cap: bind: port 0 needs CAP_NET_BIND_SERVICE; valid if @stand_in
  * @refusal: bind: the errno with which get_port has refused port 0, or 0
  * @claimed: bind: the socket has been given port 0

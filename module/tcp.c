@@ -74,8 +74,8 @@ port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
 }
 
 /*
- * Tell whether a bound socket takes no IPv4 traffic. Late calls (see watch.c) write that
- * without the lock of the chain. If it is watched, what the watch has noted counts.
+ * Tell whether a bound socket takes no IPv4 traffic. If it is watched, what the watch has
+ * noted counts: late calls (see watch.c) write sk_ipv6only without the lock of the chain.
  */
 static bool port0_sock_is_v6only(const struct sock *sk2)
 {
@@ -101,9 +101,9 @@ port0_sock_conflicts2(const struct port0_binder *binder, struct sock *sk2)
 
 /*
  * Tell whether @sk2, found in a bucket of port 0, is filed under an address that overlaps.
- * If it is watched, what the watch has noted counts. In other states than TCP_CLOSE, where
- * no late bind() gets far enough to write an address, the one that it has counts, too: with
- * net.ipv4.ip_dynaddr, a timer may have changed it.
+ * If @sk2 is watched, the address that the watch has noted counts. In states other than
+ * TCP_CLOSE, its present address counts, too: with net.ipv4.ip_dynaddr, a timer may have
+ * changed it, and no late bind() can have, since in these states it fails before it writes.
  */
 static bool port0_sock_overlaps(const struct sock *sk, const struct sock *sk2)
 {

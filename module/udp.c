@@ -103,11 +103,12 @@ static bool port0_udp_is_taken(const struct sock *sk, struct udp_table *table,
 }
 
 /*
- * Tell whether both have the same address, IPV6_V6ONLY and device, as port0_udp_overlaps().
- * If a watched @sk2 has others than the watch has noted, a call on it has not returned. It
- * counts only if it is in a group. After a late bind() it still is. connect() and
- * SO_BINDTODEVICE have taken it out by udp_lib_rehash(), and what the watch has noted is no
- * longer right. Caller holds hslot->lock, as udp_lib_rehash() does.
+ * Tell whether both have the same address, IPV6_V6ONLY and device. If @sk2 is watched, those
+ * that the watch has noted are compared, as in port0_udp_overlaps(). If its present ones
+ * differ, a call on @sk2 has changed them and not returned yet. Then @sk2 counts only if it
+ * is in a group: after a late bind() it still is, but connect() and SO_BINDTODEVICE have
+ * taken it out, by udp_lib_rehash(), and what the watch has noted is no longer right. Caller
+ * holds hslot->lock, as udp_lib_rehash() does.
  */
 static bool port0_udp_is_beside(const struct sock *sk, const struct sock *sk2)
 {

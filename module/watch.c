@@ -5,8 +5,10 @@
  * A call is late if it passed the hooks before the socket was marked and gets the
  * socket lock after another call has bound the socket to port 0. It finds inet_num
  * 0, as on an unbound socket: bind() then writes its address, and setsockopt()
- * changes IPV6_V6ONLY. After that, no function that could be hooked runs before the
- * call ends. A bind() with IP_BIND_ADDRESS_NO_PORT does not even call get_port.
+ * changes IPV6_V6ONLY. No hook can undo that. The hook on get_port can only refuse the
+ * bind(), whose address the kernel then zeroes; a bind() with IP_BIND_ADDRESS_NO_PORT
+ * does not call get_port at all. No other function that could be hooked runs before the
+ * call ends.
  *
  * But the call releases the socket lock, and release_sock() wakes the waiters before
  * any other task can take the lock. So a watch is an entry in the wait queue of the

@@ -41,7 +41,8 @@ void port0_watch_init(void);
  * Return: true if there is a watch. @place is then what was right when the socket lock was
  * last released. Without a watch, no late call can have written to @sk, unless the socket is
  * giving the port back: the watch may have ended since the members were read. Then a bind()
- * may conflict with what the late call wrote, or get what is about to be free.
+ * may fail because of the address that the late call wrote, or get the address that is just
+ * being given back.
  */
 static inline bool port0_watch_place(const struct sock *sk,
 				     struct port0_place *place)
@@ -67,7 +68,7 @@ static inline int port0_sock_device(const struct sock *sk)
 	int device = READ_ONCE(sk->sk_bound_dev_if);
 	struct port0_place place;
 
-	/* Nothing that is late makes this 0. */
+	/* No late call sets the device to 0. */
 	if (device && port0_watch_place(sk, &place))
 		return place.bound_dev_if;
 	return device;
