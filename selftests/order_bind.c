@@ -982,8 +982,10 @@ TEST_F(rerouted, bind_after_syn)
 	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 2));
 	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
 	ASSERT_EQ(-EINPROGRESS, connect_to(fd, variant->nobody, PEER_PORT));
-	ASSERT_EQ(0, system("ip addr del " FIRST_ADDRESS "/24 dev " VETH " &&"
-			    " ip addr add " NEXT_ADDRESS "/24 dev " VETH));
+	/* At once: without any address, a repeated SYN fails with ENETUNREACH. */
+	ASSERT_EQ(0, system("printf '%s\\n'"
+			    " 'addr del " FIRST_ADDRESS "/24 dev " VETH "'"
+			    " 'addr add " NEXT_ADDRESS "/24 dev " VETH "' | ip -batch -"));
 	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
 	ASSERT_EQ(ETIMEDOUT, get_int(fd, SOL_SOCKET, SO_ERROR));
 	EXPECT_EQ(-EINVAL, release_late(_metadata, &bind_, variant->port));
