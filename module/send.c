@@ -9,6 +9,7 @@
  * a corked IPv4 socket, which copies the port into the flow again after the route
  * lookup; for that, ip_append_data() is hooked.
  */
+#include <linux/preempt.h>
 #include <net/ipv6.h>
 #include <net/udp.h>
 
@@ -157,12 +158,17 @@ static struct port0_call *port0_send_find(const struct sock *sk)
  * @sk: the socket of the route lookup; may be NULL or not a full socket
  * @fl4: the flow
  *
+ * If the socket is connected and the route to its peer has expired, release_sock() looks
+ * that route up again (ip4_datagram_release_cb()), also in a send to another address. Its
+ * flow has the port of the peer, which can be that of the stand-in. Bottom halves are
+ * disabled then, and are not when udp_sendmsg() looks up the route of the datagram.
+ *
  * Context: process or softirq, when ip_route_output_flow() is entered, with or
  * without the socket lock; does not sleep.
  */
 void port0_send_route4(const struct sock *sk, struct flowi4 *fl4)
 {
-	struct port0_call *call = port0_send_find(sk);
+	struct port0_call *call = softirq_count() ? NULL : port0_send_find(sk);
 
 	if (call && fl4->fl4_dport == htons(PORT0_STAND_IN)) {
 		fl4->fl4_dport = 0;

@@ -459,6 +459,30 @@ TEST_F(place, second_bind_beside_routing_rules)
 	}
 }
 
+/*
+ * A socket is connected to port 1, the port that the module gives the kernel in place of
+ * 0. When the lock is released in a send to another port, an expired route to the peer is
+ * looked up again, and by the port of the peer.
+ */
+TEST_F(place, route_to_a_peer_on_port_1)
+{
+	static const char peer[] = "192.0.2.9";
+	int fd;
+
+	/* Only IPv4 looks it up by a function that the module hooks. */
+	if (is_ip6(variant->home))
+		return;
+	shell(_metadata, "ip link add port0a type veth peer name port0b &&"
+	      " ip link set port0a up && ip link set port0b up &&"
+	      " ip addr add 192.0.2.1/24 dev port0a");
+	fd = socket_for(_metadata, peer, SOCK_DGRAM, variant->port);
+	ASSERT_EQ(0, connect_to(fd, peer, 1));
+	shell(_metadata, "ip -4 rule add ipproto udp dport 1 prohibit");
+	EXPECT_EQ(3, send_to(fd, peer, variant->port, "in ", MSG_MORE));
+	EXPECT_EQ(5, send_to(fd, peer, variant->port, "parts", 0));
+	EXPECT_EQ(-EACCES, rc(send(fd, "x", 1, 0)));
+}
+
 /* Each of two sockets receives what arrives on its own device. */
 TEST_F(place, a_socket_for_each_device)
 {
