@@ -148,8 +148,9 @@ static int port0_ftrace_unregister(struct ftrace_ops *ops)
 	int err = unregister_ftrace_function(ops);
 
 	if (err)
-		pr_err("%s: cannot remove a hook: errno %d (ftrace has disabled itself; see the kernel warning before this)\n",
-		       __func__, -err);
+		/* Once, since a drain tries again every second. */
+		pr_err_once("%s: cannot remove a hook: errno %d (ftrace has disabled itself; see the kernel warning before this)\n",
+			    __func__, -err);
 	else
 		port0_ftrace_free_filter(ops);
 	return err;
