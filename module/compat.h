@@ -31,6 +31,10 @@
 #ifndef CONFIG_NETFILTER
 #error "port0 needs a kernel with CONFIG_NETFILTER"
 #endif
+/* Without it, sockets on port 0 take no references, and try_module_get() is no barrier. */
+#ifndef CONFIG_MODULE_UNLOAD
+#error "port0 needs a kernel with CONFIG_MODULE_UNLOAD"
+#endif
 
 /* The type of a socket address in proto_ops. */
 #if defined(PORT0_HAVE_SOCKADDR_UNSIZED)
