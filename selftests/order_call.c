@@ -237,12 +237,15 @@ FIXTURE_VARIANT(v6only) {
 	int type;
 	int before;
 	bool marked;		/* when the option begins */
+	bool listens;		/* when the option gets the lock */
 	int port;
 };
 
 #define V6ONLY(name, ...)	ON_BOTH_PORTS(v6only, name, __VA_ARGS__)
 V6ONLY(tcp_set, .type = SOCK_STREAM, .before = 0);
 V6ONLY(tcp_clear, .type = SOCK_STREAM, .before = 1);
+V6ONLY(listener_set, .type = SOCK_STREAM, .before = 0, .listens = true);
+V6ONLY(listener_clear, .type = SOCK_STREAM, .before = 1, .listens = true);
 V6ONLY(udp_set, .type = SOCK_DGRAM, .before = 0);
 V6ONLY(udp_clear, .type = SOCK_DGRAM, .before = 1);
 V6ONLY(marked_tcp_set, .type = SOCK_STREAM, .before = 0, .marked = true);
@@ -304,6 +307,8 @@ TEST_F(v6only, late)
 	call_hold(_metadata, &option, BEFORE_LOCK);
 	call_start(_metadata, &winner);
 	bound = call_has_ended(_metadata, &winner);
+	if (variant->listens)
+		ASSERT_EQ(0, rc(listen(fd, 1)));
 	call_release_to_next(_metadata, &option);
 	if (bound)
 		bind_ip4(_metadata, variant);
@@ -320,33 +325,6 @@ TEST_F(v6only, late)
 	EXPECT_EQ(v6only, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
 	EXPECT_EQ(v6only ? 0 : -EADDRINUSE,
 		  bind_to(rival, "0.0.0.0", variant->port));
-}
-
-/* The same, but the socket listens before the option gets the lock. */
-TEST_F(v6only, late_of_a_listener)
-{
-	int fd = new_socket(_metadata, "::", variant->type);
-	struct call option = {
-		.make = do_v6only, .fd = fd, .value = !variant->before,
-		.next = BEFORE_UNLOCK,
-	};
-	struct call winner = {
-		.make = do_win, .fd = fd, .host = "::", .port = variant->port,
-	};
-
-	/* Only a call that began before the socket was marked is late. */
-	if (variant->type != SOCK_STREAM || variant->marked)
-		return;
-	ASSERT_EQ(0, set_int(fd, SOL_IPV6, IPV6_V6ONLY, variant->before));
-	call_hold(_metadata, &option, BEFORE_LOCK);
-	call_start(_metadata, &winner);
-	ASSERT_EQ(0, call_end(_metadata, &winner));
-	ASSERT_EQ(0, rc(listen(fd, 1)));
-	call_release_to_next(_metadata, &option);
-	bind_ip4(_metadata, variant);
-	call_release(_metadata, &option);
-	EXPECT_EQ(variant->before, get_int(fd, SOL_IPV6, IPV6_V6ONLY));
-	close(fd);
 }
 
 FIXTURE(addrform) {};
