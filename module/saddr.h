@@ -26,12 +26,30 @@ struct port0_saddr {
 	bool v6only;
 };
 
+/**
+ * port0_is_v6only - tell whether a socket takes no IPv4 traffic
+ * @sk: a socket; may be a TIME_WAIT socket
+ *
+ * IPV6_V6ONLY does not count on a v4-mapped address. bind() refuses that pair, but an
+ * accepted socket or one in TIME_WAIT can have it: it has copied the option while a late
+ * call (watch.c) had set that.
+ *
+ * Context: any.
+ * Return: true if it takes none.
+ */
+static inline bool port0_is_v6only(const struct sock *sk)
+{
+	const struct in6_addr *v6 = inet6_rcv_saddr(sk);
+
+	return ipv6_only_sock(sk) && v6 && !ipv6_addr_v4mapped(v6);
+}
+
 static inline struct port0_saddr port0_saddr_of(const struct sock *sk)
 {
 	return (struct port0_saddr){
 		.v6 = inet6_rcv_saddr(sk),
 		.v4 = sk->sk_rcv_saddr,
-		.v6only = ipv6_only_sock(sk),
+		.v6only = port0_is_v6only(sk),
 	};
 }
 

@@ -79,7 +79,7 @@ port0_sock_conflicts(const struct port0_binder *binder, struct sock *sk2)
  */
 static bool port0_sock_is_v6only(const struct sock *sk2)
 {
-	bool v6only = ipv6_only_sock(sk2);
+	bool v6only = port0_is_v6only(sk2);
 	struct port0_place place;
 
 	return port0_watch_place(sk2, &place) ? place.v6only : v6only;

@@ -327,6 +327,62 @@ TEST_F(v6only, late)
 		  bind_to(rival, "0.0.0.0", variant->port));
 }
 
+FIXTURE(child) {};
+
+FIXTURE_VARIANT(child) {
+	const char *wildcard;
+	int port;
+};
+
+ON_BOTH_PORTS(child, tcp, .wildcard = "::");
+
+FIXTURE_SETUP(child)
+{
+	if (!have_family_of(variant->wildcard))
+		SKIP(return, "no IPv6");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	enter_netns(_metadata);
+}
+
+FIXTURE_TEARDOWN(child) {}
+
+/*
+ * With TCP_DEFER_ACCEPT, the accepted socket is made of its listener when the first data
+ * arrive: here, while a late call has set IPV6_V6ONLY on the listener. The IPv4 address of
+ * that socket is taken nevertheless.
+ */
+TEST_F(child, of_a_listener_with_a_late_option)
+{
+	int fd = new_socket(_metadata, variant->wildcard, SOCK_STREAM);
+	struct call option = {
+		.make = do_v6only, .fd = fd, .value = 1, .next = BEFORE_UNLOCK,
+	};
+	struct call winner = {
+		.make = do_win, .fd = fd, .host = variant->wildcard,
+		.port = variant->port,
+	};
+	int client = new_socket(_metadata, "127.0.0.1", SOCK_STREAM);
+	int rival = socket_for(_metadata, "127.0.0.1", SOCK_STREAM, variant->port);
+	int accepted;
+
+	call_hold(_metadata, &option, BEFORE_LOCK);
+	call_start(_metadata, &winner);
+	ASSERT_EQ(0, call_end(_metadata, &winner));
+	ASSERT_EQ(0, set_int(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, 10));
+	ASSERT_EQ(0, rc(listen(fd, 1)));
+	ASSERT_EQ(0, connect_to(client, "127.0.0.1", variant->port));
+	call_release_to_next(_metadata, &option);
+	expect_send(_metadata, client, "question");
+	settle(_metadata);
+	call_release(_metadata, &option);
+	accepted = rc(accept(fd, NULL, NULL));
+	ASSERT_LE(0, accepted);
+	expect_recv(_metadata, accepted, "question");
+	close(fd);
+	EXPECT_EQ(-EADDRINUSE, bind_to(rival, "127.0.0.1", variant->port));
+}
+
 FIXTURE(addrform) {};
 
 FIXTURE_VARIANT(addrform) {
