@@ -615,6 +615,8 @@ static bool look_at_thread(pid_t pid, pid_t tid)
 		if (pidfd >= 0)
 			close(pidfd);
 	}
+	/* If it has ended meanwhile, the kernel may have said EACCES. */
+	all |= access(fds, F_OK) < 0;
 	free(ns);
 	free(fds);
 	return all;

@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
-from ktap import loaded, needs_module, needs_no_module, run_command, run_tests, wait_for
+from ktap import (loaded, needs_module, needs_no_module, needs_program, run_command, run_tests,
+                  wait_for)
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 LS = os.environ.get("PORT0_LS", os.path.join(os.path.dirname(HERE), "port0-ls"))
@@ -536,6 +538,21 @@ def test_unprivileged_sees_its_own():
         said = ls(*user, status=1)
         lists(said, "tcp bound 127.0.0.1 - keeps 1", "tcp listen 127.0.0.2 - keeps 1")
         assert said["module"]["unseen"] == 0 and "more socket" not in said["stderr"], said
+
+
+@needs_program("strace")
+def test_process_that_ends_meanwhile():
+    """The kernel says EACCES for files of a process that is there no more."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        inject = ["-P", f"/proc/{child.pid}/task/{child.pid}/ns/net",
+                  "-e", "inject=statx,openat:error=EACCES:delay_enter=2000000"]
+        with subprocess.Popen(["strace", "-o", "/dev/null", *inject, LS], text=True,
+                              stderr=subprocess.PIPE) as listing:
+            time.sleep(1.5)
+            child.kill()
+            child.wait()
+            said = listing.communicate()[1]
+        assert not listing.returncode and "no right" not in said, f"{listing.returncode} {said}"
 
 
 def test_hidden_processes():
