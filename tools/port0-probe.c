@@ -83,7 +83,7 @@ static void resolve(union address hosts[MAX_ADDRESSES], int *count)
 		memcpy(&address, one->ai_addr, one->ai_addrlen);
 		unmap(&address);
 		for (int n = 0; n < *count; n++)
-			known |= same_host(&hosts[n], &address);
+			known |= !memcmp(&hosts[n], &address, sizeof(address));
 		if (known)
 			continue;
 		if (*count == MAX_ADDRESSES) {
