@@ -307,9 +307,9 @@ static bool is_answer(char *text, const struct question *question, const struct 
 /* A socket bound to the right source port, or -1 */
 static int open_socket(const struct test *test, int hops, struct result *result)
 {
-	int family = test->host.sa.sa_family, one = 1;
+	int family = test->host.sa.sa_family, one = 1, none = 0;
 	int fd = socket(family, test->type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	union address own = test->source;
+	union address own = test->source, any = { .sa.sa_family = (sa_family_t)family };
 	struct linger reset = { .l_onoff = 1 };
 	int error;
 
@@ -319,6 +319,8 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 	}
 	if (family == AF_INET6) {
 		setsockopt(fd, SOL_IPV6, IPV6_RECVERR, &one, sizeof(one));
+		/* Otherwise each socket has another label, and routers may choose by it. */
+		setsockopt(fd, SOL_IPV6, IPV6_AUTOFLOWLABEL, &none, sizeof(none));
 		if (hops)
 			setsockopt(fd, SOL_IPV6, IPV6_UNICAST_HOPS, &hops, sizeof(hops));
 	} else {
@@ -329,8 +331,13 @@ static int open_socket(const struct test *test, int hops, struct result *result)
 	/* The next test may use the same addresses and ports. */
 	if (test->type == SOCK_STREAM)
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-	if (!is_from_0(test))
+	if (!is_from_0(test)) {
+		/* If another program has got the port meanwhile, any other will do. */
+		set_port(&any, test->port);
+		if (test->port)
+			bind(fd, &any.sa, address_len(&any));
 		return fd;
+	}
 
 	own.sa.sa_family = (sa_family_t)family;
 	set_port(&own, 0);

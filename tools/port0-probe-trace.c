@@ -11,16 +11,20 @@
 #define PATIENCE 3	/* consecutive silent hops after which the trace ends */
 
 /*
- * Stops at an answer or a refusal, or after PATIENCE silent hops. If @arrives, an answer
- * has come before, so it does not stop at silence. @control is the trace of the control
- * port, or NULL if this is that one. No hops beyond the end of the control's trace are
- * tried, and hops that were silent there are not counted as silent.
+ * @port is the source port of the test that is traced: where there are several ways,
+ * routers choose one by addresses and ports. Stops at an answer or a refusal, or after
+ * PATIENCE silent hops. If @arrives, an answer has come before, so it does not stop at
+ * silence. @control is the trace of the control port, or NULL if this is that one. No hops
+ * beyond the end of the control's trace are tried, and hops that were silent there are not
+ * counted as silent.
  */
-void trace_route(const struct test *test, const struct trace *control, bool arrives, int most,
-		 struct trace *trace)
+void trace_route(const struct test *test, int port, const struct trace *control, bool arrives,
+		 int most, struct trace *trace)
 {
+	struct test same = *test;
 	int silent = 0;
 
+	same.port = port;
 	memset(trace, 0, sizeof(*trace));
 	trace->done = true;
 	if (control && control->end && control->end < most)
@@ -28,7 +32,7 @@ void trace_route(const struct test *test, const struct trace *control, bool arri
 	for (int hop = 1; hop <= most && (arrives || silent < PATIENCE); hop++) {
 		struct result result;
 
-		ask(test, hop, WAIT, &result);
+		ask(&same, hop, WAIT, &result);
 		trace->count = hop;
 		if (is_expired(&result)) {
 			trace->hops[hop - 1] = result.by;

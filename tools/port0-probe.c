@@ -225,11 +225,13 @@ static void probe_protocol(struct test *test)
 			progress("%s: %s, trace of %s ...", text_of(&test->host), name, ways[way]);
 			if (!control_trace->done) {
 				test->way = CONTROL;
-				trace_route(test, NULL, passes(&control), options.hops, control_trace);
+				trace_route(test, address_port(&control.sent), NULL,
+					    passes(&control), options.hops, control_trace);
 				test->way = way;
 			}
 			if (way != CONTROL)
-				trace_route(test, control_trace, false, options.hops, trace);
+				trace_route(test, address_port(&result.sent), control_trace, false,
+					    options.hops, trace);
 		}
 		count(test, &result);
 		report(test, &result, &control, trace, control_trace);

@@ -40,6 +40,7 @@ struct test {
 	int type;		/* SOCK_STREAM or SOCK_DGRAM */
 	enum way way;
 	int control;		/* the ordinary port */
+	int port;		/* the source port of a test from an ordinary one; 0: any */
 };
 
 enum verdict {
@@ -95,8 +96,8 @@ bool may_bind_low(void);
 void blame(enum call call, int err, const struct test *test, char *why, size_t size);
 
 /* port0-probe-trace.c */
-void trace_route(const struct test *test, const struct trace *control, bool arrives, int most,
-		 struct trace *trace);
+void trace_route(const struct test *test, int port, const struct trace *control, bool arrives,
+		 int most, struct trace *trace);
 
 /* port0-probe-report.c */
 extern const char *const ways[WAYS];

@@ -879,6 +879,27 @@ def test_trace_that_is_answered():
     says(said, "to 0     silent\n", "answers up to hop 3, 10.0.3.2, answered with hop limit 4; the control passes, 4")
 
 
+def test_trace_is_one_flow():
+    """All packets of a test and its trace have one source port, so they go the same way if a
+    router has several."""
+    with entered("client"), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
+        wire.bind(("right", 3))
+        wire.settimeout(0)
+        with filters("r2", f'iifname "left" th dport {{ 0, {CONTROL} }} drop'):
+            Report("--trace", "--hops", "3", "--to", BY_NAME, status=2)
+        ports = {}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet, (_, _, kind, *_) = wire.recvfrom(200)
+                protocol, start = (packet[6], 40) if packet[0] >> 4 == 6 else (packet[9], 20)
+                if kind == socket.PACKET_OUTGOING and protocol in (6, 17):
+                    # by the addresses, the protocol, the destination port and the flow label
+                    source, *to = struct.unpack_from("!HH", packet, start)
+                    flow = packet[start - 8:start] if start == 20 else packet[:4] + packet[8:40]
+                    ports.setdefault((flow, protocol, *to), set()).add(source)
+    assert len(ports) == 16 and all(len(sources) == 1 for sources in ports.values()), ports
+
+
 ECHO = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 7030)); print(flush=True)
