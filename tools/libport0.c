@@ -448,8 +448,8 @@ int note_get(uint64_t key)
 /* What this program has on port 0 ------------------------------------------- */
 
 /*
- * An address; a v4-mapped one is stored as IPv4. @dual: an IPv6 wildcard that
- * takes IPv4, too
+ * An address; a v4-mapped one is stored as IPv4, and a link-local one with its interface
+ * in bytes that are zero. @dual: an IPv6 wildcard that takes IPv4, too
  */
 struct place {
 	int family;
@@ -478,9 +478,10 @@ static struct held {
 static pid_t self;	/* not of a child of vfork(): its parent's */
 static bool has_names;	/* some were inherited and have a port that was asked for */
 
-static struct place place_of(int fd, const struct sockaddr *addr)
+static struct place place_of(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	static const uint8_t none[16];
+	const uint32_t *scope = &((const struct sockaddr_in6 *)addr)->sin6_scope_id;
 	const struct in6_addr *in6 = &((const struct sockaddr_in6 *)addr)->sin6_addr;
 	struct place place = { .family = AF_INET };
 
@@ -491,6 +492,8 @@ static struct place place_of(int fd, const struct sockaddr *addr)
 	} else {
 		place.family = AF_INET6;
 		memcpy(place.addr, in6, sizeof(*in6));
+		if (IN6_IS_ADDR_LINKLOCAL(in6) && len >= sizeof(struct sockaddr_in6))
+			memcpy(place.addr + 4, scope, sizeof(*scope));
 	}
 	place.any = !memcmp(place.addr, none, sizeof(none));
 	place.dual = place.family == AF_INET6 && place.any &&
@@ -622,14 +625,14 @@ static struct held *take(void)
 }
 
 /* If the table is full, the socket is not stored: then only the kernel decides. */
-static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
+static void hold(int fd, enum kind kind, const struct sockaddr *addr, socklen_t len, int asked)
 {
 	struct held *h = take();
 
 	if (!h)
 		return;
 	h->kind = kind;
-	h->place = place_of(fd, addr);
+	h->place = place_of(fd, addr, len);
 	h->cookie = cookie_of(fd);
 	h->pid = getpid();
 	h->fd = fd;
@@ -638,14 +641,11 @@ static void hold(int fd, enum kind kind, const struct sockaddr *addr, int asked)
 	__atomic_store_n(&h->state, VALID, __ATOMIC_RELEASE);
 }
 
-/*
- * Tell whether this program has a socket of that kind on port 0; @place: at
- * which address
- */
+/* Tell whether this program has a socket of that kind on port 0 of that address. */
 static bool holds(enum kind kind, const struct place *place)
 {
 	for (struct held *h = held; h < held + MAX_HELD; h++) {
-		if (is_valid(h) && h->kind == kind && (!place || overlap(&h->place, place)))
+		if (is_valid(h) && h->kind == kind && overlap(&h->place, place))
 			return true;
 	}
 	return false;
@@ -804,7 +804,7 @@ static int bind_and_hold(int fd, enum kind kind, const struct sockaddr *addr, so
 	int ret = bind_literal(fd, addr, len, what, asked);
 
 	if (!ret) {
-		hold(fd, kind, addr, asked);
+		hold(fd, kind, addr, len, asked);
 		errno = err;
 	}
 	return ret;
@@ -839,9 +839,9 @@ static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, sockl
 	static bool said, busy;
 	struct timespec moment = { .tv_nsec = 1000000 };
 	int err = errno, ret;
-	struct place place = place_of(fd, addr);
+	struct place place = place_of(fd, addr, len);
 	bool shared = ask(fd, SOL_SOCKET, SO_REUSEPORT) == 1;
-	bool only;
+	bool taken;
 
 	/*
 	 * A second thread waits for the result of the first, but not for ever: the
@@ -851,11 +851,11 @@ static int bind_first(int fd, enum kind kind, const struct sockaddr *addr, sockl
 		syscall(SYS_ppoll, NULL, 0, &moment, NULL, 0);
 		moment = (struct timespec){ .tv_nsec = 1000000 };
 	}
-	only = !holds(kind, NULL);
-	if (shared || !holds(kind, &place)) {
+	taken = holds(kind, &place);
+	if (shared || !taken) {
 		errno = err;
-		ret = bind_and_hold(fd, kind, addr, len, only ? to_port_0 : NULL, 0);
-		if (!ret || only || errno != EADDRINUSE) {
+		ret = bind_and_hold(fd, kind, addr, len, taken ? NULL : to_port_0, 0);
+		if (!ret || !taken || errno != EADDRINUSE) {
 			__atomic_store_n(&busy, false, __ATOMIC_RELEASE);
 			return ret;
 		}

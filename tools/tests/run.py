@@ -1290,6 +1290,45 @@ share, reuse = ((socket.SOL_SOCKET, n) for n in (socket.SO_REUSEPORT, socket.SO_
 
 
 @needs_module
+def test_first_bind_on_another_address_fails():
+    """A program that has port 0 elsewhere gets the error, and the reason is printed."""
+    code = PROLOGUE + f"""
+def attempt(host):
+    try: return port(keep.append(socket.create_server((host, 0))) or keep[-1])
+    except OSError as e: return os.strerror(e.errno)
+keep = []
+print(attempt('127.0.0.1'), attempt('127.0.0.2'), sep=', ')
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+print(attempt('127.0.0.3'))
+"""
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_IP, MARK, 1)
+        s.bind(("127.0.0.2", 0))
+        said = python(code)
+    assert said.stdout.splitlines() == [f"literal, {os.strerror(errno.EADDRINUSE)}",
+                                        os.strerror(errno.EACCES)], said
+    says(said.stderr, "another socket has it on this address", "has given it up before it binds")
+    assert "this program has it" not in said.stderr, said.stderr
+
+
+@needs_module
+def test_first_bind_on_a_link_local_address():
+    """The same address of two interfaces is two addresses."""
+    for ends in ("v0", "v1"), ("v2", "v3"):
+        run("ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for end in ends:
+            run("ip", "link", "set", end, "up")
+        run("ip", "address", "add", "fe80::1/64", "dev", ends[0], "nodad")
+    code = PROLOGUE + """
+keep = []
+for device in 'v0', 'v2', 'v2':
+    s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); keep.append(s)
+    s.bind(socket.getaddrinfo('fe80::1%' + device, 0, type=s.type)[0][4]); print(port(s))
+"""
+    assert python(code).stdout.split() == ["literal", "literal", "ephemeral"]
+
+
+@needs_module
 def test_first_of_several_threads():
     code = PROLOGUE + """
 import threading
