@@ -3,7 +3,7 @@
  * The self-check at load. A kernel can have every hooked function and still run one
  * without a hook being called, because the compiler has inlined it somewhere. So one
  * socket of each kind is bound to port 0, connects or sends from there, receives, and
- * is closed.
+ * is closed. A datagram to port 0 is also sent in parts, which takes another hook.
  *
  * The module does not load if a socket is not bound as it should be, connects or sends
  * from a port other than 0, or sends to a port other than 0. If nothing arrives, the
@@ -289,7 +289,38 @@ static int port0_check_datagram(const struct port0_check *check,
 	return 0;
 }
 
-/* Send a datagram to port 0, and one back. */
+/*
+ * Begin a datagram to port 0, and check where it would be sent. It is dropped when the
+ * socket is closed.
+ */
+static int port0_check_cork(const struct port0_check *check,
+			    struct socket *from)
+{
+	const struct flowi *flow = &inet_sk(from->sk)->cork.fl;
+	union port0_check_name name;
+	struct msghdr msg = {
+		.msg_name = &name,
+		.msg_namelen = port0_check_addr(check, 0, &name),
+		.msg_flags = MSG_DONTWAIT | MSG_MORE,
+	};
+	struct kvec vec = { .iov_base = &name, .iov_len = sizeof(name.v4) };
+	__be16 port;
+	int err;
+
+	err = kernel_sendmsg(from, &msg, &vec, 1, vec.iov_len);
+	if (err < 0)
+		return port0_check_unseen(check,
+					  "nothing can be sent to port 0 in parts",
+					  err);
+	port = check->family == AF_INET ? flow->u.ip4.fl4_dport :
+					  flow->u.ip6.fl6_dport;
+	if (port)
+		return port0_check_fault(check,
+					 "sendto() to port 0 with MSG_MORE sends to another port");
+	return 0;
+}
+
+/* Send a datagram to port 0, one back, and a part of one. */
 static int port0_check_send(const struct port0_check *check,
 			    struct socket *sock)
 {
@@ -305,7 +336,8 @@ static int port0_check_send(const struct port0_check *check,
 	release_sock(peer->sk);
 
 	err = port0_check_datagram(check, peer, sock, 0, port) ?:
-	      port0_check_datagram(check, sock, peer, port, 0);
+	      port0_check_datagram(check, sock, peer, port, 0) ?:
+	      port0_check_cork(check, peer);
 	sock_release(peer);
 	return err;
 }
