@@ -58,9 +58,10 @@ static const struct kind {
 	{ "127.0.0.1", REUSE | SHARE, NULL },
 	{ "127.0.0.1", REUSE | SHARE | FOREIGN, NULL },
 	{ "224.0.0.251", SHARE, NULL },
+	{ "ff05::fb", SHARE, NULL },
 };
 
-#define KINDS	((int)ARRAY_SIZE(kinds) - 3)
+#define KINDS	((int)ARRAY_SIZE(kinds) - 4)
 
 static const char * const dests[] = { "127.0.0.1", "127.0.0.2", "::1", "fd00::2" };
 
@@ -497,6 +498,7 @@ enum {
 	ANY6_REUSE, ANY6_SHARE, ONLY6_SHARE, ONLY6_ALONE,
 	HOME6_REUSE, HOME6_SHARE, HOME6_FOREIGN, MAPPED_SHARE, MAPPED_ANY_SHARE,
 	HOME_PROGRAM, ANY6_PROGRAM, HOME_BOTH, HOME_BOTH_FOREIGN, MULTICAST_SHARE,
+	MULTICAST6_SHARE,
 };
 
 static const struct {
@@ -538,6 +540,9 @@ static const struct {
 	  { HOME_REUSE, HOME_BOTH }, 2 },
 	{ "a group has sockets of one user",
 	  { HOME_BOTH, HOME_BOTH_FOREIGN, HOME_BOTH, HOME_BOTH_FOREIGN }, 4 },
+	{ "a multicast address, which is no source address",
+	  { MULTICAST6_SHARE, HOME6_REUSE, MULTICAST6_SHARE, MULTICAST_SHARE,
+	    HOME_REUSE }, 5 },
 	{ "sockets on a device and on an address",
 	  { ANY_LO, ANY_SHARE, ANY_LO, HOME_SHARE, HOME_LO, ANY_SHARE }, 6 },
 };
@@ -664,6 +669,34 @@ TEST_F(chain, other_ports)
 		close(second);
 		for (i = 1; i < CHAIN_PORTS; i++)
 			close(others[i]);
+	}
+}
+
+/* A socket that sets SO_REUSEPORT after bind() gets a group with the next one that binds. */
+TEST_F(chain, sharing_after_bind)
+{
+	int group[2], shares[2], watched, err, i;
+
+	stay_on_one_cpu(_metadata);
+	for (watched = 0; watched < 2; watched++) {
+		if (watched)
+			get_watched(_metadata);
+		group[0] = bound_socket(_metadata, variant->home, variant->type,
+					variant->port);
+		ASSERT_EQ(0, set_int(group[0], SOL_SOCKET, SO_REUSEPORT, 1));
+		group[1] = share_on(_metadata, variant->home, variant->type, variant->port,
+				    &err);
+		EXPECT_EQ(0, err);
+		if (variant->type == SOCK_STREAM)
+			for (i = 0; i < 2; i++)
+				ASSERT_EQ(0, rc(listen(group[i], GROUP_CLIENTS)));
+		count_shares(_metadata, variant->home, variant->type, variant->port, group, 2,
+			     shares);
+		for (i = 0; i < 2; i++) {
+			EXPECT_LT(0, shares[i]);
+			close(group[i]);
+		}
+		settle(_metadata);
 	}
 }
 
