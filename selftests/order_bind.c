@@ -402,6 +402,48 @@ TEST_F(half, groups_form_before_the_late_bind_is_undone)
 }
 
 /*
+ * A socket that shares the address which the socket was bound to gets into one group with
+ * it, though that one has the address of a late bind() which keeps the socket lock.
+ */
+TEST_F(half, a_member_joins_before_the_late_bind_is_undone)
+{
+	struct late *late = &self->late;
+	const struct contest *contest = late->contest;
+	struct call bind_ = {
+		.make = do_bind, .host = contest->late, .next = BEFORE_UNLOCK,
+	};
+	/* By IPv4: an unmarked IPv6 socket cannot send to a v4-mapped port 0. */
+	bool mapped = !strncmp(contest->dest, "::ffff:", 7);
+	int group[2], shares[2] = {}, i;
+	long users = wait_for_users(0);
+
+	tell_about(late, "half a late bind(), SO_REUSEPORT");
+	late->no_port = true;
+	hold_late(_metadata, late, &bind_);
+	ASSERT_EQ(0, set_int(late->fd, SOL_SOCKET, SO_REUSEPORT, 1));
+	win(_metadata, late);
+	call_release_to_next(_metadata, &bind_);
+
+	group[0] = late->fd;
+	group[1] = socket_for(_metadata, contest->host, contest->type, late->port);
+	ASSERT_EQ(0, set_int(group[1], SOL_SOCKET, SO_REUSEPORT, 1));
+	EXPECT_AT(&late->place, 0, bind_to(group[1], contest->host, late->port));
+	call_release(_metadata, &bind_);
+	if (contest->type == SOCK_STREAM)
+		for (i = 0; i < 2; i++)
+			ASSERT_EQ(0, rc(listen(group[i], GROUP_CLIENTS)));
+	count_shares(_metadata, contest->dest + (mapped ? 7 : 0), contest->type, late->port,
+		     group, 2, shares);
+	for (i = 0; i < 2; i++) {
+		EXPECT_LT(0, shares[i]);
+		close(group[i]);
+	}
+	settle(_metadata);
+	expect_free(_metadata, &late->place);
+	EXPECT_EQ(users, wait_for_users(users));
+}
+
+/*
  * The limit of privileged ports is compared with the port before bind() waits for the
  * socket lock. A new limit that is written meanwhile has no effect on this bind().
  */
