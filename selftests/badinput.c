@@ -179,6 +179,28 @@ TEST_F(badinput, v6only_of_a_bound_socket)
 	close(other);
 }
 
+/* As on a socket without the mark */
+TEST_F(badinput, v6only_of_a_marked_socket)
+{
+	int other = new_socket(_metadata, variant->host, variant->type);
+	int i, len, want, one = 1;
+	const void *values[] = { &one, NULL, NOWHERE };
+
+	ASSERT_EQ(0, set_mark(self->fd, 1));
+	for (i = 0; i < 3; i++) {
+		for (len = 0; len <= 5; len++) {
+			want = set_raw(other, SOL_IPV6, IPV6_V6ONLY, values[i], len);
+			EXPECT_EQ(want, set_raw(self->fd, SOL_IPV6, IPV6_V6ONLY,
+						values[i], len)) {
+				TH_LOG("pointer %d, length %d", i, len);
+			}
+			EXPECT_EQ(get_int(other, SOL_IPV6, IPV6_V6ONLY),
+				  get_int(self->fd, SOL_IPV6, IPV6_V6ONLY));
+		}
+	}
+	close(other);
+}
+
 TEST_F(badinput, get_lengths)
 {
 	static const int names[] = { IP_BIND_PORT_ZERO, IP_BOUND_PORT_ZERO };
