@@ -995,6 +995,26 @@ FIXTURE_SETUP(rerouted)
 
 FIXTURE_TEARDOWN(rerouted) {}
 
+/* At once: without any address, a repeated SYN fails with ENETUNREACH. */
+static int change_address(void)
+{
+	return system("printf '%s\\n'"
+		      " 'addr del " FIRST_ADDRESS "/24 dev " VETH "'"
+		      " 'addr add " NEXT_ADDRESS "/24 dev " VETH "' | ip -batch -");
+}
+
+static bool has_address(int fd, const char *host)
+{
+	struct addr name = { .len = sizeof(name.v6) }, want = addr_of(host, 0);
+
+	if (getsockname(fd, &name.sa, &name.len))
+		return false;
+	if (is_ip6(host))
+		return !memcmp(&name.v6.sin6_addr, &want.v6.sin6_addr,
+			       sizeof(want.v6.sin6_addr));
+	return name.v4.sin_addr.s_addr == want.v4.sin_addr.s_addr;
+}
+
 /*
  * With ip_dynaddr, if a SYN is repeated and its source address is gone, the timer gives
  * the socket another address while no task has its lock. A late bind() after the
@@ -1024,15 +1044,39 @@ TEST_F(rerouted, bind_after_syn)
 	ASSERT_EQ(0, set_int(fd, SOL_TCP, TCP_SYNCNT, 2));
 	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
 	ASSERT_EQ(-EINPROGRESS, connect_to(fd, variant->nobody, PEER_PORT));
-	/* At once: without any address, a repeated SYN fails with ENETUNREACH. */
-	ASSERT_EQ(0, system("printf '%s\\n'"
-			    " 'addr del " FIRST_ADDRESS "/24 dev " VETH "'"
-			    " 'addr add " NEXT_ADDRESS "/24 dev " VETH "' | ip -batch -"));
+	ASSERT_EQ(0, change_address());
 	ASSERT_EQ(1, rc(poll(&event, 1, 2 * IO_TIMEOUT_SEC * 1000)));
 	ASSERT_EQ(ETIMEDOUT, get_int(fd, SOL_SOCKET, SO_ERROR));
 	EXPECT_EQ(-EINVAL, release_late(_metadata, &bind_, variant->port));
 	expect_name(_metadata, fd, &place);
 	expect_taken(_metadata, &place);
+	close(fd);
+	expect_free(_metadata, &place);
+	EXPECT_EQ(0, wait_for_users(0));
+}
+
+/* Another socket does not get the address that the timer has given to the first. */
+TEST_F(rerouted, others_bind_after_syn)
+{
+	struct place place = {
+		.host = variant->next, .dest = variant->next,
+		.other = variant->late, .type = variant->type,
+		.port = variant->port, .about = "another address for a SYN",
+	};
+	double start = now();
+	int fd;
+
+	if (is_older_than(6, 1) && is_ip6(variant->any))
+		SKIP(return, "before Linux 6.1, the old address is not replaced everywhere");
+	get_watched(_metadata);
+	fd = bound_socket(_metadata, variant->any, variant->type, variant->port);
+	ASSERT_EQ(0, rc(fcntl(fd, F_SETFL, O_NONBLOCK)));
+	ASSERT_EQ(-EINPROGRESS, connect_to(fd, variant->nobody, PEER_PORT));
+	ASSERT_EQ(0, change_address());
+	while (!has_address(fd, variant->next) && now() - start < 2 * IO_TIMEOUT_SEC)
+		usleep(10000);
+	ASSERT_TRUE(has_address(fd, variant->next));
+	EXPECT_EQ(-EADDRINUSE, try_bind(_metadata, &place, variant->next));
 	close(fd);
 	expect_free(_metadata, &place);
 	EXPECT_EQ(0, wait_for_users(0));
