@@ -1657,6 +1657,38 @@ TEST(lock_is_used_after_unload)
 	refusal_end(_metadata, &refusal);
 }
 
+/* The first watch after the module was loaded is found like any other. */
+TEST(first_watch)
+{
+	static const struct contest contest = {
+		.host = "127.0.0.2", .dest = "127.0.0.2", .late = "127.0.0.3",
+		.other = "127.0.0.1", .type = SOCK_DGRAM,
+	};
+	struct module_state before = module_found();
+	struct call bind_ = {
+		.make = do_bind, .host = contest.late, .next = BEFORE_UNLOCK,
+	};
+	struct late late = { .no_port = true };
+
+	if (!getenv("PORT0_KO"))
+		SKIP(return, "PORT0_KO does not name the module's file");
+	if (!hold_load())
+		SKIP(return, NO_HOLD);
+	ASSERT_EQ(0, module_take_out());
+	ASSERT_EQ(0, module_load(before.args));
+	late_set_up(_metadata, &late, &contest, 0);
+	tell_about(&late, "half a late bind(), the first watch");
+	hold_late(_metadata, &late, &bind_);
+	win(_metadata, &late);
+	call_release_to_next(_metadata, &bind_);
+	others_bind(_metadata, &late);
+	call_release(_metadata, &bind_);
+	close(late.fd);
+	settle(_metadata);
+	expect_free(_metadata, &late.place);
+	EXPECT_EQ(0, module_bring_back(&before));
+}
+
 /* ---- a program that chooses the port ---- */
 
 FIXTURE(chosen) {};
