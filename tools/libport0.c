@@ -475,7 +475,7 @@ static struct held {
 	bool inherited;
 } held[MAX_HELD];
 
-static pid_t self;	/* not of a child of vfork(): its parent's */
+static pid_t self;	/* this process; in a child of vfork(), its parent */
 static bool has_names;	/* some were inherited and have a port that was asked for */
 
 static struct place place_of(int fd, const struct sockaddr *addr, socklen_t len)

@@ -119,7 +119,7 @@ static struct {
 	int processes;		/* could not be looked into without more rights */
 	int namespaces;
 	long unseen;		/* sockets that keep the module loaded and were not found */
-	bool loaded;		/* the module is */
+	bool loaded;		/* whether the module is loaded */
 	long references;	/* to the module; -1: unknown */
 	bool failed;		/* another error, which has been printed */
 } missing;
@@ -533,7 +533,7 @@ static bool look_at_socket(int pidfd, pid_t pid, int number, ino_t inode)
 
 	ADD(owners, (struct owner) { .inode = inode, .pid = pid, .fd = number });
 	if (pidfd < 0)
-		return foreign_proc;	/* that has been said */
+		return foreign_proc;	/* look_at_processes() has reported that */
 	fd = (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 	if (fd < 0)
 		return errno == EBADF || errno == ESRCH;

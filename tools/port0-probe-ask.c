@@ -140,6 +140,11 @@ const char *why_no_mark(int error)
 		return "EPERM: the administrator forbids it (the module's parameters drain and init_userns), or a seccomp filter or a BPF program of a control group";
 	case EBUSY:
 		return "a livepatch, a kprobe or another module is on a kernel function that the module has to hook: dmesg names it";
+	case EAGAIN:
+	case ENODEV:
+	case ENOMEM:
+	case EOPNOTSUPP:
+		return "the module could not hook a kernel function: dmesg has the reason";
 	default:
 		return strerror(error);
 	}

@@ -68,7 +68,7 @@ static const char usage[] =
 "--map, --to and --listen may be repeated. A port0-run that runs within another one\n"
 "adds its options to those of the outer one.\n"
 "The exit status is COMMAND's; 125 if port0-run fails, 126 if COMMAND cannot be\n"
-"run this way, 127 if there is no COMMAND.\n";
+"run this way, 127 if COMMAND is not found.\n";
 
 /* @text quoted for a shell, in one of four static buffers */
 static const char *quoted(const char *text)

@@ -181,6 +181,16 @@ static bool add_administrator(char *buf, size_t size, int err)
 	return true;
 }
 
+/* If the module could not hook a kernel function, add that. */
+static bool add_hooking(char *buf, size_t size, int err)
+{
+	if (err == EBUSY)
+		text_add(buf, size, "a livepatch, a kprobe or another module is on a kernel function that the module has to hook: dmesg names it");
+	else if (err == EAGAIN)
+		text_add(buf, size, "the module could not hook a kernel function now: dmesg names it, try again");
+	return err == EBUSY || err == EAGAIN;
+}
+
 /**
  * refusal_of_bind - say why a marked socket did not get port 0
  * @buf: where to add the reason
@@ -205,6 +215,7 @@ void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *atte
 	case EPERM:
 		break;
 	default:
+		add_hooking(buf, size, err);
 		return;
 	}
 	other = try_bind(attempt->domain, attempt->type, attempt->protocol, attempt->addr,
@@ -239,12 +250,12 @@ void refusal_of_option(char *buf, size_t size, int err)
 		refusal_of_bind(buf, size, err, NULL);
 		return;
 	}
-	if (err == EBUSY) {
-		text_add(buf, size, "a livepatch, a kprobe or another module is on a kernel function that the module has to hook: dmesg names it");
+	if (add_hooking(buf, size, err) || add_administrator(buf, size, err))
+		return;
+	if (err == ENOMEM || err == ENODEV || err == EOPNOTSUPP) {
+		text_add(buf, size, "the module could not hook a kernel function: dmesg has the reason");
 		return;
 	}
-	if (add_administrator(buf, size, err))
-		return;
 	text_add(buf, size, "getsockopt() or setsockopt() is refused, ");
 	text_add(buf, size, prctl(PR_GET_SECCOMP, 0, 0, 0, 0) > 0 ?
 		 "by a seccomp filter: it has to allow them (systemd: SystemCallFilter=@network-io)" :
