@@ -31,7 +31,10 @@
 #ifndef CONFIG_NETFILTER
 #error "port0 needs a kernel with CONFIG_NETFILTER"
 #endif
-/* Without it, sockets on port 0 take no references, and try_module_get() is no barrier. */
+/*
+ * Without it, try_module_get() takes no reference and is no memory barrier; the module
+ * relies on both.
+ */
 #ifndef CONFIG_MODULE_UNLOAD
 #error "port0 needs a kernel with CONFIG_MODULE_UNLOAD"
 #endif

@@ -44,7 +44,7 @@ static void port0_drain_rearm(void)
 	port0_late_end();
 }
 
-/* While draining, try until PORT0_HOOKS_LATE can be removed; if not draining, rearm. */
+/* While the module drains, try until PORT0_HOOKS_LATE can be removed; otherwise rearm. */
 static void port0_drain_work_fn(struct work_struct *work)
 {
 	if (!port0_is_draining())

@@ -37,8 +37,9 @@ enum port0_rules_addr {
 #define PORT0_RULES_TRIES	8
 
 /*
- * How often the answer has to be that it is refused. For want of memory, the kernel refuses
- * with the same errno, and somebody else's socket may be gone when the address is bound alone.
+ * How often a bind has to be refused before that counts as a rule. Once may have another
+ * reason: no memory, for which the kernel has the same errno, or another program's socket
+ * that is gone when the address is bound alone.
  */
 #define PORT0_RULES_REFUSALS	3
 

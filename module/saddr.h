@@ -32,7 +32,7 @@ struct port0_saddr {
  *
  * IPV6_V6ONLY does not count on a v4-mapped address. bind() refuses that pair, but an
  * accepted socket or one in TIME_WAIT can have it: it has copied the option while a late
- * call (watch.c) had set that.
+ * call (watch.c) had set it.
  *
  * Context: any.
  * Return: true if it takes none.

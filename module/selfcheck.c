@@ -3,7 +3,7 @@
  * The self-check at load. A kernel can have every hooked function and still run one
  * without a hook being called, because the compiler has inlined it somewhere. So one
  * socket of each kind is bound to port 0, connects or sends from there, receives, and
- * is closed. A datagram to port 0 is also sent in parts, which takes another hook.
+ * is closed. A datagram to port 0 is also begun with MSG_MORE, which needs another hook.
  *
  * The module does not load if a socket is not bound as it should be, connects or sends
  * from a port other than 0, or sends to a port other than 0. If nothing arrives, the
@@ -320,7 +320,7 @@ static int port0_check_cork(const struct port0_check *check,
 	return 0;
 }
 
-/* Send a datagram to port 0, one back, and a part of one. */
+/* Send a datagram to port 0 and one back, and begin one in parts. */
 static int port0_check_send(const struct port0_check *check,
 			    struct socket *sock)
 {

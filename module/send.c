@@ -159,9 +159,10 @@ static struct port0_call *port0_send_find(const struct sock *sk)
  * @fl4: the flow
  *
  * If the socket is connected and the route to its peer has expired, release_sock() looks
- * that route up again (ip4_datagram_release_cb()), also in a send to another address. Its
- * flow has the port of the peer, which can be that of the stand-in. Bottom halves are
- * disabled then, and are not when udp_sendmsg() looks up the route of the datagram.
+ * that route up again (ip4_datagram_release_cb()), also in a send to another address. The
+ * flow of that look-up has the port of the peer. That can be port 1, the stand-in, and must
+ * not be changed. Bottom halves are disabled in that look-up, and enabled in the one that
+ * udp_sendmsg() makes for the datagram.
  *
  * Context: process or softirq, when ip_route_output_flow() is entered, with or
  * without the socket lock; does not sleep.

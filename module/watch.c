@@ -68,8 +68,8 @@ struct port0_watch {
 
 /**
  * struct port0_watch_bucket - watches on sockets of one hash
- * @lock: guards @head, the list of watches and the place of each
- * @head: the watches
+ * @lock: guards the list, and the @place of each watch in it
+ * @head: the list
  */
 static struct port0_watch_bucket {
 	raw_spinlock_t lock;

@@ -39,10 +39,10 @@ void port0_watch_init(void);
  *
  * Context: any but the handler of a kprobe. May take the lock of the bucket.
  * Return: true if there is a watch. @place is then what was right when the socket lock was
- * last released. Without a watch, no late call can have written to @sk, unless the socket is
- * giving the port back: the watch may have ended since the members were read. Then a bind()
- * may fail because of the address that the late call wrote, or get the address that is just
- * being given back.
+ * last released. If there is no watch, no late call has written to @sk, with one exception:
+ * the socket is giving the port back, and its watch has ended since the caller read the
+ * members. A bind() may then fail because of the address that the late call wrote, or get
+ * the address that is being given back.
  */
 static inline bool port0_watch_place(const struct sock *sk,
 				     struct port0_place *place)

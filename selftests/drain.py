@@ -248,7 +248,7 @@ def drain_does_not_wait_for_a_name(family):
 
 @test()
 def drain_does_not_wait_for_v6only():
-    """Nor does IPV6_V6ONLY on a marked socket, which waits for bind() on the socket."""
+    """Setting IPV6_V6ONLY on a marked socket needs none of the hooks, and waits for a bind()."""
     host, only = LOOPBACK["ip6"], ctypes.c_int(1)
 
     def set_v6only():
@@ -268,8 +268,8 @@ def drain_does_not_wait_for_v6only():
 
 @test(*[(family,) for family in LOOPBACK])
 def drain_does_not_wait_for_a_first_send(family):
-    """Nor does the first send of a socket that an earlier load has marked, which gets an
-    ephemeral port. Unless the module drains, that arms hooks, which a drain then removes."""
+    """The first send of a socket that an earlier load has marked gets an ephemeral port, and
+    needs no hooks while the module drains. Otherwise it arms some, which a drain removes."""
     host = LOOPBACK[family]
     with without_module(), Namespace(), plain_socket(host, UDP) as sock, \
             plain_socket(host, UDP) as later:

@@ -348,7 +348,7 @@ FIXTURE_SETUP(child)
 FIXTURE_TEARDOWN(child) {}
 
 /*
- * With TCP_DEFER_ACCEPT, the accepted socket is made of its listener when the first data
+ * With TCP_DEFER_ACCEPT, the accepted socket is made from its listener when the first data
  * arrive: here, while a late call has set IPV6_V6ONLY on the listener. The IPv4 address of
  * that socket is taken nevertheless.
  */
