@@ -21,17 +21,18 @@ help:
 #help make test       the selftests on kernels of Debian, in guests
 #help                   TESTS="bind option"  SUITES="trixie bookworm:kprobe"
 #help                   MACHINE=arm64  KERNEL=DIR LLVM=1: on the kernel of any tree
-#help make test-all   the selftests on every suite, flavour and architecture: takes a night
+#help make test-all   the selftests on all of Debian's kernels that suites have: takes a night
 #help make test-debug the selftests on kernels with sanitizers: takes hours
 #help make check      checks of the sources that need no guest
 #help make fuzz       random sequences of socket calls: SEED=1 SEEDS=1000 SUITE=trixie
 #help make mutate     mutation tests of the module: FILES=tcp.c MUTANT=name
-#help make coverage   which lines of the module the selftests run, counted by gcov
+#help make coverage   which lines of the module the selftests run, counted by gcov: TESTS=
 #help make bench      benchmarks of the module: QUICK=1, SUITES=..., ACCEL=kvm
 #help make proof      tests the tools, packages and more, in guests: PROOF="tools wire"
 #help make deb        Debian packages, in build/trixie+deb/deb
 #help make dist       a tarball of the last commit
-#help make build-matrix   compiles the module for every linux-headers package of Debian
+#help make build-matrix   compiles the module for every linux-headers package of Debian:
+#help                   RELEASES="trixie sid"
 #help make mirrors    which mirrored or hooked kernel functions changed: TREE=DIR
 #help
 #help A guest is a virtual machine; a suite is a Debian release with one of its kernels.
@@ -101,7 +102,7 @@ test: python
 	$(if $(strip $(TESTS)$(SUITES)$(KERNEL)$(MACHINE)),,scripts/kselftest --tests "option compat.py" || failed="--failed scripts/kselftest";) \
 	exec $(TEST) $$failed $(SUITES)
 
-# Every suite, flavour and architecture: takes a night.
+# All suites with a kernel of Debian's, in each flavour and architecture: takes a night
 test-all: python
 	@$(TEST) --all
 
