@@ -231,7 +231,7 @@ void refusal_of_bind(char *buf, size_t size, int err, const struct attempt *atte
 		text_add(buf, size, ". It needs a rule for port 0");
 		add_mapping(buf, size, attempt);
 	} else {
-		text_add(buf, size, "a BPF program of its control group forbids it (systemd: SocketBindDeny=; SocketBindAllow=tcp:0 allows it, or with systemd 252 tcp without a port)");
+		text_add(buf, size, "a BPF program of its control group forbids it (systemd: SocketBindDeny=; SocketBindAllow=tcp:0 or udp:0 allows it, with systemd 252 tcp or udp without a port)");
 		add_mapping(buf, size, attempt);
 	}
 }
