@@ -64,7 +64,13 @@ struct port0_watch {
 	struct rcu_head rcu;
 };
 
-#define PORT0_WATCH_BITS	12
+/*
+ * As many buckets as the kernel's table of TCP ports mostly has. A bind() looks up each
+ * socket of the chain that it is to join, with the lock of that chain held, and any user
+ * can make a million watches. So the time would grow with the square of their number if
+ * the buckets were too few.
+ */
+#define PORT0_WATCH_BITS	16
 
 /**
  * struct port0_watch_bucket - watches on sockets of one hash
