@@ -156,25 +156,34 @@ TEST_F(badinput, pointers)
 	munmap(pages, 4096);
 }
 
+/* IPV6_V6ONLY, of any length and at any pointer, does the same to both sockets. */
+static void expect_same_v6only(struct __test_metadata *_metadata, int other,
+			       int fd)
+{
+	int i, len, want, one = 1;
+	const void *values[] = { &one, NULL, NOWHERE };
+
+	for (i = 0; i < 3; i++) {
+		for (len = 0; len <= 5; len++) {
+			want = set_raw(other, SOL_IPV6, IPV6_V6ONLY, values[i], len);
+			EXPECT_EQ(want, set_raw(fd, SOL_IPV6, IPV6_V6ONLY, values[i], len)) {
+				TH_LOG("pointer %d, length %d", i, len);
+			}
+			EXPECT_EQ(get_int(other, SOL_IPV6, IPV6_V6ONLY),
+				  get_int(fd, SOL_IPV6, IPV6_V6ONLY));
+		}
+	}
+}
+
 /* As on a socket that is bound to another port */
 TEST_F(badinput, v6only_of_a_bound_socket)
 {
 	int other = new_socket(_metadata, variant->host, variant->type);
-	int i, len, want, one = 1;
-	const void *values[] = { &one, NULL, NOWHERE };
 
 	ASSERT_EQ(0, bind_to(other, variant->host, OTHER_PORT));
 	ASSERT_EQ(0, set_mark(self->fd, 1));
 	ASSERT_EQ(0, bind_to(self->fd, variant->host, 0));
-	for (i = 0; i < 3; i++) {
-		for (len = 0; len <= 5; len++) {
-			want = set_raw(other, SOL_IPV6, IPV6_V6ONLY, values[i], len);
-			EXPECT_EQ(want, set_raw(self->fd, SOL_IPV6, IPV6_V6ONLY,
-						values[i], len)) {
-				TH_LOG("pointer %d, length %d", i, len);
-			}
-		}
-	}
+	expect_same_v6only(_metadata, other, self->fd);
 	EXPECT_EQ(1, holds_zero(self->fd));
 	close(other);
 }
@@ -183,21 +192,9 @@ TEST_F(badinput, v6only_of_a_bound_socket)
 TEST_F(badinput, v6only_of_a_marked_socket)
 {
 	int other = new_socket(_metadata, variant->host, variant->type);
-	int i, len, want, one = 1;
-	const void *values[] = { &one, NULL, NOWHERE };
 
 	ASSERT_EQ(0, set_mark(self->fd, 1));
-	for (i = 0; i < 3; i++) {
-		for (len = 0; len <= 5; len++) {
-			want = set_raw(other, SOL_IPV6, IPV6_V6ONLY, values[i], len);
-			EXPECT_EQ(want, set_raw(self->fd, SOL_IPV6, IPV6_V6ONLY,
-						values[i], len)) {
-				TH_LOG("pointer %d, length %d", i, len);
-			}
-			EXPECT_EQ(get_int(other, SOL_IPV6, IPV6_V6ONLY),
-				  get_int(self->fd, SOL_IPV6, IPV6_V6ONLY));
-		}
-	}
+	expect_same_v6only(_metadata, other, self->fd);
 	close(other);
 }
 
